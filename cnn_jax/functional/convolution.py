@@ -1,0 +1,239 @@
+"""Convolution and transposed convolution, in one, two and three spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.lax import PrecisionLike
+from jax.typing import DTypeLike
+
+from cnn_jax import lowering
+from cnn_jax.functional import geometry
+from cnn_jax.functional.geometry import Padding, Pairs
+
+_CONV_PADDINGS = ("SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL")
+_TRANSPOSE_PADDINGS = ("SAME", "VALID", "CIRCULAR")
+_NUMPY_PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: int | Sequence[int] | None = 1,
+    padding: Padding = "SAME",
+    input_dilation: int | Sequence[int] | None = 1,
+    kernel_dilation: int | Sequence[int] | None = 1,
+    feature_group_count: int = 1,
+    precision: PrecisionLike = None,
+) -> jax.Array:
+    """Convolution: the sum, over a patch of the input, of the input times the kernel (which is not flipped).
+
+    In one dimension, with input x, kernel w, stride s, kernel dilation d and `low` padding,
+    `y[i, o] = bias[o] + sum over k, c of x[i * s + k * d - low, c] * w[k, c, o]`. This is `flax.linen.Conv`
+    as a function.
+
+    Args:
+      x: input (*batch, *spatial, I), with one, two or three spatial dimensions (as many as the kernel has) and any
+        number of batch dimensions, also none.
+      kernel: (*window, I / feature_group_count, O).
+      bias: (O,) or None.
+      strides: step of the window, an int or one per dimension.
+      padding: `'VALID'`, none; `'SAME'`, zeros so that ceil(size / stride) outputs remain; `'CIRCULAR'`, the input
+        repeated periodically; `'REFLECT'`, the input mirrored about its border elements; `'CAUSAL'` (one dimension),
+        zeros before so that no output sees later inputs; an int, as many zeros on every side (negative crops);
+        or a sequence with an int or a (low, high) pair per dimension.
+      input_dilation: spacing of the input's elements, between which zeros are put before padding. `'CIRCULAR'` and
+        `'REFLECT'` have no meaning on such an input and are refused.
+      kernel_dilation: spacing of the kernel's elements.
+      feature_group_count: number of groups into which input and output channels are divided; output group g sees
+        input group g alone.
+      precision: as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+      (*batch, *out, O), in the common dtype of x, kernel and bias; integers are first converted to float32.
+
+    Raises:
+      ValueError: in one line, for shapes that do not go together, a malformed argument, or a window larger than the
+        padded input.
+    """
+    x, kernel, bias = geometry.promote(x, kernel, bias)
+    window = _kernel_window("conv", kernel)
+    rank = len(window)
+    x, batch = geometry.split_batch("conv", x, rank)
+    groups = geometry.positive("conv", "feature_group_count", feature_group_count)
+    _check_channels("conv", x.shape[-1], kernel.shape[-2], kernel.shape[-1], bias, groups)
+    strides = geometry.per_dimension("conv", "strides", strides, rank)
+    input_dilation = geometry.per_dimension("conv", "input_dilation", input_dilation, rank)
+    kernel_dilation = geometry.per_dimension("conv", "kernel_dilation", kernel_dilation, rank)
+    mode = geometry.padding_mode("conv", padding, _CONV_PADDINGS, rank)
+
+    extents = tuple(map(geometry.dilate, window, kernel_dilation))
+    if mode in _NUMPY_PAD_MODES:
+        x = _pad_by_input(x, str(mode), extents, input_dilation)
+        mode = "VALID"
+    sizes = tuple(map(geometry.dilate, x.shape[1:-1], input_dilation))
+    pairs = _zero_padding(mode, sizes, extents, strides)
+    geometry.output_shape("conv", sizes, extents, strides, pairs)
+    y = lowering.conv(
+        x,
+        kernel,
+        strides=strides,
+        padding=pairs,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=groups,
+        precision=precision,
+        preferred_element_type=None,
+    )
+    return geometry.restore_batch(y if bias is None else y + bias, batch)
+
+
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] | None = None,
+    transpose_kernel: bool = False,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """Transposed convolution: the input spread out by the strides, then convolved with stride one.
+
+    This is `flax.linen.ConvTranspose` as a function. With `transpose_kernel=True` and 'SAME' or 'VALID' it is the
+    gradient of `conv` with the same kernel, strides and padding with respect to that convolution's input.
+
+    Args:
+      x: input (*batch, *spatial, I), with one, two or three spatial dimensions and any number of batch dimensions.
+      kernel: (*window, I, O), or (*window, O, I) with `transpose_kernel`.
+      bias: (O,) or None.
+      strides: factor by which the output is larger, an int or one per dimension; None is 1.
+      padding: `'SAME'`, output size * stride; `'VALID'`, every output that some input reaches, at least
+        size * stride; `'CIRCULAR'`, that output wrapped around the period size * stride; an int, a sequence of ints,
+        or (low, high) pairs: zeros around the spread-out input itself (so more padding is a *larger* output).
+      kernel_dilation: spacing of the kernel's elements; None is 1.
+      transpose_kernel: flip the kernel's spatial axes and swap its channel axes.
+      precision: as in `jax.lax.conv_general_dilated`.
+      preferred_element_type: dtype to accumulate in and return; None is the dtype of the operands.
+
+    Returns:
+      (*batch, *out, O).
+
+    Raises:
+      ValueError: in one line, for shapes that do not go together, a malformed argument, or a window larger than the
+        padded input.
+    """
+    x, kernel, bias = geometry.promote(x, kernel, bias)
+    window = _kernel_window("conv_transpose", kernel)
+    rank = len(window)
+    x, batch = geometry.split_batch("conv_transpose", x, rank)
+    if transpose_kernel:
+        kernel = jnp.flip(kernel, range(rank)).swapaxes(-1, -2)
+    _check_channels("conv_transpose", x.shape[-1], kernel.shape[-2], kernel.shape[-1], bias, 1)
+    strides = geometry.per_dimension("conv_transpose", "strides", strides, rank)
+    kernel_dilation = geometry.per_dimension("conv_transpose", "kernel_dilation", kernel_dilation, rank)
+    mode = geometry.padding_mode("conv_transpose", padding, _TRANSPOSE_PADDINGS, rank)
+
+    extents = tuple(map(geometry.dilate, window, kernel_dilation))
+    sizes = tuple(map(geometry.dilate, x.shape[1:-1], strides))
+    ones = (1,) * rank
+    pairs = _transpose_padding(mode, extents, strides)
+    geometry.output_shape("conv_transpose", sizes, extents, ones, pairs)
+    y = lowering.conv(
+        x,
+        kernel,
+        strides=ones,
+        padding=pairs,
+        input_dilation=strides,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=1,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    if mode == "CIRCULAR":
+        periods = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
+        y = _wrap(y, periods, transpose_kernel)
+    return geometry.restore_batch(y if bias is None else y + bias, batch)
+
+
+def _kernel_window(caller: str, kernel: jax.Array) -> tuple[int, ...]:
+    rank = kernel.ndim - 2
+    if not 1 <= rank <= geometry.MAX_SPATIAL_DIMENSIONS or 0 in kernel.shape:
+        raise ValueError(
+            f"{caller}: kernel must have one to three spatial dimensions and then (in, out) channels, none empty, "
+            f"got shape {kernel.shape}"
+        )
+    return kernel.shape[:-2]
+
+
+def _check_channels(caller: str, inputs: int, kernel_in: int, outputs: int, bias: jax.Array | None, groups: int):
+    if kernel_in * groups != inputs:
+        suffix = f" (feature_group_count={groups})" if caller == "conv" else ""
+        raise ValueError(f"{caller}: kernel has {kernel_in} input channels, input has {inputs}{suffix}")
+    if outputs % groups:
+        raise ValueError(f"{caller}: {outputs} output channels cannot be divided into feature_group_count={groups}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{caller}: bias must have shape ({outputs},), one per output channel, got {bias.shape}")
+
+
+def _zero_padding(mode: str | Pairs, sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int]) -> Pairs:
+    if mode == "SAME":
+        return tuple(map(geometry.same, sizes, extents, strides))
+    if mode == "VALID":
+        return ((0, 0),) * len(sizes)
+    if mode == "CAUSAL":
+        if len(sizes) != 1:
+            raise ValueError(f"conv: padding 'CAUSAL' needs one spatial dimension, kernel has {len(sizes)}")
+        return ((extents[0] - 1, 0),)
+    assert not isinstance(mode, str)
+    return mode
+
+
+def _pad_by_input(x: jax.Array, mode: str, extents: Sequence[int], input_dilation: Sequence[int]) -> jax.Array:
+    if any(d != 1 for d in input_dilation):
+        raise ValueError(f"conv: padding {mode!r} cannot go with input_dilation={tuple(input_dilation)}")
+    if 0 in x.shape[1:-1]:
+        raise ValueError(f"conv: padding {mode!r} needs an input that is not empty, got shape {x.shape}")
+    pairs = [((e - 1) // 2, e // 2) for e in extents]
+    return jnp.pad(x, [(0, 0), *pairs, (0, 0)], mode=_NUMPY_PAD_MODES[mode])
+
+
+def _transpose_padding(mode: str | Pairs, extents: Sequence[int], strides: Sequence[int]) -> Pairs:
+    """Zeros around the spread-out input; for 'SAME' the convention of Keras' Conv2DTranspose, as in jax.lax."""
+    if not isinstance(mode, str):
+        return mode
+    pairs = []
+    for extent, stride in zip(extents, strides, strict=True):
+        if mode == "SAME":
+            total = extent + stride - 2
+            low = min(extent - 1, (total + 1) // 2)
+        else:
+            total = extent - 1 + max(extent, stride) - 1
+            low = extent - 1
+        pairs.append((low, total - low))
+    return tuple(pairs)
+
+
+def _wrap(y: jax.Array, periods: Sequence[int], transpose_kernel: bool) -> jax.Array:
+    """Adds what lies outside one period of each spatial axis of y (N, *spatial, O) back into it.
+
+    Half of the excess lies before the period and half after. An odd element goes after it, or before it where the
+    kernel is transposed: there it mirrors the padding of a circular `conv`, so that the two are transposes.
+    """
+    for axis, period in enumerate(periods, start=1):
+        excess = y.shape[axis] - period
+        before = (excess + 1) // 2 if transpose_kernel else excess // 2
+        y = _pad_axis(y, axis, -excess % period)
+        y = y.reshape(*y.shape[:axis], -1, period, *y.shape[axis + 1 :]).sum(axis)
+        y = jnp.roll(y, -before, axis)
+    return y
+
+
+def _pad_axis(y: jax.Array, axis: int, count: int) -> jax.Array:
+    return jnp.pad(y, [(0, count if a == axis else 0) for a in range(y.ndim)])

@@ -1,0 +1,47 @@
+"""Functions that act on each position by itself: the dense layer and activations that jax.nn lacks."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.lax import PrecisionLike
+
+from cnn_jax import lowering
+from cnn_jax.functional import geometry
+
+
+def dense(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, precision: PrecisionLike = None
+) -> jax.Array:
+    """The affine map x @ kernel + bias over the last dimension; `flax.linen.Dense` as a function.
+
+    Args:
+      x: (..., I).
+      kernel: (I, O).
+      bias: (O,) or None.
+      precision: as in `jax.lax.dot_general`.
+
+    Returns:
+      (..., O), in the common dtype of x, kernel and bias; integers are first converted to float32.
+
+    Raises:
+      ValueError: in one line, for shapes that do not go together.
+    """
+    x, kernel, bias = geometry.promote(x, kernel, bias)
+    if kernel.ndim != 2:
+        raise ValueError(f"dense: kernel must have shape (in, out), got {kernel.shape}")
+    inputs, outputs = kernel.shape
+    if x.ndim < 1 or x.shape[-1] != inputs:
+        raise ValueError(f"dense: kernel has {inputs} input features, input has shape {x.shape}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"dense: bias must have shape ({outputs},), one per output feature, got {bias.shape}")
+    y = lowering.dot(x, kernel, precision=precision)
+    return y if bias is None else y + bias
+
+
+def scaled_tanh(x: jax.Array) -> jax.Array:
+    """LeCun's activation 1.7159 tanh(2x / 3), for which f(1) = 1 and f(-1) = -1.
+
+    LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), section 4.4; LeNet-5 of 1998 uses it.
+    """
+    return 1.7159 * jnp.tanh(2 / 3 * jnp.asarray(x))

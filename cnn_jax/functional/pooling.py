@@ -1,0 +1,137 @@
+"""Pools: the maximum, minimum or average of each channel over a window, or over the whole volume."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import lowering
+from cnn_jax.functional import geometry
+from cnn_jax.functional.geometry import Padding, Pairs
+
+
+def max_pool(
+    x: jax.Array,
+    window_shape: Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> jax.Array:
+    """Maximum over each window; padding never wins.
+
+    Args:
+      x: (*batch, *spatial, C), with one, two or three spatial dimensions (as many as the window has) and any number
+        of batch dimensions, also none. Any real dtype.
+      window_shape: extent of the window in each spatial dimension.
+      strides: step of the window, an int or one per dimension; None is 1 (not the window's extent), as in Flax.
+      padding: `'VALID'`, none; `'SAME'`, so that ceil(size / stride) outputs remain; an int, on every side; or a
+        sequence with an int or a (low, high) pair per dimension. Each must be smaller than the window, so that no
+        window lies in the padding alone.
+
+    Returns:
+      (*batch, *out, C), in x's dtype.
+
+    Raises:
+      ValueError: in one line, for a malformed argument or a window larger than the padded input.
+    """
+    return _pool("max_pool", "max", jnp.asarray(x), window_shape, strides, padding)[0]
+
+
+def min_pool(
+    x: jax.Array,
+    window_shape: Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> jax.Array:
+    """Minimum over each window; arguments, result and errors as for `max_pool`."""
+    return _pool("min_pool", "min", jnp.asarray(x), window_shape, strides, padding)[0]
+
+
+def avg_pool(
+    x: jax.Array,
+    window_shape: Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+) -> jax.Array:
+    """Average over each window; arguments and errors as for `max_pool`.
+
+    Args:
+      count_include_pad: divide by the size of the window, padding counted as zeros; otherwise by the number of the
+        window's elements that lie in the input.
+
+    Returns:
+      (*batch, *out, C), in x's dtype; integers are first converted to float32. (Flax returns float32 for bfloat16
+      where `count_include_pad` is False.)
+    """
+    (x,) = geometry.promote(x)
+    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding)
+    divisor = math.prod(window_shape) if count_include_pad else counts
+    return total / jnp.asarray(divisor, total.dtype)
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """Average of x (N, *spatial, C) over all one to three spatial dimensions, to (N, C).
+
+    Integers are first converted to float32. Raises ValueError for any other rank, and for an empty volume.
+    """
+    (x,) = geometry.promote(x)
+    return x.mean(_spatial_axes("global_avg_pool", x))
+
+
+def global_max_pool(x: jax.Array) -> jax.Array:
+    """Maximum of x (N, *spatial, C) over all one to three spatial dimensions, to (N, C), in x's dtype.
+
+    Raises ValueError for any other rank, and for an empty volume.
+    """
+    x = jnp.asarray(x)
+    return x.max(_spatial_axes("global_max_pool", x))
+
+
+def _pool(
+    caller: str,
+    reducer: Literal["sum", "max", "min"],
+    x: jax.Array,
+    window_shape: Sequence[int],
+    strides: int | Sequence[int] | None,
+    padding: Padding,
+) -> tuple[jax.Array, np.ndarray]:
+    """The reduction of every window, and how many of each window's elements lie in the input, (*out, 1)."""
+    window = geometry.window(caller, "window_shape", window_shape)
+    rank = len(window)
+    x, batch = geometry.split_batch(caller, x, rank)
+    sizes = x.shape[1:-1]
+    strides = geometry.per_dimension(caller, "strides", strides, rank)
+    mode = geometry.padding_mode(caller, padding, ("SAME", "VALID"), rank)
+    if mode == "SAME":
+        pairs = tuple(map(geometry.same, sizes, window, strides))
+    else:
+        pairs = ((0, 0),) * rank if isinstance(mode, str) else mode
+    if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
+        raise ValueError(f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}")
+    out = geometry.output_shape(caller, sizes, window, strides, pairs)
+    y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs)
+    return geometry.restore_batch(y, batch), _counts(sizes, out, window, strides, pairs)
+
+
+def _counts(sizes: Sequence[int], out: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Pairs):
+    along = []
+    for size, positions, extent, stride, (low, _) in zip(sizes, out, window, strides, padding, strict=True):
+        start = np.arange(positions) * stride - low
+        along.append(np.minimum(start + extent, size) - np.maximum(start, 0))
+    return functools.reduce(np.multiply.outer, along)[..., None]
+
+
+def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:
+    rank = x.ndim - 2
+    if not 1 <= rank <= geometry.MAX_SPATIAL_DIMENSIONS or 0 in x.shape[1:-1]:
+        raise ValueError(
+            f"{caller}: input must be (N, *spatial, C) with one to three spatial dimensions, none empty, "
+            f"got shape {x.shape}"
+        )
+    return tuple(range(1, x.ndim - 1))

@@ -1,0 +1,223 @@
+"""Flax Linen modules on `cnn_jax.functional`.
+
+Each has the fields, defaults, parameter names, initial values and results of the flax.linen module or function of
+the same name, so that either can stand in for the other and parameters load across. Left out are Linen's hooks for
+replacing the computation itself (`promote_dtype`, `conv_general_dilated`, `dot_general`): that is what
+`cnn_jax.lowering` is for. Pools, which Linen has as functions only, are modules here so that they can have a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype, Initializer
+from jax.lax import PrecisionLike
+
+from cnn_jax import functional
+from cnn_jax.functional import geometry
+from cnn_jax.functional.geometry import Padding
+
+
+class Conv(nn.Module):
+    """Convolution; see `cnn_jax.functional.conv` for the meaning of the geometry.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: extent of the window in each spatial dimension; an int is one dimension.
+      strides, padding, input_dilation, kernel_dilation, feature_group_count, precision: as in `functional.conv`.
+      use_bias: whether a bias is added.
+      mask: array of the kernel's shape that multiplies the kernel, or None.
+      dtype: of the computation and the result; None takes the common dtype of input and parameters.
+      param_dtype: of the parameters.
+      kernel_init, bias_init: initialisers of `kernel` (*window, I / feature_group_count, O) and `bias` (O,).
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] | None = 1
+    padding: Padding = "SAME"
+    input_dilation: int | Sequence[int] | None = 1
+    kernel_dilation: int | Sequence[int] | None = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    mask: jax.Array | None = None
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = initializers.lecun_normal()
+    bias_init: Initializer = initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (*batch, *spatial, I) to (*batch, *out, features)."""
+        window = _kernel_window("Conv", self.kernel_size)
+        groups = geometry.positive("Conv", "feature_group_count", self.feature_group_count)
+        channels = _channels("Conv", inputs)
+        if channels % groups:
+            raise ValueError(f"Conv: {channels} input channels cannot be divided into feature_group_count={groups}")
+        kernel = self.param("kernel", self.kernel_init, (*window, channels // groups, self.features), self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        inputs, kernel, bias = promote_dtype(inputs, _masked("Conv", kernel, self.mask), bias, dtype=self.dtype)
+        return functional.conv(
+            inputs,
+            kernel,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            input_dilation=self.input_dilation,
+            kernel_dilation=self.kernel_dilation,
+            feature_group_count=groups,
+            precision=self.precision,
+        )
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution; see `cnn_jax.functional.conv_transpose` for the meaning of the geometry.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: extent of the window in each spatial dimension; an int is one dimension.
+      strides, padding, kernel_dilation, transpose_kernel, precision, preferred_element_type: as in
+        `functional.conv_transpose`.
+      use_bias, mask, dtype, param_dtype, kernel_init, bias_init: as in `Conv`; `kernel` is (*window, I, O), or
+        (*window, O, I) with `transpose_kernel`.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] | None = None
+    use_bias: bool = True
+    mask: jax.Array | None = None
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = initializers.lecun_normal()
+    bias_init: Initializer = initializers.zeros_init()
+    transpose_kernel: bool = False
+    preferred_element_type: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (*batch, *spatial, I) to (*batch, *out, features)."""
+        window = _kernel_window("ConvTranspose", self.kernel_size)
+        channels = (_channels("ConvTranspose", inputs), self.features)
+        shape = window + (channels[::-1] if self.transpose_kernel else channels)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        kernel = _masked("ConvTranspose", kernel, self.mask)
+        inputs, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        return functional.conv_transpose(
+            inputs,
+            kernel,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            kernel_dilation=self.kernel_dilation,
+            transpose_kernel=self.transpose_kernel,
+            precision=self.precision,
+            preferred_element_type=self.preferred_element_type,
+        )
+
+
+class Dense(nn.Module):
+    """Affine map of the last dimension.
+
+    Attributes:
+      features: number of outputs.
+      use_bias, dtype, param_dtype, precision, kernel_init, bias_init: as in `Conv`; `kernel` is (I, features).
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = initializers.lecun_normal()
+    bias_init: Initializer = initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (..., I) to (..., features)."""
+        shape = (_channels("Dense", inputs), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        inputs, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        return functional.dense(inputs, kernel, bias, precision=self.precision)
+
+
+class MaxPool(nn.Module):
+    """Maximum over windows; fields as the arguments of `cnn_jax.functional.max_pool`."""
+
+    window_shape: Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "VALID"
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
+        return functional.max_pool(inputs, self.window_shape, self.strides, self.padding)
+
+
+class MinPool(nn.Module):
+    """Minimum over windows; fields as the arguments of `cnn_jax.functional.min_pool`."""
+
+    window_shape: Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "VALID"
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
+        return functional.min_pool(inputs, self.window_shape, self.strides, self.padding)
+
+
+class AvgPool(nn.Module):
+    """Average over windows; fields as the arguments of `cnn_jax.functional.avg_pool`."""
+
+    window_shape: Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "VALID"
+    count_include_pad: bool = True
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
+        return functional.avg_pool(inputs, self.window_shape, self.strides, self.padding, self.count_include_pad)
+
+
+class GlobalAvgPool(nn.Module):
+    """Average over all spatial dimensions."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (N, *spatial, C) to (N, C)."""
+        return functional.global_avg_pool(inputs)
+
+
+class GlobalMaxPool(nn.Module):
+    """Maximum over all spatial dimensions."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps (N, *spatial, C) to (N, C)."""
+        return functional.global_max_pool(inputs)
+
+
+def _kernel_window(caller: str, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
+    return geometry.window(caller, "kernel_size", (kernel_size,) if isinstance(kernel_size, int) else kernel_size)
+
+
+def _channels(caller: str, inputs: jax.Array) -> int:
+    if jnp.ndim(inputs) == 0:
+        raise ValueError(f"{caller}: input must have a channel dimension, got a scalar")
+    return jnp.shape(inputs)[-1]
+
+
+def _masked(caller: str, kernel: jax.Array, mask: jax.Array | None) -> jax.Array:
+    if mask is None:
+        return kernel
+    if jnp.shape(mask) != kernel.shape:
+        raise ValueError(f"{caller}: mask must have the kernel's shape {kernel.shape}, got {jnp.shape(mask)}")
+    return kernel * mask

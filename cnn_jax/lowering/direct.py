@@ -1,0 +1,88 @@
+"""One XLA operation per function: the plain lowering, right everywhere and the yardstick for any other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+_LAYOUTS = {
+    1: ("NWC", "WIO", "NWC"),
+    2: ("NHWC", "HWIO", "NHWC"),
+    3: ("NDHWC", "DHWIO", "NDHWC"),
+}
+
+_REDUCERS = {"sum": lax.add, "max": lax.max, "min": lax.min}
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+    feature_group_count: int,
+    precision: lax.PrecisionLike,
+    preferred_element_type: DTypeLike | None,
+) -> jax.Array:
+    """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O).
+
+    `padding` counts zeros before and after each dimension of the dilated input; a negative count crops.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=padding,
+        lhs_dilation=input_dilation,
+        rhs_dilation=kernel_dilation,
+        dimension_numbers=_LAYOUTS[len(strides)],
+        feature_group_count=feature_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def reduce_window(
+    x: jax.Array,
+    reducer: Literal["sum", "max", "min"],
+    *,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+) -> jax.Array:
+    """Sum, maximum or minimum of x (N, *spatial, C) over each window, to (N, *out, C).
+
+    Padding holds the reducer's identity, so it never wins a maximum and adds nothing to a sum.
+    """
+    return lax.reduce_window(
+        x,
+        _identity(reducer, x.dtype),
+        _REDUCERS[reducer],
+        window_dimensions=(1, *window, 1),
+        window_strides=(1, *strides, 1),
+        padding=((0, 0), *padding, (0, 0)),
+    )
+
+
+def dot(x: jax.Array, kernel: jax.Array, *, precision: lax.PrecisionLike) -> jax.Array:
+    """Product of x (..., I) with kernel (I, O), to (..., O)."""
+    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=precision)
+
+
+def _identity(reducer: str, dtype: jnp.dtype):
+    """The value that leaves the reducer's other operand as it is, as a scalar of `dtype`.
+
+    JAX recognises the reduction, and hence its gradient, by exactly this value.
+    """
+    if reducer == "sum":
+        return dtype.type(0)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return dtype.type(-jnp.inf if reducer == "max" else jnp.inf)
+    limits = jnp.iinfo(dtype)
+    return dtype.type(limits.min if reducer == "max" else limits.max)

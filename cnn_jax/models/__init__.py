@@ -1,0 +1,32 @@
+"""The networks, one file a family, and how to build one by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from cnn_jax.errors import InputError
+from cnn_jax.models.activations import ACTIVATIONS
+from cnn_jax.models.lenet import LeNet5
+from cnn_jax.models.mlp import MLP
+
+MODELS: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "mlp": MLP}
+
+__all__ = ["ACTIVATIONS", "MLP", "MODELS", "LeNet5", "build"]
+
+
+def build(name: str, **fields: Any) -> nn.Module:
+    """The model called `name`, with its fields set, e.g. `build("mlp", features=(300,), num_classes=26)`.
+
+    InputError with the choices for an unknown name or field, or for a value the model cannot use.
+    """
+    if name not in MODELS:
+        raise InputError(f"model must be one of {', '.join(MODELS)}; got {name!r}")
+    # `parent` and `name` are fields that Linen adds to every module.
+    known = [f.name for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")]
+    unknown = [field for field in fields if field not in known]
+    if unknown:
+        raise InputError(f"model {name} has the fields {', '.join(known)}; got {', '.join(unknown)}")
+    return MODELS[name](**fields)

@@ -1,0 +1,22 @@
+"""What models ask of their fields and inputs, said in one line where it is not met."""
+
+from __future__ import annotations
+
+import jax
+
+from cnn_jax.errors import InputError
+
+
+def positive_int(model: str, field: str, value: object) -> None:
+    """InputError unless `value` is an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{model}: {field} must be an int of at least 1, got {value!r}")
+
+
+def images(model: str, images: jax.Array, smallest: tuple[int, int]) -> None:
+    """InputError unless `images` is (N, H, W, C) with H and W at least `smallest`."""
+    height, width = smallest
+    if images.ndim != 4 or images.shape[1] < height or images.shape[2] < width:
+        raise InputError(
+            f"{model} expects images (N, H, W, C) of at least {height}x{width} pixels, got shape {images.shape}"
+        )
