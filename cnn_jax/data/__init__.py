@@ -1,0 +1,18 @@
+"""Where arrays come from: TFDS data sets read without TensorFlow, the embedded digits, and batches of them."""
+
+from cnn_jax.data.batching import batch_indices, eval_batches, holdout, train_batches
+from cnn_jax.data.dataset import Dataset, Statistics, normalise
+from cnn_jax.data.geometry import fit_images
+from cnn_jax.data.loading import load
+
+__all__ = [
+    "Dataset",
+    "Statistics",
+    "batch_indices",
+    "eval_batches",
+    "fit_images",
+    "holdout",
+    "load",
+    "normalise",
+    "train_batches",
+]

@@ -1,0 +1,166 @@
+"""Which examples make up which batch: a pure function of seed and position, so that any step can be had at once.
+
+Training reads one endless stream of positions. Positions [e*n, (e+1)*n) are epoch e, a fresh permutation made from
+(seed, e) alone; batch k is positions [k*B, (k+1)*B). So batches may span two epochs, no example is ever dropped, and
+step k is the same batch on every machine and after every restart. The random numbers are the raw output of NumPy's
+Philox, which NumPy guarantees to stay the same; the streams of `Generator` methods such as `permutation` may change.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.errors import InputError
+
+_HOLDOUT_STREAM = 2**64 - 1  # as an epoch number: no run gets there
+
+
+def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
+    """Returns the int64 (batch_size,) indices of training batch `step` of a data set of n examples.
+
+    Raises:
+      InputError: for a seed outside [0, 2**64), n < 1, batch_size < 1 or step < 0.
+    """
+    _check_stream(seed, n, batch_size, step)
+    return _positions(step, n, batch_size, functools.partial(_permutation, seed, n))
+
+
+def train_batches(dataset: Dataset, batch_size: int, seed: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Yields training batches without end, from step `start_step` on; batch k is that of `batch_indices`.
+
+    Yields:
+      {"image": uint8 (batch_size, H, W, C), "label": int32 (batch_size,)}.
+
+    Raises:
+      InputError: at the call, as `batch_indices`.
+    """
+    _check_stream(seed, len(dataset), batch_size, start_step)
+    return _train_batches(dataset, batch_size, seed, start_step)
+
+
+def _train_batches(dataset: Dataset, batch_size: int, seed: int, step: int) -> Iterator[dict[str, np.ndarray]]:
+    permutation = functools.lru_cache(maxsize=2)(functools.partial(_permutation, seed, len(dataset)))
+    while True:
+        indices = _positions(step, len(dataset), batch_size, permutation)
+        yield {"image": dataset.images[indices], "label": dataset.labels[indices]}
+        step += 1
+
+
+def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields every example exactly once, in order, in batches of one size.
+
+    Yields:
+      {"image": uint8 (batch_size, H, W, C), "label": int32 (batch_size,), "mask": float32 (batch_size,)}. The last
+      batch is filled up with black images of label 0 whose mask is 0; the mask of every example is 1.
+
+    Raises:
+      InputError: at the call, if batch_size < 1.
+    """
+    _check_batch_size(batch_size)
+    return _eval_batches(dataset, batch_size)
+
+
+def _eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(dataset), batch_size):
+        images, labels = dataset.images[start : start + batch_size], dataset.labels[start : start + batch_size]
+        missing = batch_size - len(labels)
+        mask = np.ones(len(labels), np.float32)
+        if missing:
+            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+            labels, mask = np.pad(labels, (0, missing)), np.pad(mask, (0, missing))
+        yield {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels), "mask": mask}
+
+
+def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset, Dataset]:
+    """Splits a training set into what is trained on and what is held out for validation.
+
+    Every class gives its share (rounded so that the total is exact), chosen by `seed` alone; both parts keep the
+    order of `train` and its statistics.
+
+    Args:
+      train: the training split.
+      validation: a fraction strictly between 0 and 1 of the examples (rounded, at least one), or
+        a whole number of them.
+      seed: in [0, 2**64).
+
+    Returns:
+      (rest, held out), with splits named as the split given and "validation".
+
+    Raises:
+      InputError: unless at least one example is left on either side.
+    """
+    _check_seed(seed)
+    n = len(train)
+    whole = np.isfinite(validation) and validation == int(validation)
+    if whole and 1 <= validation < n:
+        count = int(validation)
+    elif not whole and 0 < validation < 1 and n > 1:
+        count = min(max(1, round(n * validation)), n - 1)
+    else:
+        raise InputError(
+            f"validation: expected a fraction between 0 and 1 or a count from 1 to {n - 1} "
+            f"(of {n} training examples), got {validation!r}"
+        )
+    order = _permutation(seed, n, _HOLDOUT_STREAM)
+    labels = np.asarray(train.labels)
+    shares = apportion(np.bincount(labels, minlength=len(train.class_names)), count)
+    chosen = np.zeros(n, bool)
+    for label, share in enumerate(shares):
+        chosen[order[labels[order] == label][:share]] = True
+    held_out = replace(train, split="validation", images=train.images[chosen], labels=labels[chosen])
+    return replace(train, images=train.images[~chosen], labels=labels[~chosen]), held_out
+
+
+def apportion(counts: np.ndarray, total: int) -> np.ndarray:
+    """Divides `total` among classes in proportion to their `counts` (Hamilton's method of largest remainders).
+
+    Args:
+      counts: int (K,), how many examples each class has; 0 <= total <= sum(counts).
+
+    Returns:
+      int64 (K,) with sum `total` and 0 <= share <= count; ties go to the class named first.
+    """
+    counts = np.asarray(counts, np.int64)
+    shares, remainders = np.divmod(counts * total, counts.sum())
+    largest = np.argsort(-remainders, kind="stable")[: total - shares.sum()]
+    shares[largest] += 1
+    return shares
+
+
+def _permutation(seed: int, n: int, epoch: int) -> np.ndarray:
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    return np.argsort(philox.random_raw(n), kind="stable")
+
+
+def _positions(step: int, n: int, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
+    position, end = step * batch_size, (step + 1) * batch_size
+    pieces = []
+    while position < end:
+        epoch, offset = divmod(position, n)
+        pieces.append(permutation(epoch)[offset : offset + end - position])
+        position += len(pieces[-1])
+    return np.concatenate(pieces)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed}")
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch size: expected at least 1, got {batch_size}")
+
+
+def _check_stream(seed: int, n: int, batch_size: int, step: int) -> None:
+    _check_seed(seed)
+    _check_batch_size(batch_size)
+    if n < 1:
+        raise InputError(f"training: expected at least one example, got {n}")
+    if step < 0:
+        raise InputError(f"training step: expected 0 or more, got {step}")

@@ -1,0 +1,138 @@
+"""Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are believed.
+
+An entry is a folder `CACHE/decoded/NAME/VERSION/SPLIT-KEY` with `images.npy`, `labels.npy` and `entry.json`. The
+JSON file names what the arrays are, with their checksums and one of itself. Whatever is wrong with an entry, `read`
+answers None, the caller decodes again and `write` puts a new entry in the place of the old. Files are never changed
+once they are there, so an array mapped by another process stays what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data.dataset import Statistics
+from cnn_jax.data.folders import Prepared, cache_root, say, say_once, writable
+
+FORMAT = 1  # raise it whenever decoding or the meaning of a field changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, training statistics."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    statistics: Statistics
+
+
+def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
+    """Returns the cached arrays, memory-mapped and read-only, or None where there is no sound entry."""
+    folder = _folder(prepared, split, image_size)
+    if not folder.is_dir():
+        return None
+    try:
+        return _read(folder, _identity(prepared, split, image_size), prepared.splits[split])
+    except Exception as error:  # a damaged file can make NumPy and json raise nearly anything
+        say(f"the cache entry {folder} is damaged ({' '.join(str(error).split())[:100]}); decoding again")
+        return None
+
+
+def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded) -> None:
+    """Puts an entry in place, atomically; without a writable cache folder it says so once and does nothing."""
+    folder = _folder(prepared, split, image_size)
+    if not writable(folder):
+        say_once(f"the cache folder {cache_root()} cannot be written; data sets are decoded afresh at every start")
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            _write(new, _identity(prepared, split, image_size), decoded)
+            if folder.exists():  # damaged, or put there by another process since: either way ours is sound
+                os.rename(folder, Path(temporary) / "old")
+            os.rename(new, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        # Another process may have got there first; then its entry is as good as ours.
+        if not folder.is_dir():
+            say_once(f"the cache entry {folder} cannot be written ({error.strerror}); going on without it")
+
+
+def _folder(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Path:
+    size = f"-{image_size[0]}x{image_size[1]}" if image_size else ""
+    return cache_root() / "decoded" / prepared.name / prepared.version / f"{split}-{prepared.key}{size}"
+
+
+def _identity(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": prepared.name,
+        "version": prepared.version,
+        "split": split,
+        "key": prepared.key,
+        "image_size": list(image_size) if image_size else None,
+    }
+
+
+def _read(folder: Path, identity: dict[str, Any], count: int) -> Decoded:
+    entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+    if entry.pop("checksum") != _checksum_of(entry):
+        raise ValueError("entry.json does not match its checksum")
+    if {name: entry[name] for name in identity} != identity:
+        raise ValueError("it is of another data set")
+    arrays = {}
+    for name, dtype in (("images", np.uint8), ("labels", np.int32)):
+        array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or len(array) != count:
+            raise ValueError(f"{name}.npy is {array.dtype} {array.shape}")
+        if _crc(array) != entry[name]["crc32"]:
+            raise ValueError(f"{name}.npy does not match its checksum")
+        arrays[name] = array
+    mean, std = (tuple(entry["statistics"][name]) for name in ("mean", "std"))
+    statistics = Statistics(mean=mean, std=std, ink=entry["statistics"]["ink"])
+    return Decoded(**arrays, class_names=tuple(entry["class_names"]), statistics=statistics)
+
+
+def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
+    entry = identity | {"class_names": list(decoded.class_names), "statistics": asdict(decoded.statistics)}
+    for name, array in (("images", decoded.images), ("labels", decoded.labels)):
+        with open(folder / f"{name}.npy", "wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        entry[name] = {"shape": list(array.shape), "crc32": _crc(array)}
+    # Through JSON once, so that the checksum is of what a reader will see (lists for tuples).
+    entry = json.loads(json.dumps(entry))
+    with open(folder / "entry.json", "w", encoding="utf-8") as file:
+        json.dump(entry | {"checksum": _checksum_of(entry)}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _checksum_of(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry, sort_keys=True).encode())
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

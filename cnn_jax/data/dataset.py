@@ -1,0 +1,113 @@
+"""What a loaded data set is: arrays, class names, and the statistics its images are normalised by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+INK_SAMPLE = 2000  # images looked at for Statistics.ink; the median of so many is settled to well under a pixel
+_CHUNK = 4096  # images a histogram takes at a time, so that its int64 copy stays small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Statistics of a training split, on images scaled to [0, 1].
+
+    Attributes:
+      mean: mean of images / 255, one float a channel.
+      std: population standard deviation of images / 255, one float a channel; 0 for a constant channel.
+      ink: for one-channel images with a dark background, the median over images of the longer side of the box
+        round all pixels brighter than a quarter of the image's brightest, as a fraction of the longer image side;
+        None for other images. It says how large the drawn thing stands in its picture.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    ink: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """One split of an image classification data set, decoded.
+
+    Attributes:
+      name: TFDS name, with the configuration where there is one: "mnist", "emnist/letters".
+      version: TFDS version: "3.0.1".
+      split: "train", "test", ..., or what `holdout` made of it.
+      images: uint8 (N, H, W, C), read-only, possibly memory-mapped.
+      labels: int32 (N,), indices into `class_names`.
+      class_names: one name a class.
+      statistics: of the *training* split, whichever split this is.
+      fingerprint: of the prepared files, so that two data sets of one name and version are told apart.
+    """
+
+    name: str
+    version: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    statistics: Statistics
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def compute_statistics(images: np.ndarray) -> Statistics:
+    """Returns the `Statistics` of uint8 images (N, H, W, C); exact, from a histogram of every channel."""
+    levels = np.arange(256, dtype=np.float64) / 255.0
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), _CHUNK):
+            counts += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+        mean = float(counts @ levels / counts.sum())
+        means.append(mean)
+        stds.append(float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum())))
+    return Statistics(mean=tuple(means), std=tuple(stds), ink=_ink(images[:INK_SAMPLE]))
+
+
+def _ink(images: np.ndarray) -> float | None:
+    count, height, width, channels = images.shape
+    border = np.concatenate([images[:, [0, -1]].reshape(count, -1), images[:, :, [0, -1]].reshape(count, -1)], axis=1)
+    if channels != 1 or np.median(border) / 255 >= 0.5:
+        return None
+    brightest = images.max(axis=(1, 2, 3), keepdims=True)
+    bright = (images > 0.25 * brightest)[brightest.ravel() > 0, ..., 0]
+    if not len(bright):
+        return None
+    longest = np.maximum(_extent(bright.any(axis=2)), _extent(bright.any(axis=1)))
+    return float(np.median(longest) / max(height, width))
+
+
+def _extent(occupied: np.ndarray) -> np.ndarray:
+    """Length from the first to the last True of every row of (N, L); each row has at least one."""
+    first = occupied.argmax(axis=1)
+    return occupied.shape[1] - occupied[:, ::-1].argmax(axis=1) - first
+
+
+def normalise(images: Any, statistics: Statistics) -> Any:
+    """Returns (images / 255 - mean) / std in float32, as the kind of array that came in.
+
+    Args:
+      images: uint8 (..., C), a NumPy or a JAX array (also while tracing).
+      statistics: of the training split; C entries each in `mean` and `std`.
+
+    Returns:
+      float32 (..., C). A channel whose std is 0 is centred only: it tells the network nothing either way.
+
+    Raises:
+      ValueError: if the channels do not match.
+    """
+    if images.shape[-1] != len(statistics.mean):
+        raise ValueError(
+            f"normalise: statistics are of {len(statistics.mean)} channels, images have {images.shape[-1]}"
+        )
+    std = np.asarray([value or 1.0 for value in statistics.std])
+    # One multiplication and one addition a pixel instead of two divisions: this runs inside the training step.
+    scale = (1.0 / (255.0 * std)).astype(np.float32)
+    shift = (-np.asarray(statistics.mean) / std).astype(np.float32)
+    return images.astype(np.float32) * scale + shift

@@ -1,0 +1,158 @@
+"""Where prepared data lies, found by looking at folders alone: TensorFlow Datasets is not imported here.
+
+A prepared data set is a folder `DATA_DIR/NAME[/CONFIG]/VERSION` with a `dataset_info.json` and a `features.json`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_jax.errors import InputError
+
+_NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[^:/\\]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A data set as asked for: `name`, `name/config`, `name:version` or `name/config:version`."""
+
+    name: str
+    config: str | None
+    version: str | None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}/{self.config}" if self.config else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A prepared data set on disk.
+
+    Attributes:
+      name: with the configuration, if any.
+      version: TFDS version.
+      path: the folder.
+      splits: number of examples of every split.
+      fingerprint: of what the files say they hold (metadata, names and sizes); survives copying.
+      key: of the same and the modification times, for the cache; does not survive an edit.
+    """
+
+    name: str
+    version: str
+    path: Path
+    splits: dict[str, int]
+    fingerprint: str
+    key: str
+
+
+def parse_name(name: str) -> Request:
+    """Parses the name of a data set; InputError if it is none."""
+    match = _NAME.fullmatch(name)
+    if not match or match["config"] in (".", ".."):
+        raise InputError(f"data set: expected NAME, NAME/CONFIG or NAME:VERSION (such as mnist:3.0.1), got {name!r}")
+    return Request(name=match["name"], config=match["config"], version=match["version"])
+
+
+def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """Where prepared data sets are kept: the argument, else TFDS_DATA_DIR, else TFDS's default in the home folder."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def cache_root() -> Path:
+    """Where this package keeps what it can make again: CNN_JAX_CACHE, else the user's cache folder."""
+    if own := os.environ.get("CNN_JAX_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnn_jax"
+
+
+def find_prepared(request: Request, root: Path) -> Prepared | None:
+    """Returns the newest prepared version of a data set under `root`, or None.
+
+    Without a configuration in the request, a data set that has some must have exactly one prepared.
+
+    Raises:
+      InputError: if several configurations are prepared, or the metadata cannot be read.
+    """
+    folder, full_name = root / request.full_name, request.full_name
+    versions = _versions(folder)
+    if not versions and not request.config:
+        configs = [path.name for path in _folders(folder) if _versions(path)]
+        if len(configs) > 1:
+            choices = ", ".join(f"{request.name}/{config}" for config in configs)
+            raise InputError(
+                f"data set {request.name} has several configurations prepared in {root}; name one: {choices}"
+            )
+        if configs:
+            folder, full_name = folder / configs[0], f"{full_name}/{configs[0]}"
+            versions = _versions(folder)
+    if request.version:
+        versions = [version for version in versions if version == request.version]
+    return _describe(full_name, folder / versions[-1]) if versions else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _versions(folder: Path) -> list[str]:
+    names = [path.name for path in _folders(folder) if _VERSION.fullmatch(path.name) and (path / INFO_FILE).is_file()]
+    return sorted(names, key=lambda name: [int(part) for part in name.split(".")])
+
+
+def _describe(name: str, path: Path) -> Prepared:
+    try:
+        texts = [(path / file).read_bytes() for file in (INFO_FILE, FEATURES_FILE)]
+        files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file())
+        splits = {
+            split["name"]: sum(int(length) for length in split.get("shardLengths", []))
+            for split in json.loads(texts[0])["splits"]
+        }
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"data set {name}: the prepared copy in {path} cannot be read ({reason}); prepare it again"
+        ) from error
+    content = hashlib.sha256(b"\0".join(texts))
+    content.update(repr([(file, status.st_size) for file, status in files]).encode())
+    fingerprint = content.hexdigest()[:16]
+    content.update(repr([(str(path.resolve()), file, status.st_mtime_ns) for file, status in files]).encode())
+    return Prepared(
+        name=name, version=path.name, path=path, splits=splits, fingerprint=fingerprint, key=content.hexdigest()[:16]
+    )
+
+
+def writable(folder: Path) -> bool:
+    """Whether files may be made in `folder`, or in its nearest parent that exists.
+
+    A folder that its mode forbids everybody to write is left alone even by the superuser, who could.
+    """
+    while not folder.exists():
+        if folder == folder.parent:
+            return False
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK) and bool(stat.S_IMODE(folder.stat().st_mode) & 0o222)
+
+
+def say(line: str) -> None:
+    """Writes one line about slow or unusual work to stderr."""
+    print(f"cnn_jax: {line}", file=sys.stderr, flush=True)
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """As `say`, but a line said before is not said again."""
+    say(line)

@@ -1,0 +1,108 @@
+"""`load`: from the name of a data set to its arrays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax.data import cache
+from cnn_jax.data.dataset import Dataset, Statistics, compute_statistics
+from cnn_jax.data.folders import Prepared, Request, data_root, find_prepared, parse_name
+from cnn_jax.data.geometry import checked_size, fit_images
+from cnn_jax.errors import InputError
+
+# Statistics of training splits decoded by this process: without a writable cache, loading the test split next would
+# otherwise decode the training split a second time.
+_STATISTICS: dict[tuple[str, tuple[int, int] | None], Statistics] = {}
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Loads one split of an image classification data set.
+
+    The data set is looked for under `data_dir`; when it is not there it is prepared by its TFDS builder, which may
+    download it. Its records are decoded once: the arrays are kept in the cache folder (CNN_JAX_CACHE, else
+    $XDG_CACHE_HOME/cnn_jax, else ~/.cache/cnn_jax) and mapped into memory from then on.
+
+    Args:
+      name: "digits" (embedded, needs no network), or a TFDS name: "mnist", "emnist/letters", "cifar10:3.0.2".
+        Without a version, the newest prepared.
+      split: "train", "test" or another split of the data set.
+      data_dir: where prepared data sets are; default the environment variable TFDS_DATA_DIR, else
+        ~/tensorflow_datasets.
+      image_size: (height, width) to bring the images to by the rule of `fit_images`; default their own size. Data sets
+        whose images differ in size need it. Statistics are of the data set's own images where those have one
+        size, else of the fitted ones.
+
+    Returns:
+      A `Dataset`.
+
+    Raises:
+      InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
+        one image and one class label an example, or one that cannot be had (no network, TensorFlow needed).
+    """
+    request, root = parse_name(name), data_root(data_dir)
+    size = None if image_size is None else checked_size(image_size)
+    prepared = _prepared(request, root)
+    if not prepared.splits.get(split):
+        sizes = ", ".join(f"{known} ({count:,})" for known, count in prepared.splits.items() if count)
+        raise InputError(f"data set {prepared.name}: expected one of the splits {sizes}; got {split!r}")
+    decoded = _decoded(prepared, split, size)
+    images, labels = decoded.images if size is None else fit_images(decoded.images, size), decoded.labels
+    for array in (images, labels):
+        array.setflags(write=False)
+    return Dataset(
+        name=prepared.name,
+        version=prepared.version,
+        split=split,
+        images=images,
+        labels=labels,
+        class_names=decoded.class_names,
+        statistics=decoded.statistics,
+        fingerprint=prepared.fingerprint,
+    )
+
+
+def _prepared(request: Request, root: Path) -> Prepared:
+    from cnn_jax.data import prepare
+
+    roots = [root, prepare.embedded_root()] if request.name == "digits" else [root]
+    for place in roots:
+        if prepared := find_prepared(request, place):
+            return prepared
+    return prepare.prepare(request, root)
+
+
+def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Decoded:
+    # Only data sets whose images differ in size are kept by size; which they are is known once they are decoded.
+    for kept_size in dict.fromkeys((None, size)):
+        if found := cache.read(prepared, split, kept_size):
+            return found
+    from cnn_jax.data.decode import decode_split
+
+    images, labels, class_names, varied = decode_split(prepared.name, prepared.path, split, size)
+    kept_size = size if varied else None
+    statistics = _training_statistics(prepared, split, size, kept_size, images)
+    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, statistics=statistics)
+    cache.write(prepared, split, kept_size, decoded)
+    return decoded
+
+
+def _training_statistics(
+    prepared: Prepared, split: str, size: tuple[int, int] | None, kept_size: tuple[int, int] | None, images: np.ndarray
+) -> Statistics:
+    """Statistics of the split "train", or of the first where there is none of that name."""
+    training = "train" if prepared.splits.get("train") else next(iter(prepared.splits))
+    key = (prepared.key, kept_size)
+    if split == training:
+        _STATISTICS[key] = compute_statistics(images)
+    elif key not in _STATISTICS:
+        _STATISTICS[key] = _decoded(prepared, training, size).statistics
+    return _STATISTICS[key]
