@@ -8,13 +8,13 @@ from typing import Any
 import flax.linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.models.activations import ACTIVATIONS
+from cnn_jax.models.activations import ACTIVATIONS, Activation
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.mlp import MLP
 
 MODELS: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "mlp": MLP}
 
-__all__ = ["ACTIVATIONS", "MLP", "MODELS", "LeNet5", "build"]
+__all__ = ["ACTIVATIONS", "MLP", "MODELS", "Activation", "LeNet5", "build"]
 
 
 def build(name: str, **fields: Any) -> nn.Module:

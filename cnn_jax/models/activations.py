@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 
 from cnn_jax import functional
 from cnn_jax.errors import InputError
+
+Activation = Literal["elu", "gelu", "leaky_relu", "relu", "scaled_tanh", "sigmoid", "silu", "softplus", "tanh"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": jax.nn.elu,

@@ -1,0 +1,39 @@
+"""Training: state, losses, optimisers, pure steps, checkpoints, and the loop around them."""
+
+from cnn_jax.training.config import (
+    CheckpointConfig,
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from cnn_jax.training.evaluation import Evaluation, evaluate
+from cnn_jax.training.loop import FitResult, TrainingDivergedError, fit
+from cnn_jax.training.losses import make_loss
+from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.training.state import TrainState, create_state
+from cnn_jax.training.step import make_eval_step, make_train_step
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "Evaluation",
+    "ExperimentConfig",
+    "FitResult",
+    "LossConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "TrainState",
+    "TrainingDivergedError",
+    "create_state",
+    "evaluate",
+    "fit",
+    "make_eval_step",
+    "make_loss",
+    "make_optimizer",
+    "make_schedule",
+    "make_train_step",
+]

@@ -1,0 +1,102 @@
+"""Checkpoints by Orbax: saved in the background, complete or absent, and read back newest first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import InputError
+from cnn_jax.training.state import TrainState
+
+NEWEST, BEST = "checkpoints", "best"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    `FOLDER/checkpoints/STEP` holds the newest few, `FOLDER/best/STEP` the one with the best validation accuracy.
+    Each holds the `TrainState` and the `progress` of the epoch it was taken in, a dict of JSON values. Orbax writes
+    each into a temporary folder first, so one that was cut off by a crash is never taken for a checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        import orbax.checkpoint as ocp
+
+        options = {"cleanup_tmp_directories": True, "enable_async_checkpointing": True}
+        self._ocp = ocp
+        self._newest = ocp.CheckpointManager(
+            folder.absolute() / NEWEST, options=ocp.CheckpointManagerOptions(max_to_keep=keep, **options)
+        )
+        self._best = ocp.CheckpointManager(
+            folder.absolute() / BEST, options=ocp.CheckpointManagerOptions(max_to_keep=1, **options)
+        )
+
+    def save(self, step: int, state: TrainState, progress: dict[str, Any], best: bool = False) -> None:
+        """Begins to save the state in the background, unless that step is already there.
+
+        The state is copied first: the next train step reuses ("donates") its buffers while the copy is written.
+        """
+        manager = self._best if best else self._newest
+        if step in manager.all_steps():
+            return
+        state = jax.tree.map(jnp.copy, state)
+        args = self._ocp.args
+        manager.save(step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress)))
+
+    def newest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        self._newest.wait_until_finished()
+        return self._newest.latest_step()
+
+    def restore(self, like: TrainState, best: bool = False) -> tuple[TrainState, dict[str, Any]] | None:
+        """Reads the newest readable checkpoint, or the best.
+
+        Args:
+            like: a state of the same structure, shapes and dtypes; its values are not used.
+            best: whether to read the best by validation accuracy instead of the newest.
+
+        Returns:
+            The state and its progress, or None where there is no checkpoint.
+
+        Raises:
+            InputError: there are checkpoints and none of them can be read.
+        """
+        manager = self._best if best else self._newest
+        steps = sorted(manager.all_steps(), reverse=True)
+        args = self._ocp.args
+        for step in steps:
+            try:
+                items = manager.restore(
+                    step, args=args.Composite(state=args.StandardRestore(like), progress=args.JsonRestore())
+                )
+            except Exception as error:  # Orbax raises many kinds for damaged files; an older checkpoint may be whole.
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                print(f"checkpoint {step} in {manager.directory} cannot be read ({reason[:120]})", file=sys.stderr)
+                continue
+            return items["state"], items["progress"]
+        if steps:
+            raise InputError(
+                f"{manager.directory}: expected a readable checkpoint, but none of the {len(steps)} there is; "
+                "start the run again with overwrite"
+            )
+        return None
+
+    def discard_after(self, step: int) -> None:
+        """Deletes newest-checkpoints later than `step`: those that `restore` found unreadable."""
+        for later in self._newest.all_steps():
+            if later > step:
+                self._newest.delete(later)
+
+    def wait(self) -> None:
+        """Waits until everything begun is on disk; raises what went wrong in the background."""
+        self._newest.wait_until_finished()
+        self._best.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for what is being written and frees Orbax's threads."""
+        self._newest.close()
+        self._best.close()

@@ -1,0 +1,81 @@
+"""What a person sees while a run trains: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from cnn_jax.training.evaluation import Evaluation
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display:
+    """Shows a run on standard output.
+
+    Args:
+        silent: show nothing.
+    """
+
+    def __init__(self, silent: bool = False):
+        self._silent = silent
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._step, self._total, self._epochs = 0, 0, 0
+        self._rate = 0.0
+
+    def start(self, step: int, total: int, epochs: int) -> None:
+        """The loop begins at `step` of `total` steps, a run of so many epochs."""
+        self._step, self._total, self._epochs = step, total, epochs
+        if self._silent:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console()
+        if console.is_terminal:
+            columns = (
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:3.0f} %"),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar = Progress(*columns, console=console, expand=True)
+            self._task = self._bar.add_task("", total=total, completed=step, text="compiling ...")
+            self._bar.start()
+
+    def update(self, step: int, means: Mapping[str, float], images_per_second: float, steps_per_second: float) -> None:
+        """So many steps are done; means of the epoch so far and the speed until now."""
+        self._step, self._rate = step, images_per_second
+        left = (self._total - step) / steps_per_second if steps_per_second else 0.0
+        self._text = (
+            f"loss {means['loss']:.4f}  accuracy {means['accuracy']:7.2%}  "
+            f"{images_per_second:,.0f} images/s  {duration(left)} left"
+        )
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, text=self._text)
+
+    def epoch(self, epoch: int, evaluations: Mapping[str, Evaluation]) -> None:
+        """An epoch has ended; its figures on the splits that were measured after it."""
+        measured = "".join(f"  {name} accuracy {e.accuracy:7.2%}" for name, e in evaluations.items())
+        self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
+
+    def line(self, text: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        elif not self._silent:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

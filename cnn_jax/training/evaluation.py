@@ -1,0 +1,49 @@
+"""Measuring a model on a data set, each image exactly once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import data
+from cnn_jax.training.step import Batch, Metrics
+
+EVAL_BATCH = 256
+EvalStep = Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A model's figures on a data set.
+
+    Attributes:
+        loss: mean loss over the images.
+        accuracy: share of the images whose largest score is the label's, from 0 to 1.
+        count: number of images.
+        scores: float32 (count, classes), in the order of the data set.
+    """
+
+    loss: float
+    accuracy: float
+    count: int
+    scores: np.ndarray
+
+
+def at_input_size(dataset: data.Dataset, size: tuple[int, int]) -> data.Dataset:
+    """The data set with its images brought to a model's input (height, width)."""
+    return dataclasses.replace(dataset, images=data.fit_images(dataset.images, size))
+
+
+def evaluate(eval_step: EvalStep, variables: dict[str, Any], dataset: data.Dataset) -> Evaluation:
+    """Runs a compiled `eval_step` over a data set whose images have the model's input size."""
+    batches = list(data.eval_batches(dataset, EVAL_BATCH))
+    results = jax.device_get([eval_step(variables, batch) for batch in batches])
+    totals = {key: sum(float(sums[key]) for sums, _ in results) for key in ("loss", "correct", "count")}
+    scores = np.concatenate([scores for _, scores in results])[: len(dataset)]
+    count = totals["count"]
+    return Evaluation(loss=totals["loss"] / count, accuracy=totals["correct"] / count, count=int(count), scores=scores)

@@ -1,0 +1,136 @@
+"""An experiment from its configuration to its closing table: what the scripts in `experiments/` share."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnn_jax import data, models
+from cnn_jax.errors import InputError
+from cnn_jax.training.config import ExperimentConfig, to_dict
+from cnn_jax.training.display import Display, duration
+from cnn_jax.training.folder import RunFolder, environment
+from cnn_jax.training.loop import FitResult, fit
+
+
+def select_device(name: str | None) -> jax.Device:
+    """Makes JAX use the device of that name, as "cpu", "gpu" or "gpu:1"; None takes JAX's own choice.
+
+    Raises:
+        InputError: JAX sees no such device; the message lists those it sees.
+    """
+    if name is not None:
+        platform, _, index = name.partition(":")
+        try:
+            device = jax.devices(platform)[int(index or 0)]
+        except (RuntimeError, ValueError, IndexError):
+            seen = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
+            raise InputError(f"device: expected one that JAX sees ({seen}), got {name!r}") from None
+        jax.config.update("jax_default_device", device)
+        return device
+    return jax.devices()[0]
+
+
+def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]) -> FitResult:
+    """Loads the data, builds the model, opens the folder of the run, trains, and prints how it went.
+
+    Args:
+        config: the options of the run.
+        experiment: name of the experiment, for the folder's default name.
+        model: name of the model in `models.MODELS`.
+        fields: its fields; `num_classes` comes from the data.
+
+    Raises:
+        InputError: an option, the data or the folder cannot be used. Nothing on disk has been touched then.
+        SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
+    """
+    began = time.monotonic()
+    device = select_device(config.device)
+
+    # Data.
+    image_size = models.build(model, **fields).input_size
+    train = data.load(config.data.name, "train", data_dir=config.data.dir, image_size=image_size)
+    test = data.load(config.data.name, "test", data_dir=config.data.dir, image_size=image_size)
+    validation = None
+    if config.data.validation:
+        train, validation = data.holdout(train, config.data.validation, config.seed)
+
+    # Model.
+    fields = {**fields, "num_classes": len(train.class_names)}
+    module = models.build(model, **fields)
+
+    # Folder. Everything that can be wrong with the options has been looked at by now.
+    path = config.out or Path("runs") / f"{experiment}-{train.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    contents = {
+        "config": to_dict(config),
+        "model": {"name": model, **fields},
+        "data": _describe_data(train),
+        **environment(),
+    }
+    folder = RunFolder(path, contents, resume=config.resume, overwrite=config.overwrite)
+
+    # Training.
+    display = Display()
+    display.line(
+        f"{model} on {train.name} {train.version} ({len(train):,} train, "
+        f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
+        f"{config.epochs} epochs on {device.platform}, in {path}"
+    )
+    try:
+        result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
+    finally:
+        folder.close()
+    if result.interrupted is not None:
+        _say_how_to_resume(result, path)
+        raise SystemExit(128 + result.interrupted)
+    _print_table(result, module, path, time.monotonic() - began)
+    return result
+
+
+def _describe_data(train: data.Dataset) -> dict[str, Any]:
+    """What is needed of the training data to use the model later, and to tell whether a run resumes on the same."""
+    return {
+        "name": train.name,
+        "version": train.version,
+        "images": len(train),
+        "image_shape": list(train.images.shape[1:]),
+        "class_names": list(train.class_names),
+        "statistics": dataclasses.asdict(train.statistics),
+    }
+
+
+def _say_how_to_resume(result: FitResult, path: Path) -> None:
+    given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
+    out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
+    command = shlex.join(["python", *given, *out, "--resume"])
+    name = result.interrupted.name if result.interrupted else ""
+    print(f"stopped by {name} after step {int(result.state.step)}, saved in {path}; go on with:\n  {command}")
+
+
+def _print_table(result: FitResult, module: nn.Module, path: Path, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = {"train": "train (last epoch)", "best": "test (best by validation)"}
+    table = Table("", "loss", "accuracy", title=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row(names["train"], f"{result.train['loss']:.4f}", f"{result.train['accuracy']:.2%}")
+    for name, found in result.evaluations.items():
+        table.add_row(names.get(name, name), f"{found.loss:.4f}", f"{found.accuracy:.2%} of {found.count:,}")
+    console = Console()
+    console.print(table)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+    console.print(
+        f"{parameters:,} parameters, {int(result.state.step):,} steps, {result.images_per_second:,.0f} images/s, "
+        f"{duration(seconds)} from the start; run kept in {path}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"next: cnn-jax evaluate {path}", highlight=False, soft_wrap=True)

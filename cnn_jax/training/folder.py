@@ -1,0 +1,159 @@
+"""The folder of a run: its configuration, its records, and the rules for starting into one that exists."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+import cnn_jax
+from cnn_jax.errors import InputError
+from cnn_jax.training.checkpoints import BEST, NEWEST
+
+CONFIG, RECORDS, EVENTS, LOCK = "config.json", "metrics.jsonl", "tensorboard", ".lock"
+_OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, CONFIG + ".tmp", RECORDS + ".tmp"}
+
+# Options that may change when a run goes on: they decide where things are and how often they are saved.
+_MAY_CHANGE = ("out", "resume", "overwrite", "device", "data.dir", "checkpoint")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git commit: what else is needed to repeat a run besides its options."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+    device = jax.config.jax_default_device or jax.devices()[0]
+    return {
+        "versions": {"cnn_jax": cnn_jax.__version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in packages},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source that is running, "-dirty" appended if it was changed; None outside a checkout."""
+    git = ["git", "-C", str(Path(cnn_jax.__file__).parent)]
+    try:
+        # A wheel inside someone else's repository (its virtual environment, say) must not report that one's commit.
+        tracked = ["ls-files", "--error-unmatch", Path(cnn_jax.__file__).name]
+        subprocess.run(git + tracked, check=True, capture_output=True, timeout=5)
+        commit = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True, capture_output=True, text=True, timeout=5,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a run.
+
+    Raises:
+        InputError: the folder is not one of a run, or the file is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: expected the folder of a run, found no {CONFIG} in it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
+    if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
+        raise InputError(f"{path}: expected the keys config, model and data of a run's configuration; they are missing")
+    return config
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """The names of the options, dotted, in which two configurations differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [name for name in {**old, **new} if f"{prefix}{name}" not in _MAY_CHANGE]
+        return [line for name in names for line in differences(old.get(name), new.get(name), f"{prefix}{name}.")]
+    return [] if old == new else [f"{prefix[:-1]} (run {old!r}, now {new!r})"]
+
+
+class RunFolder:
+    """A run's folder, locked for this process, with its `config.json` written.
+
+    Args:
+        path: the folder; created if missing.
+        contents: what `config.json` is to hold: "config" (the options), "model", "data" and the `environment`.
+        resume: go on with the run that is there, if any.
+        overwrite: replace the run that is there, if any.
+
+    Raises:
+        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` was given, or
+            a run with other options, or it is in use by another process, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, contents: dict[str, Any], resume: bool, overwrite: bool):
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = {entry.name for entry in path.iterdir()}
+            if CONFIG not in found and not found <= _OURS:
+                strange = sorted(found - _OURS)[0]
+                raise InputError(f"{path}: expected a new or empty folder or a run, found {strange!r}; choose another")
+            self._lock = self._acquire_lock()
+            self.resumed = CONFIG in found
+            if self.resumed and resume:
+                self._check_same(contents)
+            elif self.resumed and not overwrite:
+                raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
+            else:
+                self._start(contents)
+        except OSError as error:
+            raise InputError(f"{path}: expected a folder that can be written, got: {error.strerror}") from None
+
+    def _acquire_lock(self) -> TextIO:
+        # The kernel frees the lock with the process, however it ends, so a crash leaves none behind.
+        lock = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.path}: in use by another process; wait for it or choose another folder") from None
+        return lock
+
+    def _check_same(self, contents: dict[str, Any]) -> None:
+        old = read_config(self.path)
+        new = json.loads(json.dumps(contents))
+        changed = [line for key in ("config", "model", "data") for line in differences(old[key], new[key])]
+        if changed:
+            fields = ", ".join(dict.fromkeys(changed))
+            raise InputError(
+                f"{self.path}: to resume, the options must be those of the run, but they differ in {fields}; "
+                "repeat the run's options, or start a new run"
+            )
+
+    def _start(self, contents: dict[str, Any]) -> None:
+        # config.json goes first and comes last: a folder without it is never taken for a run.
+        for name in (CONFIG, *sorted(_OURS - {CONFIG, LOCK})):
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        write_atomically(self.path / CONFIG, json.dumps(contents, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Gives the folder free."""
+        self._lock.close()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that a crash leaves the old one or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,64 @@
+"""The state of training: one pytree that holds all that the next step depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that the next step depends on, besides the data.
+
+    Attributes:
+        step: int32 scalar, the number of steps taken.
+        params: the model's parameters.
+        batch_stats: running statistics of batch norms; an empty dict where the model has none.
+        opt_state: the state of the Optax optimiser.
+        rng: the run's random key. It never changes: step k draws from `fold_in(rng, k)`.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    rng: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
+
+
+def create_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...], seed: int
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        model: a Linen module called as `model.apply(variables, images, train=...)`.
+        optimizer: its state is created for the new parameters.
+        image_shape: (height, width, channels) of one image.
+        seed: seed of the parameters and of all later randomness.
+    """
+
+    # One program instead of an operation at a time: compiling each initialiser alone takes seconds.
+    @jax.jit
+    def create(key: jax.Array) -> TrainState:
+        params_key, rng = jax.random.split(key)
+        variables = model.init(params_key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+            rng=rng,
+        )
+
+    return create(jax.random.key(seed))

@@ -1,0 +1,49 @@
+"""LeNet-5 on handwritten digits: the project's main job.
+
+Trains the network of LeCun, Bottou, Bengio and Haffner (1998), in the form most often taught (six and sixteen maps, 120
+and 10 units, tanh, average pooling), from scratch, and prints how well it reads digits that it has never seen.
+
+    python experiments/lenet5.py                        the 1,797 digits that come with scikit-learn, under a minute
+    python experiments/lenet5.py --data.name mnist      MNIST, ten epochs
+    python experiments/lenet5.py --out runs/a --resume  go on with a run that was stopped
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from cnn_jax import command
+from cnn_jax.models import Activation
+from cnn_jax.training import ExperimentConfig, LossConfig, OptimizerConfig
+from cnn_jax.training.experiment import run_experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeNet5Config:
+    """The network."""
+
+    activation: Activation = "tanh"
+    """Nonlinearity after each convolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
+    epochs: int = 0
+    """Passes over the training images; 0 takes 60 for digits and 10 for anything else."""
+    model: LeNet5Config = LeNet5Config()
+    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=3e-3, weight_decay=0.05)
+    loss: LossConfig = LossConfig(label_smoothing=0.1)
+
+    def __post_init__(self) -> None:
+        if self.epochs == 0:
+            object.__setattr__(self, "epochs", 60 if self.data.name == "digits" else 10)
+        super().__post_init__()
+
+
+def main(config: Config) -> None:
+    run_experiment(config, "lenet5", "lenet5", dataclasses.asdict(config.model))
+
+
+if __name__ == "__main__":
+    command.main(main, Config)
