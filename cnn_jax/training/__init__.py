@@ -13,6 +13,7 @@ from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.loop import FitResult, TrainingDivergedError, fit
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.training.run import Run, load_run
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 
@@ -24,6 +25,7 @@ __all__ = [
     "FitResult",
     "LossConfig",
     "OptimizerConfig",
+    "Run",
     "ScheduleConfig",
     "TrainConfig",
     "TrainState",
@@ -31,6 +33,7 @@ __all__ = [
     "create_state",
     "evaluate",
     "fit",
+    "load_run",
     "make_eval_step",
     "make_loss",
     "make_optimizer",

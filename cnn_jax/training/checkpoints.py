@@ -23,17 +23,28 @@ class Checkpoints:
     each into a temporary folder first, so one that was cut off by a crash is never taken for a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
+        """Opens the checkpoints of the run in `folder`, new or not.
+
+        Args:
+            folder: the folder of the run.
+            keep: how many of the newest to keep.
+            read_only: leave everything as it is; the run may be training elsewhere at this moment.
+        """
         import orbax.checkpoint as ocp
 
-        options = {"cleanup_tmp_directories": True, "enable_async_checkpointing": True}
         self._ocp = ocp
-        self._newest = ocp.CheckpointManager(
-            folder.absolute() / NEWEST, options=ocp.CheckpointManagerOptions(max_to_keep=keep, **options)
-        )
-        self._best = ocp.CheckpointManager(
-            folder.absolute() / BEST, options=ocp.CheckpointManagerOptions(max_to_keep=1, **options)
-        )
+
+        def open_manager(name: str, keep: int) -> Any:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            )
+            return ocp.CheckpointManager(folder.absolute() / name, options=options)
+
+        self._newest, self._best = open_manager(NEWEST, keep), open_manager(BEST, 1)
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any], best: bool = False) -> None:
         """Begins to save the state in the background, unless that step is already there.

@@ -29,12 +29,12 @@ class Display:
         self._silent = silent
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._step, self._total, self._epochs = 0, 0, 0
-        self._rate = 0.0
+        self._total, self._epochs = 0, 0
+        self._text = ""
 
     def start(self, step: int, total: int, epochs: int) -> None:
         """The loop begins at `step` of `total` steps, a run of so many epochs."""
-        self._step, self._total, self._epochs = step, total, epochs
+        self._total, self._epochs = total, epochs
         if self._silent:
             return
         from rich.console import Console
@@ -53,7 +53,6 @@ class Display:
 
     def update(self, step: int, means: Mapping[str, float], images_per_second: float, steps_per_second: float) -> None:
         """So many steps are done; means of the epoch so far and the speed until now."""
-        self._step, self._rate = step, images_per_second
         left = (self._total - step) / steps_per_second if steps_per_second else 0.0
         self._text = (
             f"loss {means['loss']:.4f}  accuracy {means['accuracy']:7.2%}  "

@@ -1,0 +1,132 @@
+"""A finished run read back from its folder: the model, its trained variables, and what its inputs must be."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn_jax import data, models
+from cnn_jax.errors import InputError
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.config import LossConfig, OptimizerConfig
+from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
+from cnn_jax.training.folder import CONFIG, read_config
+from cnn_jax.training.losses import make_loss
+from cnn_jax.training.optimizers import make_optimizer
+from cnn_jax.training.state import create_state
+from cnn_jax.training.step import make_eval_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained model and what it was trained on.
+
+    Attributes:
+        path: the folder of the run.
+        model: the Linen module.
+        variables: what `model.apply` takes.
+        step: how many steps the variables were trained.
+        best: whether they are the best by validation accuracy, rather than the last.
+        data_name: the data set, as `data.load` takes it.
+        image_shape: (height, width, channels) of the data set's images, before `data.fit_images`.
+        class_names: a name for each score.
+        statistics: of the training images.
+        loss: the loss that was minimised.
+    """
+
+    path: Path
+    model: nn.Module
+    variables: dict[str, Any]
+    step: int
+    best: bool
+    data_name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    statistics: data.Statistics
+    loss: LossConfig
+
+    @functools.cached_property
+    def _eval_step(self) -> Any:
+        preprocess = functools.partial(data.normalise, statistics=self.statistics)
+        return jax.jit(make_eval_step(self.model, make_loss(self.loss), preprocess))
+
+    def evaluate(self, dataset: data.Dataset) -> Evaluation:
+        """Measures the model on a data set whose images have as many channels as the run's.
+
+        Raises:
+            InputError: the images have another number of channels, or the classes are not as many.
+        """
+        channels, classes = dataset.images.shape[-1], len(dataset.class_names)
+        if channels != self.image_shape[-1] or classes != len(self.class_names):
+            raise InputError(
+                f"{self.path}: expected images of {self.image_shape[-1]} channels in {len(self.class_names)} classes, "
+                f"but {dataset.name} has {channels} channels and {classes} classes; choose a data set like "
+                f"{self.data_name}"
+            )
+        return evaluate(self._eval_step, self.variables, at_input_size(dataset, self.model.input_size))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities, float32 (N, classes), of uint8 images (N, H, W, C)."""
+        images = data.fit_images(images, self.model.input_size)
+        found = []
+        for start in range(0, len(images), EVAL_BATCH):
+            # A last batch filled up to the full size needs no second compilation.
+            part = images[start : start + EVAL_BATCH]
+            size = EVAL_BATCH if len(images) > EVAL_BATCH else len(images)
+            image = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
+            batch = {"image": image, "label": np.zeros(size, np.int32), "mask": np.ones(size, np.float32)}
+            _, scores = self._eval_step(self.variables, batch)
+            found.append(np.asarray(jax.nn.softmax(scores))[: len(part)])
+        return np.concatenate(found)
+
+
+def load_run(path: Path) -> Run:
+    """Reads a run: the best checkpoint by validation accuracy where one was kept, else the newest.
+
+    Raises:
+        InputError: the folder holds no run, its configuration is damaged, or it has no readable checkpoint.
+    """
+    contents = read_config(path)
+    try:
+        fields = dict(contents["model"])
+        model = models.build(fields.pop("name"), **fields)
+        described = contents["data"]
+        statistics = data.Statistics(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in described["statistics"].items()}
+        )
+        optimizer = make_optimizer(OptimizerConfig(**contents["config"]["optimizer"]), lambda count: 0.0)
+        loss = LossConfig(**contents["config"]["loss"])
+        image_shape = tuple(int(size) for size in described["image_shape"])
+        class_names = tuple(map(str, described["class_names"]))
+        data_name = str(described["name"])
+        input_shape = (*model.input_size, image_shape[2])
+    except InputError as error:
+        raise InputError(f"{path / CONFIG}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(f"{path / CONFIG}: expected the configuration of a run, it is damaged ({error!r})") from None
+
+    device = jax.config.jax_default_device or jax.devices()[0]
+    abstract = jax.eval_shape(lambda: create_state(model, optimizer, input_shape, 0))
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+    checkpoints = Checkpoints(path, read_only=True)
+    try:
+        best = True
+        restored = checkpoints.restore(like, best=True)
+        if restored is None:
+            best, restored = False, checkpoints.restore(like)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
+    state, _ = restored
+    return Run(
+        path=path, model=model, variables=state.variables, step=int(state.step), best=best, data_name=data_name,
+        image_shape=image_shape, class_names=class_names, statistics=statistics, loss=loss,
+    )  # fmt: skip
