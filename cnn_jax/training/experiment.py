@@ -16,7 +16,7 @@ from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.display import Display, duration
-from cnn_jax.training.folder import RunFolder, environment
+from cnn_jax.training.folder import RunFolder, check_free, environment
 from cnn_jax.training.loop import FitResult, fit
 
 
@@ -54,6 +54,11 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     began = time.monotonic()
     device = select_device(config.device)
 
+    # Folder, first look: a refusal must not wait for a download.
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    path = config.out or Path("runs") / f"{experiment}-{config.data.name.replace('/', '-')}-{moment}"
+    check_free(path, config.resume, config.overwrite)
+
     # Data.
     image_size = models.build(model, **fields).input_size
     train = data.load(config.data.name, "train", data_dir=config.data.dir, image_size=image_size)
@@ -66,15 +71,14 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     fields = {**fields, "num_classes": len(train.class_names)}
     module = models.build(model, **fields)
 
-    # Folder. Everything that can be wrong with the options has been looked at by now.
-    path = config.out or Path("runs") / f"{experiment}-{train.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
         "config": to_dict(config),
         "model": {"name": model, **fields},
         "data": _describe_data(train),
         **environment(),
     }
-    folder = RunFolder(path, contents, resume=config.resume, overwrite=config.overwrite)
+    folder = RunFolder(path, contents, config.resume, config.overwrite)
 
     # Training.
     display = Display()

@@ -81,6 +81,24 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix[:-1]} (run {old!r}, now {new!r})"]
 
 
+def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether `path` holds a run, after making sure that a run may be started or resumed there.
+
+    Raises:
+        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given.
+    """
+    try:
+        found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    except OSError as error:
+        raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
+    if CONFIG not in found and not found <= _OURS:
+        strange = sorted(found - _OURS)[0]
+        raise InputError(f"{path}: expected a new or empty folder or a run, found {strange!r} in it; choose another")
+    if CONFIG in found and not (resume or overwrite):
+        raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
+    return CONFIG in found
+
+
 class RunFolder:
     """A run's folder, locked for this process, with its `config.json` written.
 
@@ -91,24 +109,18 @@ class RunFolder:
         overwrite: replace the run that is there, if any.
 
     Raises:
-        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` was given, or
-            a run with other options, or it is in use by another process, or it cannot be written.
+        InputError: as `check_free`; or the run there has other options, is in use by another process, or the folder
+            cannot be written.
     """
 
-    def __init__(self, path: Path, contents: dict[str, Any], resume: bool, overwrite: bool):
+    def __init__(self, path: Path, contents: dict[str, Any], resume: bool = False, overwrite: bool = False):
         self.path = path
         try:
+            holds_run = check_free(path, resume, overwrite)
             path.mkdir(parents=True, exist_ok=True)
-            found = {entry.name for entry in path.iterdir()}
-            if CONFIG not in found and not found <= _OURS:
-                strange = sorted(found - _OURS)[0]
-                raise InputError(f"{path}: expected a new or empty folder or a run, found {strange!r}; choose another")
             self._lock = self._acquire_lock()
-            self.resumed = CONFIG in found
-            if self.resumed and resume:
+            if holds_run and resume:
                 self._check_same(contents)
-            elif self.resumed and not overwrite:
-                raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
             else:
                 self._start(contents)
         except OSError as error:

@@ -97,15 +97,14 @@ def load_run(path: Path) -> Run:
         fields = dict(contents["model"])
         model = models.build(fields.pop("name"), **fields)
         described = contents["data"]
-        statistics = data.Statistics(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in described["statistics"].items()}
-        )
+        mean, std, ink = (described["statistics"][key] for key in ("mean", "std", "ink"))
+        statistics = data.Statistics(mean=tuple(map(float, mean)), std=tuple(map(float, std)), ink=ink and float(ink))
         optimizer = make_optimizer(OptimizerConfig(**contents["config"]["optimizer"]), lambda count: 0.0)
         loss = LossConfig(**contents["config"]["loss"])
-        image_shape = tuple(int(size) for size in described["image_shape"])
+        height, width, channels = map(int, described["image_shape"])
         class_names = tuple(map(str, described["class_names"]))
         data_name = str(described["name"])
-        input_shape = (*model.input_size, image_shape[2])
+        input_shape = (*model.input_size, channels)
     except InputError as error:
         raise InputError(f"{path / CONFIG}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -128,5 +127,5 @@ def load_run(path: Path) -> Run:
     state, _ = restored
     return Run(
         path=path, model=model, variables=state.variables, step=int(state.step), best=best, data_name=data_name,
-        image_shape=image_shape, class_names=class_names, statistics=statistics, loss=loss,
+        image_shape=(height, width, channels), class_names=class_names, statistics=statistics, loss=loss,
     )  # fmt: skip

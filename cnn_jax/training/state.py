@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import optax
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that the next step depends on, besides the data.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -69,7 +69,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
-        scores = model.apply(variables, preprocess(batch["image"]), train=False)
+        scores = cast(jax.Array, model.apply(variables, preprocess(batch["image"]), train=False))
         mask = batch["mask"]
         sums = {
             # `where` and not a product: padding may give anything, infinities too.
