@@ -98,7 +98,7 @@ def find_prepared(request: Request, root: Path) -> Prepared | None:
             versions = _versions(folder)
     if request.version:
         versions = [version for version in versions if version == request.version]
-    return _describe(full_name, folder / versions[-1]) if versions else None
+    return describe(full_name, folder / versions[-1]) if versions else None
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -113,7 +113,8 @@ def _versions(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: [int(part) for part in name.split(".")])
 
 
-def _describe(name: str, path: Path) -> Prepared:
+def describe(name: str, path: Path) -> Prepared:
+    """Reads what the prepared folder `path` says it holds; InputError if that cannot be read."""
     try:
         texts = [(path / file).read_bytes() for file in (INFO_FILE, FEATURES_FILE)]
         files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file())
