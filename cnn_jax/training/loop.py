@@ -7,8 +7,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
@@ -24,6 +23,7 @@ from cnn_jax.training.folder import RunFolder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.training.progress import Progress
 from cnn_jax.training.records import Records
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import Metrics, make_eval_step, make_train_step
@@ -56,40 +56,6 @@ class FitResult:
     seconds: float
     images_per_second: float
     interrupted: signal.Signals | None = None
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """What the loop knows besides the state; it travels in the checkpoints as JSON.
-
-    Attributes:
-        steps: steps taken in the epoch so far.
-        loss: sum of the losses of those steps.
-        accuracy: sum of the accuracies of those steps.
-        best: accuracy and negative loss on the validation split after the best epoch so far.
-        seconds: time spent so far, over all starts.
-    """
-
-    steps: int = 0
-    loss: float = 0.0
-    accuracy: float = 0.0
-    best: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        """Counts one step."""
-        self.steps += 1
-        self.loss += float(metrics["loss"])
-        self.accuracy += float(metrics["accuracy"])
-
-    def new_epoch(self) -> None:
-        """Forgets the steps of the last epoch."""
-        self.steps, self.loss, self.accuracy = 0, 0.0, 0.0
-
-    def means(self) -> dict[str, float]:
-        """Means over the epoch so far."""
-        steps = max(self.steps, 1)
-        return {"loss": self.loss / steps, "accuracy": self.accuracy / steps}
 
 
 @jax.jit

@@ -1,0 +1,118 @@
+"""A run that is killed again and again ends in the same bits as one that was never disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = [
+    "--epochs", "8", "--batch-size", "32", "--data.validation", "0.1",
+    "--checkpoint.every-steps", "7", "--checkpoint.every-seconds", "None",
+]  # fmt: skip
+
+
+def start(out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "experiments" / "lenet5.py"), "--out", str(out), *OPTIONS, *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    return output
+
+
+def last_state(out: Path) -> tuple[int, list[np.ndarray]]:
+    """The newest checkpoint's step and every leaf of its state: parameters, optimiser moments, random key, step."""
+    with ocp.CheckpointManager(out.absolute() / "checkpoints") as manager:
+        step = manager.latest_step()
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    state["rng"] = jax.random.key_data(state["rng"])
+    return step, [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def records(out: Path) -> list[dict]:
+    """The records without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, float]:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    began = time.monotonic()
+    process = start(out)
+    output = finish(process)
+    assert process.returncode == 0, output
+    return out, time.monotonic() - began
+
+
+def assert_same(out: Path, expected: Path) -> None:
+    step, leaves = last_state(out)
+    expected_step, expected_leaves = last_state(expected)
+    assert step == expected_step
+    assert len(leaves) == len(expected_leaves) > 20
+    for leaf, reference in zip(leaves, expected_leaves, strict=True):
+        assert leaf.dtype == reference.dtype
+        assert leaf.tobytes() == reference.tobytes()
+    assert records(out) == records(expected)
+
+
+def test_killed_runs_end_in_the_same_bits(undisturbed, tmp_path):
+    expected, seconds = undisturbed
+    out, seed = tmp_path / "run", random.randrange(10**6)
+    draw = random.Random(seed)
+    # Some moments are anywhere in a process's life; the others are right after Orbax has begun to write a checkpoint.
+    moments = ["any", "writing", "any", "writing", "any"]
+    draw.shuffle(moments)
+    print(f"seed {seed}: {moments}")
+    killed = 0
+    for moment in moments:
+        process = start(out, "--resume")
+        limit = time.monotonic() + (draw.uniform(0.3, 1.0) * seconds if moment == "any" else 120)
+        seen = set(out.glob("checkpoints/*tmp*"))
+        while process.poll() is None and time.monotonic() < limit:
+            if moment == "writing" and set(out.glob("checkpoints/*tmp*")) - seen:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3, "the kills came too late to prove anything"
+    process = start(out, "--resume")
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert_same(out, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(number, undisturbed, tmp_path):
+    expected, _ = undisturbed
+    out = tmp_path / "a run"
+    process = start(out)
+    while process.poll() is None and not list(out.glob("checkpoints/[0-9]*")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    output = finish(process)
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    step, _ = last_state(out)
+    assert f"stopped by {number.name} after step {step}, saved in" in output
+    # What it says is run as it stands, by the same Python.
+    said = output.rstrip().splitlines()[-1].strip()
+    assert said.startswith("python ")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    again = subprocess.run(said, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert_same(out, expected)
