@@ -223,8 +223,9 @@ def _transpose_padding(mode: str | Pairs, extents: Sequence[int], strides: Seque
 def _wrap(y: jax.Array, periods: Sequence[int], transpose_kernel: bool) -> jax.Array:
     """Adds what lies outside one period of each spatial axis of y (N, *spatial, O) back into it.
 
-    Half of the excess lies before the period and half after. An odd element goes after it, or before it where the
-    kernel is transposed: there it mirrors the padding of a circular `conv`, so that the two are transposes.
+    Half of the excess lies before the period and half after it. An odd element goes after it, or before it where the
+    kernel is transposed. So Linen has it; with a transposed kernel the result is the transpose of a circular `conv`
+    at stride two, and for windows of odd extent at stride one.
     """
     for axis, period in enumerate(periods, start=1):
         excess = y.shape[axis] - period

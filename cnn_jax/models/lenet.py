@@ -30,8 +30,9 @@ class LeNet5(nn.Module):
     51,902 parameters in all. The 1998 network differs: its S2 and S4 have a trained gain and bias and an activation,
     its C3 is partly connected, and an 84-unit layer and radial basis functions come before the scores.
 
-    Weights begin normal with variance 1 / inputs, biases zero. That is Linen's default and also what "Efficient BackProp"
-    (LeCun et al. 1998, section 4.6) asks for with tanh: normalised inputs then give sums that neither vanish nor saturate.
+    Weights begin normal with variance 1 / inputs, biases zero. That is Linen's default, and also what "Efficient
+    BackProp" (LeCun et al. 1998, section 4.6) asks for with tanh: from normalised inputs it gives sums that neither
+    vanish nor saturate.
 
     Attributes:
       num_classes: number of scores.
