@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, as_completed
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -30,26 +30,21 @@ class Probes:
         self._answers: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
-    def require(self, url: str) -> None:
-        """Raises NoAnswerError unless the host of `url` has answered within `PROBE_SECONDS`."""
-        try:
-            self._answer(url).result(PROBE_SECONDS)
-        except TimeoutError:
-            raise NoAnswerError(f"{urlsplit(url).netloc} (silent for {PROBE_SECONDS} s)") from None
-
     def require_any(self, urls: Iterable[str]) -> None:
-        """Raises NoAnswerError if no host of `urls` answers; asks all at once, and at most `PROBE_HOSTS`."""
+        """Raises NoAnswerError if none of the (first `PROBE_HOSTS`) hosts of `urls` answers in `PROBE_SECONDS`."""
         hosts = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}
-        chosen = list(hosts.values())[:PROBE_HOSTS]
-        for url in chosen:
-            self._answer(url)
-        failures = []
-        for url in chosen:
-            try:
-                return self.require(url)
-            except NoAnswerError as error:
-                failures.append(str(error))
-        if failures:
+        answers = {self._answer(url): host for host, url in list(hosts.items())[:PROBE_HOSTS]}
+        try:
+            for answer in as_completed(answers, timeout=PROBE_SECONDS):
+                if answer.exception() is None:
+                    return
+        except TimeoutError:
+            pass
+        if answers:
+            failures = [
+                str(answer.exception()) if answer.done() else f"{host} (silent for {PROBE_SECONDS} s)"
+                for answer, host in answers.items()
+            ]
             raise NoAnswerError(", ".join(failures))
 
     def _answer(self, url: str) -> Future[None]:
@@ -69,10 +64,8 @@ def _probe(url: str, answer: Future[None]) -> None:
     try:
         # Any answer will do; requests honours the proxy settings of the environment, as TFDS's download will.
         status = requests.head(url, timeout=CONNECT_SECONDS).status_code
-    except requests.RequestException as error:
+    except Exception as error:
         answer.set_exception(NoAnswerError(f"{host} ({type(error).__name__})"))
-    except BaseException as error:
-        answer.set_exception(error)
     else:
         if status in _PROXY_STATUS:
             answer.set_exception(NoAnswerError(f"{host} (status {status})"))
@@ -93,7 +86,7 @@ def impatient_downloads(probes: Probes) -> Iterator[None]:
 
     def probed_download(self: Any, url: str, *args: Any, **kwargs: Any) -> Any:
         if url.startswith("http"):
-            probes.require(url)
+            probes.require_any([url])
         return download(self, url, *args, **kwargs)
 
     timeout = (CONNECT_SECONDS, READ_SECONDS)

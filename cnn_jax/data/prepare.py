@@ -22,6 +22,7 @@ from cnn_jax.data.standin import MissingTensorFlowError, without_tensorflow
 from cnn_jax.errors import InputError
 
 EMBEDDED = "digits"
+DOWNLOADING = ("requests.", "urllib3.", "tensorflow_datasets.core.download.")  # modules of such errors
 INSTALL = "pip install 'cnn-jax[prepare]'"
 OFFLINE = "offline there is the embedded 'digits', or a prepared copy by --data.dir or TFDS_DATA_DIR"
 ELSEWHERE = "choose another by --data.dir or TFDS_DATA_DIR"
@@ -124,8 +125,10 @@ def _one_line_errors(name: str, root: Path) -> Iterator[None]:
             if isinstance(cause, NoAnswerError):
                 trouble = f"is not prepared in {root} and cannot be downloaded: no answer from {cause}"
                 raise InputError(f"data set {name} {trouble}; {OFFLINE}") from error
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"preparing {name} in {root} failed: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if any(type(cause).__module__.startswith(DOWNLOADING) for cause in _chain(error)):
+            raise InputError(f"downloading {name} failed: {reason}; {OFFLINE}") from error
+        raise InputError(f"preparing {name} in {root} failed: {reason}") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
