@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
+from tests import reference
+from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import batches, normal, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
+from tests.geometries import batches, normal, seeds
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
+from tests import reference
+from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 
 POOLS = {"max": F.max_pool, "min": F.min_pool, "avg": F.avg_pool}
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -167,6 +167,7 @@ X = np.zeros((2, 6, 6, 3))
             {"window_shape": (2, 3), "padding": -1},
             "padding must be at least 0 and less than window_shape=(2, 3), got -1",
         ),
+        (X * 1j, {"window_shape": (2, 2)}, "input must hold real numbers, got dtype complex64"),
         (X, {"window_shape": (7, 2)}, "a window of (7, 2) does not fit into a padded input of (6, 6)"),
     ],
 )

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import normal
 
 from cnn_jax import functional as F  # noqa: N812
+from tests.geometries import normal
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch

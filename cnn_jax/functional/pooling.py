@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -13,7 +12,7 @@ import numpy as np
 
 from cnn_jax import lowering
 from cnn_jax.functional import geometry
-from cnn_jax.functional.geometry import Padding, Pairs
+from cnn_jax.functional.geometry import Padding
 
 
 def max_pool(
@@ -71,8 +70,12 @@ def avg_pool(
     """
     (x,) = geometry.promote(x)
     total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding)
-    divisor = math.prod(window_shape) if count_include_pad else counts
-    return total / jnp.asarray(divisor, total.dtype)
+    if count_include_pad:
+        return total / jnp.asarray(math.prod(window_shape), x.dtype)
+    # One axis at a time, so that no array of all windows' counts has to be kept.
+    for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
+        total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))
+    return total
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -100,8 +103,10 @@ def _pool(
     window_shape: Sequence[int],
     strides: int | Sequence[int] | None,
     padding: Padding,
-) -> tuple[jax.Array, np.ndarray]:
-    """The reduction of every window, and how many of each window's elements lie in the input, (*out, 1)."""
+) -> tuple[jax.Array, list[np.ndarray]]:
+    """The reduction of every window, and how many of a window's elements lie in the input along each dimension."""
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise ValueError(f"{caller}: input must hold real numbers, got dtype {x.dtype}")
     window = geometry.window(caller, "window_shape", window_shape)
     rank = len(window)
     x, batch = geometry.split_batch(caller, x, rank)
@@ -116,15 +121,12 @@ def _pool(
         raise ValueError(f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}")
     out = geometry.output_shape(caller, sizes, window, strides, pairs)
     y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs)
-    return geometry.restore_batch(y, batch), _counts(sizes, out, window, strides, pairs)
+    return geometry.restore_batch(y, batch), list(map(_count, sizes, out, window, strides, pairs))
 
 
-def _counts(sizes: Sequence[int], out: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Pairs):
-    along = []
-    for size, positions, extent, stride, (low, _) in zip(sizes, out, window, strides, padding, strict=True):
-        start = np.arange(positions) * stride - low
-        along.append(np.minimum(start + extent, size) - np.maximum(start, 0))
-    return functools.reduce(np.multiply.outer, along)[..., None]
+def _count(size: int, positions: int, extent: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
+    start = np.arange(positions) * stride - padding[0]
+    return np.minimum(start + extent, size) - np.maximum(start, 0)
 
 
 def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:
