@@ -244,9 +244,9 @@ class _Loop:
         first = self.step - len(self.pending) + 1
         for step, metrics in enumerate(jax.device_get(self.pending), start=first):
             values = {name: float(value) for name, value in metrics.items()}
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    self._diverged(f"{name} is {value}", step)
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(values[name]):
+                    self._diverged(f"{name} is {values[name]}", step)
             self.progress.add(values)
             if self.records and step % FETCH_EVERY == 0:
                 rate = float(self.schedule(step - 1))

@@ -1,0 +1,131 @@
+"""The folder of a run: who may start into it, and what it says when not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnn_jax.errors import InputError
+from cnn_jax.training import ExperimentConfig
+from cnn_jax.training.folder import RunFolder, environment, read_config
+from tests.tiny import make_folder
+
+CONTENTS = {"config": {"seed": 0, "optimizer": {"name": "sgd", "momentum": 0.9}}, "model": {}, "data": {}}
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def refusal(path: Path, **options) -> str:
+    """The refusal to start; nothing in the folder has changed by it."""
+    before = tree(path) if path.is_dir() else None
+    with pytest.raises(InputError) as caught:
+        make_folder(path, **options)
+    assert before is None or {k: v for k, v in tree(path).items() if k != ".lock"} == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_new_folder_gets_its_configuration(tmp_path):
+    path = tmp_path / "some" / "where"
+    make_folder(path).close()
+    assert read_config(path) == {"config": {"seed": 0}, "model": {"name": "tiny"}, "data": {"name": "bars"}}
+
+
+def test_an_occupied_folder_is_refused(tmp_path):
+    make_folder(tmp_path).close()
+    (tmp_path / ".lock").unlink()
+    assert "holds a run: give --resume to go on with it, --overwrite to replace it" in refusal(tmp_path)
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
+    make_folder(tmp_path).close()
+    for name in ("checkpoints/3", "best/1", "tensorboard", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text("old\n")
+    (tmp_path / "notes" / "mine.txt").write_text("keep me")
+    make_folder(tmp_path, overwrite=True, seed=5).close()
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", ".lock", "notes"}
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
+    assert read_config(tmp_path)["config"] == {"seed": 5}
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_of_something_else_is_refused(tmp_path, options):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "'thesis.tex'" in refusal(tmp_path, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_file_is_refused(tmp_path, options):
+    (tmp_path / "file").write_text("x")
+    assert "expected a folder" in refusal(tmp_path / "file", **options)
+    assert "expected a folder" in refusal(tmp_path / "file" / "below", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_what_a_crash_before_the_configuration_leaves_is_started_into(tmp_path, options):
+    (tmp_path / "config.json.tmp").write_text('{"conf')
+    (tmp_path / ".lock").touch()
+    make_folder(tmp_path, **options).close()
+    assert read_config(tmp_path)["config"] == {"seed": 0}
+
+
+def test_resume_names_the_options_that_differ(tmp_path):
+    RunFolder(tmp_path, CONTENTS).close()
+    changed = CONTENTS | {"config": {"seed": 1, "optimizer": {"name": "adam", "momentum": 0.9}}}
+    with pytest.raises(InputError) as caught:
+        RunFolder(tmp_path, changed, resume=True)
+    assert "differ in seed (run 0, now 1), optimizer.name (run 'sgd', now 'adam');" in str(caught.value)
+    assert "momentum" not in str(caught.value)
+
+
+def test_resume_allows_other_places_and_other_saving(tmp_path):
+    one = {"seed": 0, "out": "a", "data": {"name": "d", "dir": None}, "checkpoint": {"keep": 3}, "resume": False}
+    two = {"seed": 0, "out": "b", "data": {"name": "d", "dir": "x"}, "checkpoint": {"keep": 9}, "resume": True}
+    RunFolder(tmp_path, CONTENTS | {"config": one}).close()
+    RunFolder(tmp_path, CONTENTS | {"config": two}, resume=True).close()
+    assert read_config(tmp_path)["config"] == one
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"config": 1}', "\x00\x01"])
+def test_a_damaged_configuration_is_named(tmp_path, text):
+    make_folder(tmp_path).close()
+    (tmp_path / ".lock").unlink()
+    (tmp_path / "config.json").write_text(text)
+    assert "config.json: expected" in refusal(tmp_path, resume=True)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    first = make_folder(tmp_path)
+    script = (
+        "import sys, pathlib; sys.path.insert(0, '.')\n"
+        "from tests.tiny import make_folder\n"
+        "make_folder(pathlib.Path(sys.argv[1]), resume=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    root = Path(__file__).parent.parent
+    second = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 1
+    assert "in use by another process" in second.stderr
+    first.close()
+    assert subprocess.run(command, cwd=root, capture_output=True, timeout=120).returncode == 0
+
+
+def test_the_environment_is_json_with_versions_and_commit():
+    found = json.loads(json.dumps(environment()))
+    assert {"cnn_jax", "python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= found["versions"].keys()
+    assert found["device"]["platform"] in ("cpu", "gpu", "tpu")
+    assert "git_commit" in found
+
+
+def test_resume_needs_to_know_where():
+    with pytest.raises(InputError, match="resume: expected the folder of the run as out"):
+        ExperimentConfig(resume=True)
+    with pytest.raises(InputError, match="at most one of the two"):
+        ExperimentConfig(resume=True, overwrite=True, out=Path("x"))

@@ -1,0 +1,278 @@
+"""The loop: it learns, resumes to the same bits, keeps the right checkpoints, and stops when it diverges."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.errors import InputError
+from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.display import Display, duration
+from tests.tiny import (
+    TRACES,
+    TinyNet,
+    assert_same_bits,
+    make_config,
+    make_dataset,
+    make_folder,
+    records,
+    steps_kept,
+)
+
+TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
+TOTAL = 31  # ceil(4 epochs * 61 images / 8 a batch)
+
+
+class SignalAt(Display):
+    """Sends this process a signal at the first report at or after a step."""
+
+    def __init__(self, step: int, number: signal.Signals):
+        super().__init__(silent=True)
+        self.step, self.number = step, number
+
+    def update(self, step, *values):
+        if self.step <= step:
+            self.step = 10**9
+            signal.raise_signal(self.number)
+
+
+def train_in(path, config=None, resume=False, **arguments):
+    folder = make_folder(path, resume=resume)
+    try:
+        return fit(TinyNet(), TRAIN, config or make_config(), folder=folder, **arguments)
+    finally:
+        folder.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("undisturbed")
+    return path, train_in(path, test=TEST)
+
+
+def test_it_learns(undisturbed):
+    _, result = undisturbed
+    assert int(result.state.step) == TOTAL
+    assert result.evaluations["test"].accuracy > 0.95
+    assert result.evaluations["test"].count == 30
+    assert result.images_per_second > 0
+    assert result.interrupted is None
+
+
+def test_scores_are_in_the_order_of_the_data(undisturbed):
+    _, result = undisturbed
+    found = result.evaluations["test"]
+    assert found.scores.shape == (30, 3)
+    assert np.mean(found.scores.argmax(-1) == TEST.labels) == found.accuracy
+
+
+def test_without_a_folder_the_bits_are_the_same(undisturbed):
+    _, result = undisturbed
+    assert_same_bits(fit(TinyNet(), TRAIN, make_config()).state, result.state)
+
+
+def test_another_seed_gives_another_result(undisturbed):
+    _, result = undisturbed
+    other = fit(TinyNet(), TRAIN, make_config(seed=1)).state
+    assert not np.array_equal(other.params["conv"]["kernel"], result.state.params["conv"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "number"), [((1,), signal.SIGINT), ((8,), signal.SIGTERM), ((5, 17, 23), signal.SIGTERM)]
+)
+def test_interrupted_and_resumed_is_undisturbed(undisturbed, tmp_path, steps, number):
+    path, expected = undisturbed
+    for step in steps:
+        stopped = train_in(tmp_path, resume=True, test=TEST, display=SignalAt(step, number))
+        assert stopped.interrupted == number
+        assert step <= int(stopped.state.step) < TOTAL
+        assert steps_kept(tmp_path)[-1] == int(stopped.state.step)
+        assert stopped.evaluations == {}
+    result = train_in(tmp_path, resume=True, test=TEST)
+    assert result.interrupted is None
+    assert_same_bits(result.state, expected.state)
+    assert result.train == expected.train
+    assert records(tmp_path) == records(path)
+
+
+def test_handlers_are_put_back(undisturbed, tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train_in(tmp_path, display=SignalAt(3, signal.SIGTERM))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed, tmp_path):
+    train_in(tmp_path, test=TEST)
+    before = records(tmp_path), steps_kept(tmp_path)
+    result = train_in(tmp_path, resume=True, test=TEST)
+    assert_same_bits(result.state, undisturbed[1].state)
+    assert result.evaluations["test"].accuracy == undisturbed[1].evaluations["test"].accuracy
+    assert (records(tmp_path), steps_kept(tmp_path)) == before
+
+
+def test_the_newest_few_are_kept(tmp_path):
+    train_in(tmp_path, make_config(checkpoint=CheckpointConfig(every_steps=5, every_seconds=None, keep=2)))
+    assert steps_kept(tmp_path) == [30, TOTAL]
+
+
+def test_zero_seconds_saves_each_step(tmp_path):
+    train_in(tmp_path, make_config(checkpoint=CheckpointConfig(every_seconds=0.0, keep=100)))
+    assert steps_kept(tmp_path) == list(range(1, TOTAL + 1))
+
+
+def test_a_damaged_checkpoint_costs_only_itself(undisturbed, tmp_path, capsys):
+    train_in(tmp_path, display=SignalAt(17, signal.SIGTERM), test=TEST)
+    newest = steps_kept(tmp_path)[-1]
+    damaged = [file for file in (tmp_path / "checkpoints" / str(newest) / "state").rglob("*") if file.is_file()]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    result = train_in(tmp_path, resume=True, test=TEST)
+    assert f"checkpoint {newest} in" in capsys.readouterr().err
+    assert_same_bits(result.state, undisturbed[1].state)
+    assert records(tmp_path) == records(undisturbed[0])
+
+
+def test_no_readable_checkpoint_is_said_in_a_line(tmp_path):
+    train_in(tmp_path, display=SignalAt(17, signal.SIGTERM))
+    for step in steps_kept(tmp_path):
+        for file in (tmp_path / "checkpoints" / str(step) / "state").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    with pytest.raises(InputError, match="expected a readable checkpoint, but none of the") as caught:
+        train_in(tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_best_is_chosen_by_validation(tmp_path):
+    """A validation split whose labels are shuffled prefers some middle epoch; the test split has no say."""
+    draw = np.random.default_rng(5)
+    noise = dataclasses.replace(make_dataset(40, seed=3), labels=draw.integers(0, 3, 40).astype(np.int32))
+    result = train_in(tmp_path, make_config(epochs=8), validation=noise, test=TEST)
+    measured = [r for r in records(tmp_path) if r["split"] == "validation"]
+    assert len(measured) == 8
+    best = max(measured, key=lambda r: (r["accuracy"], -r["loss"], -r["step"]))
+    assert steps_kept(tmp_path, "best") == [best["step"]]
+    assert set(result.evaluations) == {"validation", "test", "best"}
+    assert [r["split"] for r in records(tmp_path)].count("test") == 1
+    # What is kept as best measures on the validation split as it did then.
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    state, _ = checkpoints.restore(result.state, best=True)
+    checkpoints.close()
+    assert int(state.step) == best["step"]
+    scores = TinyNet().apply(state.variables, (noise.images / np.float32(255) - 0.3) / 0.25)
+    assert np.mean(scores.argmax(-1) == noise.labels) == best["accuracy"]
+
+
+def test_no_validation_no_best(undisturbed):
+    path, _ = undisturbed
+    assert steps_kept(path, "best") == []
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e30])
+def test_divergence_stops_and_spares_the_good_checkpoints(tmp_path, rate):
+    config = make_config(
+        optimizer=OptimizerConfig(name="sgd", learning_rate=rate, momentum=0.0),
+        checkpoint=CheckpointConfig(every_steps=1, every_seconds=None, keep=1),
+        epochs=40,
+    )
+    with pytest.raises(TrainingDivergedError) as caught:
+        train_in(tmp_path, config)
+    message = str(caught.value)
+    kept = steps_kept(tmp_path)
+    assert len(kept) <= 1
+    assert f"last good checkpoint: {f'step {kept[0]}' if kept else 'none'};" in message
+    assert " at step " in message
+    assert "learning rate" in message
+    assert "\n" not in message
+    if kept:
+        like = jax.eval_shape(lambda: fit_state(config))
+        checkpoints = Checkpoints(tmp_path, read_only=True)
+        state, _ = checkpoints.restore(like)
+        checkpoints.close()
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def fit_state(config):
+    import optax
+
+    from cnn_jax.training import make_optimizer
+
+    return create_state(TinyNet(), make_optimizer(config.optimizer, optax.constant_schedule(1.0)), (6, 6, 1), 0)
+
+
+def test_nan_names_the_step_it_came_at(tmp_path):
+    """Infinite statistics make the very first loss NaN."""
+    broken = dataclasses.replace(TRAIN, statistics=dataclasses.replace(TRAIN.statistics, mean=(float("inf"),)))
+    with pytest.raises(TrainingDivergedError, match=r"loss is nan at step 1 of 31; last good checkpoint: none"):
+        fit(TinyNet(), broken, make_config())
+
+
+def test_each_step_is_compiled_once():
+    TRACES.clear()
+    fit(TinyNet(), TRAIN, make_config(), test=TEST, validation=make_dataset(300, seed=2))
+    # Initialisation, the train step and the evaluation step, though epochs and splits end in part batches.
+    assert TRACES == [False, True, False]
+
+
+def test_records_tell_the_epochs(undisturbed):
+    path, result = undisturbed
+    lines = records(path)
+    ends = [int(np.ceil(epoch * 61 / 8)) for epoch in (1, 2, 3, 4)]
+    for split in ("train", "test"):
+        assert [line["step"] for line in lines if line["split"] == split] == ends
+    assert lines[-1]["accuracy"] == result.evaluations["test"].accuracy
+    assert [line["step"] for line in lines if line["split"] == "batch"] == [16]
+    first = next(line for line in lines if line["split"] == "batch")
+    assert {"loss", "accuracy", "grad_norm", "learning_rate"} <= first.keys()
+
+
+def read_events(path):
+    """(step, tag, value) of the scalars in TensorBoard event files: length, its checksum, the event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for file in sorted(path.glob("events*")):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack("<Q", content[at : at + 8])
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            yield from ((event.step, value.tag, value.simple_value) for value in event.summary.value)
+            at += length + 16
+
+
+def test_events_are_the_records(undisturbed):
+    path, _ = undisturbed
+    events = {(step, tag): value for step, tag, value in read_events(path / "tensorboard")}
+    wanted = {
+        (line["step"], f"{line['split']}/{name}"): value
+        for line in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+        for name, value in line.items()
+        if name not in ("split", "step")
+    }
+    assert events.keys() == wanted.keys()
+    assert all(events[key] == pytest.approx(value, rel=1e-6) for key, value in wanted.items())
+
+
+def test_a_torn_record_is_dropped(undisturbed, tmp_path):
+    train_in(tmp_path, display=SignalAt(17, signal.SIGTERM), test=TEST)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "train", "step": 30, "loss": 9.9}\n{"split": "tra')
+    train_in(tmp_path, resume=True, test=TEST)
+    assert records(tmp_path) == records(undisturbed[0])
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    result = train_in(tmp_path, make_config(batch_size=100), test=TEST)
+    assert int(result.state.step) == 3  # ceil(4 * 61 / 100)
+    assert result.evaluations["test"].count == 30
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

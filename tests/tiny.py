@@ -1,0 +1,77 @@
+"""A data set and a network small enough to train in a test, and what is read off a run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn_jax import data, layers
+from cnn_jax.training import CheckpointConfig, TrainConfig, folder
+
+CLASSES = ("left", "right", "top")
+TRACES: list[bool] = []
+
+
+class TinyNet(nn.Module):
+    """One convolution and scores; notes each time that JAX traces it."""
+
+    input_size: ClassVar[tuple[int, int]] = (6, 6)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        TRACES.append(train)
+        x = nn.relu(layers.Conv(4, (3, 3), name="conv")(images))
+        return layers.Dense(3, name="scores")(x.reshape(len(x), -1))
+
+
+def make_dataset(count: int = 61, seed: int = 0, split: str = "train") -> data.Dataset:
+    """Noisy images of three kinds: the left, the right or the top part is bright."""
+    draw = np.random.default_rng(seed)
+    labels = (np.arange(count) % 3).astype(np.int32)
+    images = draw.integers(0, 90, (count, 6, 6, 1), dtype=np.uint8)
+    images[labels == 0, :, :2] += 120
+    images[labels == 1, :, 4:] += 120
+    images[labels == 2, :2] += 120
+    statistics = data.Statistics(mean=(0.3,), std=(0.25,), ink=None)
+    return data.Dataset(
+        name="bars", version="1.0.0", split=split, images=images, labels=labels, class_names=CLASSES,
+        statistics=statistics, fingerprint="",
+    )  # fmt: skip
+
+
+def make_config(**changes) -> TrainConfig:
+    defaults = {"epochs": 4, "batch_size": 8, "checkpoint": CheckpointConfig(every_steps=5, every_seconds=None)}
+    return TrainConfig(**(defaults | changes))
+
+
+def make_folder(path: Path, resume: bool = False, overwrite: bool = False, **config) -> folder.RunFolder:
+    contents = {"config": {"seed": 0} | config, "model": {"name": "tiny"}, "data": {"name": "bars"}}
+    return folder.RunFolder(path, contents, resume=resume, overwrite=overwrite)
+
+
+def steps_kept(path: Path, kind: str = "checkpoints") -> list[int]:
+    return sorted(int(entry.name) for entry in (path / kind).iterdir() if entry.name.isdigit())
+
+
+def records(path: Path) -> list[dict]:
+    """The records of a run without what depends on the clock."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def assert_same_bits(state, expected) -> None:
+    """Two training states are equal bit for bit, and so are their structures, shapes and dtypes."""
+
+    def raw(leaf):
+        return np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+    leaves, structure = jax.tree.flatten(state)
+    expected_leaves, expected_structure = jax.tree.flatten(expected)
+    assert structure == expected_structure
+    for leaf, reference in zip(map(raw, leaves), map(raw, expected_leaves), strict=True):
+        assert (leaf.dtype, leaf.shape, leaf.tobytes()) == (reference.dtype, reference.shape, reference.tobytes())
