@@ -25,13 +25,21 @@ FORMAT = 1  # raise it whenever decoding or the meaning of a field changes
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """What every split carries of the training split: its statistics, and a hash of its examples."""
+
+    statistics: Statistics
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, training statistics."""
+    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds."""
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-    statistics: Statistics
+    training: Training
 
 
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
@@ -49,7 +57,7 @@ def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> 
 def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded) -> None:
     """Puts an entry in place, atomically; without a writable cache folder it says so once and does nothing."""
     folder = _folder(prepared, split, image_size)
-    if not writable(folder):
+    if not writable(folder.parent):
         say_once(f"the cache folder {cache_root()} cannot be written; data sets are decoded afresh at every start")
         return
     try:
@@ -100,11 +108,12 @@ def _read(folder: Path, identity: dict[str, Any], count: int) -> Decoded:
         arrays[name] = array
     mean, std = (tuple(entry["statistics"][name]) for name in ("mean", "std"))
     statistics = Statistics(mean=mean, std=std, ink=entry["statistics"]["ink"])
-    return Decoded(**arrays, class_names=tuple(entry["class_names"]), statistics=statistics)
+    training = Training(statistics=statistics, fingerprint=entry["fingerprint"])
+    return Decoded(**arrays, class_names=tuple(entry["class_names"]), training=training)
 
 
 def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
-    entry = identity | {"class_names": list(decoded.class_names), "statistics": asdict(decoded.statistics)}
+    entry = identity | {"class_names": list(decoded.class_names)} | asdict(decoded.training)
     for name, array in (("images", decoded.images), ("labels", decoded.labels)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)

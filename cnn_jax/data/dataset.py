@@ -40,7 +40,8 @@ class Dataset:
       labels: int32 (N,), indices into `class_names`.
       class_names: one name a class.
       statistics: of the *training* split, whichever split this is.
-      fingerprint: of the prepared files, so that two data sets of one name and version are told apart.
+      fingerprint: a hash of the *training* split's images, labels and class names: two data sets of one name and
+        version are told apart, copies of one are not.
     """
 
     name: str

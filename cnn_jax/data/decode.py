@@ -87,7 +87,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
         return pair
     found = [[key for key, feature in features.items() if isinstance(feature, kind)] for kind in kinds]
     if [len(keys) for keys in found] != [1, 1]:
-        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items())
+        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in sorted(features.items()))
         raise InputError(
             f"data set {name}: expected one image and one class label an example, got {listing or info.features}"
         )

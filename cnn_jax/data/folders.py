@@ -44,15 +44,13 @@ class Prepared:
       version: TFDS version.
       path: the folder.
       splits: number of examples of every split.
-      fingerprint: of what the files say they hold (metadata, names and sizes); survives copying.
-      key: of the same and the modification times, for the cache; does not survive an edit.
+      key: a hash of the metadata and of the files' path, names, sizes and times; changes when any of them does.
     """
 
     name: str
     version: str
     path: Path
     splits: dict[str, int]
-    fingerprint: str
     key: str
 
 
@@ -127,13 +125,9 @@ def describe(name: str, path: Path) -> Prepared:
         raise InputError(
             f"data set {name}: the prepared copy in {path} cannot be read ({reason}); prepare it again"
         ) from error
-    content = hashlib.sha256(b"\0".join(texts))
-    content.update(repr([(file, status.st_size) for file, status in files]).encode())
-    fingerprint = content.hexdigest()[:16]
-    content.update(repr([(str(path.resolve()), file, status.st_mtime_ns) for file, status in files]).encode())
-    return Prepared(
-        name=name, version=path.name, path=path, splits=splits, fingerprint=fingerprint, key=content.hexdigest()[:16]
-    )
+    listing = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
+    key = hashlib.sha256(b"\0".join([*texts, repr((str(path.resolve()), listing)).encode()])).hexdigest()[:16]
+    return Prepared(name=name, version=path.name, path=path, splits=splits, key=key)
 
 
 def writable(folder: Path) -> bool:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
 from cnn_jax.data import cache
-from cnn_jax.data.dataset import Dataset, Statistics, compute_statistics
+from cnn_jax.data.dataset import Dataset, compute_statistics
 from cnn_jax.data.folders import Prepared, Request, data_root, find_prepared, parse_name
 from cnn_jax.data.geometry import checked_size, fit_images
 from cnn_jax.errors import InputError
 
-# Statistics of training splits decoded by this process: without a writable cache, loading the test split next would
-# otherwise decode the training split a second time.
-_STATISTICS: dict[tuple[str, tuple[int, int] | None], Statistics] = {}
+# Of the training splits decoded by this process: without a writable cache, loading the test split next would otherwise
+# decode the training split a second time.
+_TRAINING: dict[tuple[str, tuple[int, int] | None], cache.Training] = {}
 
 
 def load(
@@ -65,8 +66,8 @@ def load(
         images=images,
         labels=labels,
         class_names=decoded.class_names,
-        statistics=decoded.statistics,
-        fingerprint=prepared.fingerprint,
+        statistics=decoded.training.statistics,
+        fingerprint=decoded.training.fingerprint,
     )
 
 
@@ -89,20 +90,21 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
 
     images, labels, class_names, varied = decode_split(prepared.name, prepared.path, split, size)
     kept_size = size if varied else None
-    statistics = _training_statistics(prepared, split, size, kept_size, images)
-    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, statistics=statistics)
+    # The training split is the one of that name; of a data set without it, the first.
+    training_split = "train" if prepared.splits.get("train") else next(iter(prepared.splits))
+    key = (prepared.key, kept_size)
+    if split == training_split:
+        fingerprint = _fingerprint(images, labels, class_names)
+        _TRAINING[key] = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
+    elif key not in _TRAINING:
+        _TRAINING[key] = _decoded(prepared, training_split, size).training
+    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])
     cache.write(prepared, split, kept_size, decoded)
     return decoded
 
 
-def _training_statistics(
-    prepared: Prepared, split: str, size: tuple[int, int] | None, kept_size: tuple[int, int] | None, images: np.ndarray
-) -> Statistics:
-    """Statistics of the split "train", or of the first where there is none of that name."""
-    training = "train" if prepared.splits.get("train") else next(iter(prepared.splits))
-    key = (prepared.key, kept_size)
-    if split == training:
-        _STATISTICS[key] = compute_statistics(images)
-    elif key not in _STATISTICS:
-        _STATISTICS[key] = _decoded(prepared, training, size).statistics
-    return _STATISTICS[key]
+def _fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(repr((images.shape, class_names)).encode())
+    digest.update(images)
+    digest.update(labels)
+    return digest.hexdigest()[:16]
