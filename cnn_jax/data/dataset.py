@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,15 +60,16 @@ class Dataset:
 
 def compute_statistics(images: np.ndarray) -> Statistics:
     """Returns the `Statistics` of uint8 images (N, H, W, C); exact, from a histogram of every channel."""
-    levels = np.arange(256, dtype=np.float64) / 255.0
+    levels = np.arange(256)
     means, stds = [], []
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
         for start in range(0, len(images), _CHUNK):
             counts += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
-        mean = float(counts @ levels / counts.sum())
-        means.append(mean)
-        stds.append(float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum())))
+        # In whole numbers, so that the std of a constant channel is exactly 0 rather than a rounding error to divide by.
+        pixels, total, squares = (int(counts @ levels**power) for power in range(3))
+        means.append(total / pixels / 255)
+        stds.append(math.sqrt(pixels * squares - total**2) / pixels / 255)
     return Statistics(mean=tuple(means), std=tuple(stds), ink=_ink(images[:INK_SAMPLE]))
 
 
