@@ -66,7 +66,7 @@ def compute_statistics(images: np.ndarray) -> Statistics:
         counts = np.zeros(256, np.int64)
         for start in range(0, len(images), _CHUNK):
             counts += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
-        # In whole numbers, so that the std of a constant channel is exactly 0 rather than a rounding error to divide by.
+        # In whole numbers, so that the std of a constant channel is exactly 0, not a rounding error to divide by.
         pixels, total, squares = (int(counts @ levels**power) for power in range(3))
         means.append(total / pixels / 255)
         stds.append(math.sqrt(pixels * squares - total**2) / pixels / 255)
