@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -43,7 +44,7 @@ def png(image: np.ndarray, filters, *, extra: bytes = b"", cuts: int = 1) -> byt
             b"\x89PNG\r\n\x1a\n",
             chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)),
             extra,
-            *(chunk(b"IDAT", packed[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)),
+            *(chunk(b"IDAT", packed[a:b]) for a, b in itertools.pairwise(bounds)),
             chunk(b"IEND", b""),
         ]
     )
