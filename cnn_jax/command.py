@@ -15,8 +15,8 @@ T = TypeVar("T")
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
-def parse(config: Callable[..., T], args: Sequence[str] | None = None, prog: str | None = None) -> T:
-    """Reads the command line into a dataclass by tyro.
+def parse(config: Callable[..., T], args: Sequence[str] | None = None, description: str | None = None) -> T:
+    """Reads the command line, or `args`, into a dataclass by tyro; `description` stands above the help.
 
     Raises:
         InputError: an option is unknown, missing or has a value that is none.
@@ -27,7 +27,7 @@ def parse(config: Callable[..., T], args: Sequence[str] | None = None, prog: str
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(config, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(config, args=args, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -46,14 +46,14 @@ def _one_line(message: str) -> str:
     return f"{text.rstrip('.') or 'the options cannot be read'}; --help lists the options"
 
 
-def main(run: Callable[[T], object], config: Callable[..., T], prog: str | None = None) -> None:
+def main(run: Callable[[T], object], config: Callable[..., T], description: str | None = None) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
     Bad input, an `InputError`, is one line on standard error and exit code 2; Ctrl-C is exit code 130; any other
     exception is a bug and keeps its traceback.
     """
     try:
-        run(parse(config, prog=prog))
+        run(parse(config, description=description))
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None

@@ -46,4 +46,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    command.main(main, Config)
+    command.main(main, Config, description=__doc__)

@@ -29,7 +29,8 @@ def select_device(name: str | None) -> jax.Device:
     if name is not None:
         platform, _, index = name.partition(":")
         try:
-            device = jax.devices(platform)[int(index or 0)]
+            # JAX takes "" for its own choice and Python takes -1 for the last; both are slips here.
+            device = jax.devices(platform or "none")[int(f"+{index or 0}")]
         except (RuntimeError, ValueError, IndexError):
             seen = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
             raise InputError(f"device: expected one that JAX sees ({seen}), got {name!r}") from None
