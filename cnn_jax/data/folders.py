@@ -19,6 +19,7 @@ from cnn_jax.errors import InputError
 
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[^:/\\]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+EMBEDDED = "digits"  # the data set that needs no download
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 
 
@@ -72,6 +73,11 @@ def cache_root() -> Path:
     if own := os.environ.get("CNN_JAX_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnn_jax"
+
+
+def embedded_root() -> Path:
+    """The data folder inside the cache folder, for the digits of those who cannot write their data folder."""
+    return cache_root() / "tfds"
 
 
 def find_prepared(request: Request, root: Path) -> Prepared | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_statistics
-from cnn_jax.data.folders import Prepared, Request, data_root, find_prepared, parse_name
+from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
 from cnn_jax.data.geometry import checked_size, fit_images
 from cnn_jax.errors import InputError
 
@@ -72,13 +72,12 @@ def load(
 
 
 def _prepared(request: Request, root: Path) -> Prepared:
-    from cnn_jax.data import prepare
-
-    roots = [root, prepare.embedded_root()] if request.name == "digits" else [root]
-    for place in roots:
+    for place in (root, embedded_root()) if request.name == EMBEDDED else (root,):
         if prepared := find_prepared(request, place):
             return prepared
-    return prepare.prepare(request, root)
+    from cnn_jax.data.prepare import prepare
+
+    return prepare(request, root)
 
 
 def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Decoded:

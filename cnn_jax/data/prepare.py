@@ -16,21 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.data.folders import Prepared, Request, cache_root, describe, say, writable
+from cnn_jax.data.folders import EMBEDDED, Prepared, Request, describe, embedded_root, say, writable
 from cnn_jax.data.network import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.standin import MissingTensorFlowError, without_tensorflow
 from cnn_jax.errors import InputError
 
-EMBEDDED = "digits"
 DOWNLOADING = ("requests.", "urllib3.", "tensorflow_datasets.core.download.")  # modules of such errors
 INSTALL = "pip install 'cnn-jax[prepare]'"
 OFFLINE = "offline there is the embedded 'digits', or a prepared copy by --data.dir or TFDS_DATA_DIR"
 ELSEWHERE = "choose another by --data.dir or TFDS_DATA_DIR"
-
-
-def embedded_root() -> Path:
-    """The data folder inside the cache folder, for the digits of those who cannot write their data folder."""
-    return cache_root() / "tfds"
 
 
 def prepare(request: Request, root: Path) -> Prepared:
