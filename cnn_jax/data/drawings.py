@@ -1,0 +1,179 @@
+"""From a drawing or a scan of any size to a picture like those of a data set of drawn things, as MNIST is one.
+
+Everything here is arithmetic on greyscale arrays; `cnn_jax.data.pictures` opens the files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnn_jax.data.dataset import Statistics
+from cnn_jax.errors import InputError
+
+_SIDE = 512  # longer side that larger drawings are first brought down to: strokes stay many pixels wide
+_SAMPLE = 64  # pixels a side that the paper is fitted to; a smooth surface needs no more
+_FAINTEST = 12.0  # of 255: nothing less above the paper counts as ink
+_NOISES = 6.0  # ink stands out of the paper by so many standard deviations of the paper's own noise
+_QUARTER = 0.25  # of the ink's level; the threshold that `Statistics.ink` is measured with
+_THINNEST = 0.7  # of the mean ink of the training images; hardly one of those has less for its size
+_SPECK = 0.02  # a mark smaller than this share of the largest one is dirt; so is all, if none is this long
+
+
+def redraw(picture: np.ndarray, size: tuple[int, int], statistics: Statistics) -> np.ndarray:
+    """Returns what is drawn in a light-on-dark uint8 picture of any size as a data set would show it: uint8 (H, W).
+
+    Args:
+      picture: uint8 (h, w).
+      size: (H, W) of the data set's images.
+      statistics: of its training images; `ink` is a number.
+
+    Raises:
+      InputError: nothing is drawn on it.
+    """
+    extent = statistics.ink or 1.0
+    # The mean of the images over the square that their drawings fill.
+    ink = thicken(isolate_ink(picture), _THINNEST * statistics.mean[0] / extent**2)
+    return place(ink, size, extent)
+
+
+def light_on_dark(grey: np.ndarray) -> np.ndarray:
+    """Returns a uint8 picture (H, W) with its background dark: inverted if its border is light.
+
+    The border is light if its median lies in the upper half of the levels that the picture has, so that grey paper
+    counts as light where the ink is darker.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    light = 2 * float(np.median(border)) > float(grey.min()) + float(grey.max())
+    return 255 - grey if light else grey
+
+
+def isolate_ink(picture: np.ndarray) -> np.ndarray:
+    """Returns what is drawn in a light-on-dark uint8 picture (H, W), cut out: float32 (h, w), 0 paper to 1 ink.
+
+    The paper's brightness may vary smoothly: a quadratic surface fitted to it is subtracted. Ink is what stands out
+    of the paper and its noise, by a quarter of the ink's own level at least; specks are wiped off.
+
+    Raises:
+      InputError: nothing is drawn on it.
+    """
+    from scipy import ndimage
+
+    picture = _within(picture, _SIDE)
+    above = picture - _paper(picture)
+    paper = np.abs(above[above < _QUARTER * np.max(above)])
+    noise = 1.4826 * np.median(paper) if paper.size else 0.0  # the median deviation of a normal distribution, scaled
+    inked = above > max(_FAINTEST, _NOISES * noise)
+    if not inked.any():
+        raise InputError("no drawing found: expected strokes that stand out of their background")
+    level = np.percentile(above[inked], 90)
+    inked &= above > _QUARTER * level
+
+    # Marks this close to each other are one: a stroke that noise has broken is no row of specks.
+    near = ndimage.binary_dilation(inked, np.ones((3, 3)), iterations=max(1, round(max(inked.shape) / 200)))
+    marks, count = ndimage.label(near, np.ones((3, 3)))
+    sizes = np.bincount(marks[inked], minlength=count + 1)
+    kept = (sizes >= _SPECK * sizes.max()) & (sizes > 0)
+    longest = max(max(s.stop - s.start for s in box) for box in ndimage.find_objects(marks))
+    if longest < _SPECK * max(inked.shape):
+        raise InputError("no drawing found: expected strokes, found specks only")
+    rows, columns = _occupied(inked & kept[marks])
+    ink = np.where(kept[marks], above / level, 0.0)[rows, columns]
+    return np.clip(ink, 0.0, 1.0).astype(np.float32)
+
+
+def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
+    """Returns drawn ink with its strokes made thicker, if need be, until ink covers so much of a square around it.
+
+    A thin pen would leave a faint trace in a picture of a few pixels a side, unlike those of the data set.
+
+    Args:
+      ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
+      coverage: share of a square on the drawing's longer side that is ink at the least, from 0 to 1.
+
+    Returns:
+      float32 (h + 2 r, w + 2 r), r being how far the strokes were widened on each side; `ink` itself if r = 0.
+    """
+    from scipy import ndimage
+
+    width = max(1, max(ink.shape) // 4)  # the furthest that strokes may grow
+    distance = ndimage.distance_transform_edt(np.pad(ink, width) < 0.5)
+    within = np.bincount(np.minimum(distance, width).astype(int).ravel()).cumsum()
+    # With strokes that reach r further, the drawing's sides are 2 r longer, and so is the square.
+    wanted = coverage * (max(ink.shape) + 2 * np.arange(len(within))) ** 2
+    enough = np.flatnonzero(within >= wanted)
+    radius = int(enough[0]) if enough.size else width
+    if ink.sum() >= wanted[0] or not radius:
+        return ink
+    rows, columns = (slice(width - radius, width + side + radius) for side in ink.shape)
+    grown = distance[rows, columns]
+    return np.clip(radius + 0.5 - grown, 0.0, 1.0).astype(np.float32)
+
+
+def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
+    """Returns drawn ink as a uint8 picture (H, W), as large and where the pictures of a data set have theirs.
+
+    MNIST is made like this: the digit's longer side takes 20 of 28 pixels, the aspect ratio kept, grey levels from
+    antialiasing, and its centre of mass lies in the middle (Bottou et al. 1994, and the page of the MNIST database).
+
+    Args:
+      ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
+      size: (H, W) of the result.
+      extent: the longer side of what is drawn as a fraction of the longer side of the result: `Statistics.ink`.
+
+    Where the centre of mass would push part of the drawing out, the drawing stops at the edge.
+    """
+    height, width = size
+    scale = min(extent * max(size) / max(ink.shape), height / ink.shape[0], width / ink.shape[1])
+    small = _resized(ink, tuple(max(1, round(side * scale)) for side in ink.shape))
+    small = np.clip(small / small.max(), 0.0, 1.0)  # strokes thinner than a pixel fade; the data sets' are full black
+    out = np.zeros(size, np.uint8)
+    slots = []
+    for axis, side in enumerate(size):
+        length = small.shape[axis]
+        mass = small.sum(axis=1 - axis)
+        middle = float(mass @ np.arange(length) / mass.sum())
+        start = min(max(round((side - 1) / 2 - middle), 0), side - length)
+        slots.append(slice(start, start + length))
+    out[tuple(slots)] = np.rint(small * 255)
+    return out
+
+
+def _paper(picture: np.ndarray) -> np.ndarray:
+    """The quadratic surface, float (H, W), that fits the background of a light-on-dark picture."""
+    step = max(1, -(-max(picture.shape) // _SAMPLE))
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    values = picture[::step, ::step].astype(np.float64)
+    # Broadcast terms of the surface: 1, x, y, x^2, xy, y^2, each side of the picture running from -1 to 1.
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in picture.shape), indexing="ij", sparse=True)
+    terms = [np.ones((1, 1)), x, y, x * x, x * y, y * y]
+    sampled = np.stack([np.broadcast_to(term, picture.shape)[::step, ::step] for term in terms], axis=-1)
+    surface = np.full_like(values, np.median(border))
+    # What stands out more than half as much as the ink is left out of the first fit, a quarter later on.
+    for share in (0.5, _QUARTER, _QUARTER):
+        above = values - surface
+        paper = above <= share * np.max(above)
+        rows = sampled[paper]
+        weights, *_ = np.linalg.lstsq(rows.T @ rows, rows.T @ values[paper], rcond=None)
+        surface = sampled @ weights
+    return sum(weight * term for weight, term in zip(weights, terms, strict=True))
+
+
+def _occupied(mask: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _within(picture: np.ndarray, side: int) -> np.ndarray:
+    factor = side / max(picture.shape)
+    if factor >= 1:
+        return picture
+    return _resized(picture, tuple(max(1, round(length * factor)) for length in picture.shape))
+
+
+def _resized(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resized, float32: to fewer pixels by the mean over each one's area, to more by bicubic interpolation."""
+    from PIL import Image
+
+    shrinks = shape[0] * shape[1] <= picture.size
+    resampling = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(picture.astype(np.float32)).resize((shape[1], shape[0]), resampling))
