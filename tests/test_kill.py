@@ -67,6 +67,7 @@ def assert_same(out: Path, expected: Path) -> None:
         assert leaf.dtype == reference.dtype
         assert leaf.tobytes() == reference.tobytes()
     assert records(out) == records(expected)
+    assert [p.name for p in (out / "best").iterdir()] == [p.name for p in (expected / "best").iterdir()]
 
 
 def test_killed_runs_end_in_the_same_bits(undisturbed, tmp_path):

@@ -41,8 +41,7 @@ def at_input_size(dataset: data.Dataset, size: tuple[int, int]) -> data.Dataset:
 
 def evaluate(eval_step: EvalStep, variables: dict[str, Any], dataset: data.Dataset) -> Evaluation:
     """Runs a compiled `eval_step` over a data set whose images have the model's input size."""
-    batches = list(data.eval_batches(dataset, EVAL_BATCH))
-    results = jax.device_get([eval_step(variables, batch) for batch in batches])
+    results = jax.device_get([eval_step(variables, batch) for batch in data.eval_batches(dataset, EVAL_BATCH)])
     totals = {key: sum(float(sums[key]) for sums, _ in results) for key in ("loss", "correct", "count")}
     scores = np.concatenate([scores for _, scores in results])[: len(dataset)]
     count = totals["count"]
