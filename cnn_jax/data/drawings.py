@@ -72,7 +72,7 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
     near = ndimage.binary_dilation(inked, np.ones((3, 3)), iterations=max(1, round(max(inked.shape) / 200)))
     marks, count = ndimage.label(near, np.ones((3, 3)))
     sizes = np.bincount(marks[inked], minlength=count + 1)
-    kept = (sizes >= _SPECK * sizes.max()) & (sizes > 0)
+    kept = (sizes >= _SPECK * np.max(sizes)) & (sizes > 0)
     longest = max(max(s.stop - s.start for s in box) for box in ndimage.find_objects(marks))
     if longest < _SPECK * max(inked.shape):
         raise InputError("no drawing found: expected strokes, found specks only")

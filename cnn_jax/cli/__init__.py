@@ -1,0 +1,114 @@
+"""`cnn-jax evaluate | predict | describe`: what to do with a finished run.
+
+Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+import cnn_jax
+from cnn_jax import command
+
+DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or list what its model consists of.
+
+    cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
+    cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
+    cnn-jax describe lenet5                    layers, volumes, parameters, multiply-adds
+    cnn-jax --version
+
+Bad input is one line on standard error and exit code 2."""
+
+RunPath = Annotated[Path, Positional, arg(metavar="RUN")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Accuracy, loss, a table by class and the confusion matrix of a run on a data set."""
+
+    run: RunPath
+    """Folder of a run."""
+    data: Annotated[str | None, arg(metavar="NAME")] = None
+    """Data set to measure on, with images and classes like the run's; by default the run's own."""
+    split: Annotated[str, arg(metavar="NAME")] = "test"
+    """Split of the data set."""
+    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of prepared data sets; by default the one the run was given, else $TFDS_DATA_DIR, else
+    ~/tensorflow_datasets."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """The likeliest classes of pictures, by the model of a run."""
+
+    run: RunPath
+    """Folder of a run."""
+    images: Annotated[
+        tuple[Path, ...],
+        Positional,
+        arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(at least one)"),
+    ] = ()
+    """PNG or JPEG files of any size and mode (also GIF, BMP, TIFF, WebP), or folders, searched with their subfolders.
+    A picture of the training images' size is used as it is; any other is brought to that size.
+    For a run on light drawings on black, as digits are, dark drawings on light paper are inverted, cut out of the
+    page, thickened where the pen was thin, scaled and centred like those: give one digit a picture, on plain paper."""
+    top: Annotated[int, arg(metavar="K")] = 3
+    """How many classes to show of each picture."""
+    json: bool = False
+    """Print a JSON list instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describe:
+    """Layers of a model: kernel, stride, output volume, parameters and multiply-adds for one image."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
+    """A model (lenet5, mlp) as it is by default, or the folder of a run."""
+    size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
+    """Height and width of the image; by default what the model is made for."""
+    channels: Annotated[int | None, arg(metavar="C")] = None
+    """Channels of the image; by default the run's, or 1."""
+
+
+COMMANDS: Any = Evaluate | Predict | Describe
+
+
+def run(options: Evaluate | Predict | Describe) -> None:
+    """Does what a command line asks for.
+
+    Raises:
+        InputError: something given cannot be used.
+        SystemExit: with code 2 where some of several pictures could not be read; they have been named.
+    """
+    if isinstance(options, Evaluate):
+        from cnn_jax.cli.evaluate import evaluate
+
+        evaluate(options.run, options.data, options.split, options.data_dir, options.json)
+    elif isinstance(options, Predict):
+        from cnn_jax.cli.predict import predict
+
+        if not predict(options.run, options.images, options.top, options.json):
+            raise SystemExit(command.BAD_INPUT)
+    else:
+        from cnn_jax.cli.describe import describe
+
+        describe(options.model, options.size, options.channels)
+
+
+def main() -> None:
+    """The console script `cnn-jax`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may hold what a terminal's encoding has no character for; it is printed escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.argv[1:] == ["--version"]:
+        print(f"cnn-jax {cnn_jax.__version__}")
+        return
+    command.main(run, COMMANDS, description=DESCRIPTION)

@@ -1,0 +1,122 @@
+"""`cnn-jax evaluate`: how well a run does on a data set, by class."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import data
+from cnn_jax.cli.opening import check_finite, open_run
+from cnn_jax.cli.tables import WIDTH, percent, show, show_json
+from cnn_jax.training.folder import read_config
+
+_SHORT = 5  # class names up to this length head a column of the matrix; longer ones are numbered
+_MOST = 20  # confusions shown where the matrix is too wide
+
+
+def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as_json: bool) -> None:
+    """Prints the figures of the run in `path` on a split of the data set `name`, by default its own.
+
+    Raises:
+        InputError: the run or the data cannot be read, or do not fit each other.
+    """
+    run = open_run(path)
+    dataset = data.load(
+        name or run.data_name, split, data_dir=data_dir or _own_data_dir(path), image_size=run.model.input_size
+    )
+    result = run.evaluate(dataset)
+    check_finite(run, result.scores)
+    names = dataset.class_names
+    classes, confusion = by_class(dataset.labels, result.scores.argmax(axis=-1), names)
+    if names != run.class_names:
+        print(f"note: the classes of {dataset.name} are named unlike those of {run.data_name}", file=sys.stderr)
+    if as_json:
+        show_json(
+            {
+                "run": str(path),
+                "step": run.step,
+                "checkpoint": "best" if run.best else "newest",
+                "data": dataset.name,
+                "version": dataset.version,
+                "split": split,
+                "count": result.count,
+                "accuracy": result.accuracy,
+                "loss": result.loss,
+                "classes": classes,
+                "confusion": confusion.tolist(),
+            }
+        )
+        return
+    show(
+        ("class", "images", "precision", "recall", "F1"),
+        [(c["name"], f"{c['count']:,}", *(percent(c[key]) for key in ("precision", "recall", "f1"))) for c in classes],
+    )
+    print()
+    _show_confusion(confusion, names)
+    print(
+        f"\n{dataset.name} {dataset.version}, {split}: accuracy {result.accuracy:.2%} "
+        f"({np.trace(confusion):,} of {result.count:,}), loss {result.loss:.4f}; "
+        f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
+    )
+
+
+def _own_data_dir(path: Path) -> str | None:
+    """The folder of prepared data sets that the run was given, if it is still there."""
+    options = read_config(path)["config"].get("data")
+    folder = options.get("dir") if isinstance(options, dict) else None
+    return folder if isinstance(folder, str) and Path(folder).is_dir() else None
+
+
+def by_class(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Figures of each class, by scikit-learn, and the confusion matrix.
+
+    Args:
+        labels: int (N,).
+        predicted: int (N,).
+        names: of the classes.
+
+    Returns:
+        For each class its "name", "count", "precision", "recall" and "f1" (NaN where the denominator is 0), and
+        int (classes, classes): how many images of the row's class were taken for the column's.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    indices = list(range(len(names)))
+    figures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=np.nan)
+    classes = [
+        {"name": name, "count": int(count), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
+        for name, precision, recall, f1, count in zip(names, *figures, strict=True)
+    ]
+    return classes, confusion_matrix(labels, predicted, labels=indices)
+
+
+def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
+    numbered = max(map(len, names)) > _SHORT
+    columns = [str(index) for index in range(len(names))] if numbered else list(names)
+    rows = [f"{index} {name}" for index, name in enumerate(names)] if numbered else list(names)
+    cell = max(len(text) for text in [*columns, *(str(count) for count in confusion.ravel())])
+    corner = "is \\ taken for"
+    if max(len(corner), *map(len, rows)) + 1 + len(names) * (cell + 1) > WIDTH:
+        _show_most_frequent(confusion, names)
+        return
+    cells = [[str(count) if count else "." for count in row] for row in confusion]
+    show((corner, *columns), [(name, *row) for name, row in zip(rows, cells, strict=True)])
+
+
+def _show_most_frequent(confusion: np.ndarray, names: Sequence[str]) -> None:
+    wrong = confusion * (1 - np.eye(len(names), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST]
+    pairs = [divmod(int(index), len(names)) for index in order if wrong.flat[index]]
+    rows = [
+        (names[true], names[taken], f"{wrong[true, taken]:,}", percent(wrong[true, taken] / confusion[true].sum()))
+        for true, taken in pairs
+    ]
+    show(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
+    if rows and (hidden := np.count_nonzero(wrong) - len(rows)):
+        print(f"and {hidden:,} rarer confusions; --json has all")
