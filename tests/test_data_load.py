@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
+from cnn_jax.data import decode
 from cnn_jax.errors import InputError
 from tests.small_sets import encoded, image_feature, label_feature, plain_records, random_images, write_set
 
@@ -100,6 +101,12 @@ def test_no_writable_cache_is_one_warning(own_folders, capfd):
         assert err.count("\n") == 1
         assert "cannot be written" in err
         assert list(locked.iterdir()) == []
+        decoded = []
+        decode_split = decode.decode_split
+        patch.setattr(decode, "decode_split", lambda *args: decoded.append(args[2]) or decode_split(*args))
+        for split in ("train", "test"):
+            data.load("digits", split)
+        assert decoded == ["train", "test"]  # and not the training split again for its statistics
 
 
 def test_mnist(mnist_dir):
@@ -231,6 +238,23 @@ def test_unlabelled_examples(own_folders):
     records = [{"image": encoded(random_images(1, 4, 4, 1)[0]), "label": -1}]
     write_set(own_folders[1], {"image": image_feature(4, 4, 1), "label": label_feature()}, {"train": records})
     assert "without a label" in refused("small_set", "train")
+
+
+def test_broken_pictures(own_folders):
+    whole = encoded(random_images(1, 8, 8, 3)[0])
+    broken = {
+        "garbage": b"no picture",
+        "empty": b"",
+        "cut": whole[:70],
+        "cut jpeg": encoded(random_images(1, 64, 64, 3)[0], "JPEG")[:1000],
+        "too large": encoded(random_images(1, 9, 8, 3)[0]),
+        "one pixel": encoded(random_images(1, 1, 1, 3)[0]),  # which would fill the frame, if it were let
+    }
+    for case, picture in broken.items():
+        records = [{"image": content, "label": 0} for content in (whole, picture)]
+        root = own_folders[1] / case.replace(" ", "_")
+        write_set(root, {"image": image_feature(8, 8, 3), "label": label_feature(1)}, {"train": records})
+        assert "cannot be decoded" in refused("small_set", "train", data_dir=root), case
 
 
 def test_damaged_prepared_files(own_folders):

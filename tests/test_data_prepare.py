@@ -340,6 +340,8 @@ def test_data_folder_that_cannot_be_written(own_folders):
         ("digit", "digits"),
         ("zzzzzzzzz", "catalogue"),
         ("mnist:9.9.9", "3.0.1"),
+        ("digits:9.9.9", "1.0.0"),
+        ("digits/small", "configurations none"),
         ("emnist/nope", "letters"),
         ("mnist:latest", "NAME:VERSION"),
         ("../mnist", "NAME:VERSION"),

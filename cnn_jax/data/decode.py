@@ -65,7 +65,9 @@ def decode_split(
     try:
         size = image_size if image_size and varied else image.shape[:2]
         images, labels = _decode_records(source, image_key, label_key, image.shape[-1], size, fit=varied)
-    except (OSError, ValueError, IndexError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what damaged records make protobuf, Pillow and array_record raise is a long list
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"data set {name}: {path} cannot be decoded ({reason}); prepare it again") from error
     if labels.min(initial=0) < 0:
@@ -113,7 +115,11 @@ def _decode_records(
             continue
         for index, picture in enumerate(pictures, start):
             image = _decode_image(picture, channels)
-            images[index] = fit_images(image[None], size)[0] if fit else image
+            if fit:
+                image = fit_images(image[None], size)[0]
+            if image.shape != images.shape[1:]:  # an assignment would stretch a single pixel or line
+                raise ValueError(f"an image of shape {image.shape} among those of {images.shape[1:]}")
+            images[index] = image
     return images, labels
 
 
