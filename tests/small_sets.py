@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+needs_no_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed, so its stand-in is not used"
+)
 
 
 def encoded(image: np.ndarray, form: str = "PNG") -> bytes:
@@ -63,3 +69,7 @@ def random_images(count: int, *shape: int, seed: int = 0) -> np.ndarray:
 
 def plain_records(images: np.ndarray, classes: int = 10) -> list[dict]:
     return [{"image": encoded(image), "label": index % classes} for index, image in enumerate(images)]
+
+
+def assert_nothing_left(root: Path, *kept: str) -> None:
+    assert sorted(path.name for path in root.iterdir()) == sorted(kept)
