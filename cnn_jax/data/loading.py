@@ -11,7 +11,7 @@ import numpy as np
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_statistics
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
-from cnn_jax.data.geometry import checked_size, fit_images
+from cnn_jax.data.geometry import checked_size
 from cnn_jax.errors import InputError
 
 # Of the training splits decoded by this process: without a writable cache, loading the test split next would otherwise
@@ -38,9 +38,8 @@ def load(
       split: "train", "test" or another split of the data set.
       data_dir: where prepared data sets are; default the environment variable TFDS_DATA_DIR, else
         ~/tensorflow_datasets.
-      image_size: (height, width) to bring the images to by the rule of `fit_images`; default their own size. Data sets
-        whose images differ in size need it. Statistics are of the data set's own images where those have one
-        size, else of the fitted ones.
+      image_size: (height, width) to bring images to, by the rule of `fit_images`, where they differ in size. Images
+        that are all of one size keep it: to fit them, and what is padded with them, is the training's business.
 
     Returns:
       A `Dataset`.
@@ -56,15 +55,14 @@ def load(
         sizes = ", ".join(f"{known} ({count:,})" for known, count in prepared.splits.items() if count)
         raise InputError(f"data set {prepared.name}: expected one of the splits {sizes}; got {split!r}")
     decoded = _decoded(prepared, split, size)
-    images, labels = decoded.images if size is None else fit_images(decoded.images, size), decoded.labels
-    for array in (images, labels):
+    for array in (decoded.images, decoded.labels):
         array.setflags(write=False)
     return Dataset(
         name=prepared.name,
         version=prepared.version,
         split=split,
-        images=images,
-        labels=labels,
+        images=decoded.images,
+        labels=decoded.labels,
         class_names=decoded.class_names,
         statistics=decoded.training.statistics,
         fingerprint=decoded.training.fingerprint,
