@@ -13,7 +13,7 @@ import cnn_jax
 
 PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
-ORDER = ["lowering", "functional", "layers", "models", "describe", "data", "training", "predict", "command", "cli", "__main__"]
+ORDER = ["lowering", "functional", "layers", "models", "describe", "data", "training", "command", "cli", "__main__"]
 MATHEMATICS = ("lowering", "functional")
 OUTSIDE_MATHEMATICS = {"jax", "numpy"}
 
