@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnn_jax import data, models, training
-from cnn_jax.training import folder
+from cnn_jax.training import DataConfig, ExperimentConfig
+from cnn_jax.training.experiment import run_experiment
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:
-    """The folder of LeNet-5 trained for a dozen epochs, the same for all tests of a session."""
+    """The folder of LeNet-5 trained for ten epochs, the same for all tests of a session."""
     return _trained(factory.getbasetemp() / "trained")
 
 
 @functools.cache
 def _trained(path: Path) -> Path:
-    train = data.load("digits", "train")
-    config = training.TrainConfig(epochs=12, batch_size=64)
-    contents = {
-        "config": training.config.to_dict(config) | {"data": {"name": "digits", "dir": None, "validation": 0.0}},
-        "model": {"name": "lenet5", "activation": "tanh", "num_classes": 10},
-        "data": {
-            "name": "digits",
-            "version": train.version,
-            "image_shape": list(train.images.shape[1:]),
-            "class_names": list(train.class_names),
-            "statistics": dataclasses.asdict(train.statistics),
-        },
-    }
-    opened = folder.RunFolder(path, contents, resume=False, overwrite=False)
-    try:
-        training.fit(models.build("lenet5"), train, config, folder=opened)
-    finally:
-        opened.close()
+    config = ExperimentConfig(epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_experiment(config, "lenet5", "lenet5", {"activation": "tanh"})
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cnn_jax import models
@@ -22,7 +23,7 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None) -> N
     """
     if name in models.MODELS:
         model, own_channels = models.build(name), 1
-    elif Path(name).exists():
+    elif os.path.exists(name):
         run = open_run(Path(name))
         model, own_channels = run.model, run.image_shape[2]
     else:

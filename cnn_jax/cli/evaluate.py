@@ -57,11 +57,9 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     )
     print()
     _show_confusion(confusion, names)
-    print(
-        f"\n{dataset.name} {dataset.version}, {split}: accuracy {result.accuracy:.2%} "
-        f"({np.trace(confusion):,} of {result.count:,}), loss {result.loss:.4f}; "
-        f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
-    )
+    checkpoint = f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
+    print(f"\n{dataset.name} {dataset.version}, {split} split; {checkpoint}")
+    print(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), loss {result.loss:.4f}")
 
 
 def _own_data_dir(path: Path) -> str | None:

@@ -180,7 +180,7 @@ def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     faults: list[str] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             found.append(path)
             continue
         errors: list[OSError] = []
