@@ -31,8 +31,10 @@ class LeNet5Config:
 class Config(ExperimentConfig):
     epochs: int = 0
     """Passes over the training images; 0 takes 60 for digits and 10 for anything else."""
+    batch_size: int = 64
+    """Images a step."""
     model: LeNet5Config = LeNet5Config()
-    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=3e-3, weight_decay=0.05)
+    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=1e-2, weight_decay=0.3)
     loss: LossConfig = LossConfig(label_smoothing=0.1)
 
     def __post_init__(self) -> None:
