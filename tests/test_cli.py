@@ -40,6 +40,7 @@ def cnn_jax_command(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["cnn-jax", *map(str, arguments)])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
         code = 0
         try:
             cli.main()

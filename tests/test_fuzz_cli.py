@@ -26,6 +26,12 @@ def path(tmp_path_factory):
     return trained(tmp_path_factory)
 
 
+@pytest.fixture(autouse=True)
+def _hook(monkeypatch):
+    """The command changes this for its process."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     """A PNG that can be read."""
@@ -278,6 +284,7 @@ def test_nothing_to_read(path, tmp_path):
         ["describe", "lenet5", "--size", "x", "y"],
         ["predict", "RUN", "--", "-a.png", "b\udcff.png"],
         ["evaluate", "CUT"],
+        ["evaluate", "LACKING"],
     ],
     ids=lambda arguments: arguments[0] + arguments[-1][:5].strip("\udcff"),
 )
@@ -286,12 +293,15 @@ def test_real_processes(arguments, path, tmp_path):
     for file in (cut / "checkpoints").rglob("*"):
         if file.is_file() and "ocdbt" in str(file):
             os.truncate(file, file.stat().st_size // 2)
-    before = tree_hash(cut)
-    arguments = [{"RUN": str(path), "CUT": str(cut)}.get(word, word) for word in arguments]
+    lacking = damaged_copy(path, tmp_path / "lacking")
+    values = (file for file in (lacking / "checkpoints").rglob("*") if file.is_file() and "ocdbt" in str(file))
+    max(values, key=lambda file: file.stat().st_size).unlink()
+    before = tree_hash(tmp_path)
+    arguments = [{"RUN": str(path), "CUT": str(cut), "LACKING": str(lacking)}.get(word, word) for word in arguments]
     command_line = [sys.executable, "-m", "cnn_jax", *map(os.fsencode, arguments)]
     found = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
     lines = found.stderr.splitlines()
     assert (found.returncode, found.stdout) == (2, ""), found
     assert all(line.startswith(("error: ", "checkpoint ")) for line in lines), found.stderr
     assert sum(line.startswith("error: ") for line in lines) == (2 if "--" in arguments else 1)
-    assert tree_hash(cut) == before
+    assert tree_hash(tmp_path) == before

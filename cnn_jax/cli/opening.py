@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,15 @@ from cnn_jax.training import Run, load_run
 
 
 def open_run(path: Path) -> Run:
-    """`load_run`, without the warnings Orbax logs while it reads; what matters of them is in our own lines."""
+    """`load_run`, with nothing from Orbax on standard error; what matters of it is in our own lines.
+
+    Orbax logs warnings as it reads. Where a checkpoint is damaged it also leaves tasks behind, and Python prints page
+    long tracebacks when it throws those away, up to the end of the process; so they are ignored for good.
+    """
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
+    sys.unraisablehook = lambda unraisable: None
     return load_run(path)
 
 
