@@ -93,17 +93,17 @@ def fit(
         TrainingDivergedError: something became NaN or infinite; no checkpoint holds it.
         InputError: there are checkpoints in `folder`, but none can be read.
     """
-    loop = _Loop(model, train, config, test, validation, folder, display or Display(silent=True))
-    try:
-        with Interrupts() as interrupts:
+    with Interrupts() as interrupts:
+        loop = _Loop(model, train, config, test, validation, folder, display or Display(silent=True))
+        try:
             loop.restore()
             loop.train_until_done(interrupts)
             finished = loop.step == loop.total
             if finished:
                 loop.final_evaluations()
             return loop.result(None if finished else interrupts.received)
-    finally:
-        loop.close()
+        finally:
+            loop.close()
 
 
 class _Loop:
