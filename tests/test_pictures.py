@@ -186,7 +186,7 @@ def test_a_thin_pen_reads_like_a_thick_one(run, digits):
     assert accuracy(run, thin, labels) > 0.65  # without thickening, about a third
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=300)
 @given(st.floats(0, 0.9), st.integers(1, 60))
 def test_thickening_reaches_the_coverage_and_only_adds(coverage, width):
     ink = np.zeros((180, 120), np.float32)
@@ -196,8 +196,7 @@ def test_thickening_reaches_the_coverage_and_only_adds(coverage, width):
     assert thick.shape == (180 + 2 * grown, 120 + 2 * grown)
     assert (thick[grown : grown + 180, grown : grown + 120] >= ink).all()
     if grown < 180 // 4:
-        # The radius is whole and its edge soft, which counts for a line of one pixel.
-        assert thick.sum() >= 0.85 * coverage * max(thick.shape) ** 2
+        assert thick.sum() >= 0.97 * coverage * max(thick.shape) ** 2  # its round corners have soft edges
 
 
 def test_thick_strokes_are_left_alone():

@@ -109,7 +109,7 @@ def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
         return ink
     rows, columns = (slice(width - radius, width + side + radius) for side in ink.shape)
     grown = distance[rows, columns]
-    return np.clip(radius + 0.5 - grown, 0.0, 1.0).astype(np.float32)
+    return np.clip(radius + 1 - grown, 0.0, 1.0).astype(np.float32)
 
 
 def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
