@@ -93,7 +93,9 @@ def test_resume_allows_other_places_and_other_saving(tmp_path):
     assert read_config(tmp_path)["config"] == one
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"config": 1}', "\x00\x01"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"config": 1}', "\x00\x01", "[" * 10**5], ids=lambda text: ascii(text)[:12]
+)
 def test_a_damaged_configuration_is_named(tmp_path, text):
     make_folder(tmp_path).close()
     (tmp_path / ".lock").unlink()

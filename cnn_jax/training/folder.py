@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder}: expected the folder of a run, found no {CONFIG} in it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
     if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
         raise InputError(f"{path}: expected the keys config, model and data of a run's configuration; they are missing")
