@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -111,10 +112,18 @@ def _describe_data(train: data.Dataset) -> dict[str, Any]:
     }
 
 
+def _installed(name: str) -> str:
+    """How to call a program of this environment from here: by its name alone if the shell finds this one by it."""
+    own = Path(sys.executable).parent / name
+    if shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
 def _say_how_to_resume(result: FitResult, path: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
-    command = shlex.join(["python", *given, *out, "--resume"])
+    command = shlex.join([_installed(Path(sys.executable).name), *given, *out, "--resume"])
     name = result.interrupted.name if result.interrupted else ""
     print(f"stopped by {name} after step {int(result.state.step)}, saved in {path}; go on with:\n  {command}")
 
@@ -138,4 +147,5 @@ def _print_table(result: FitResult, module: nn.Module, path: Path, seconds: floa
         f"{duration(seconds)} from the start; run kept in {path}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    console.print(f"next: cnn-jax evaluate {path}", highlight=False, soft_wrap=True)
+    command = shlex.join([_installed("cnn-jax"), "evaluate", str(path)])
+    console.print(f"next: {command}", highlight=False, soft_wrap=True)
