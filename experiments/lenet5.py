@@ -34,7 +34,7 @@ class Config(ExperimentConfig):
     batch_size: int = 64
     """Images a step."""
     model: LeNet5Config = LeNet5Config()
-    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=1e-2, weight_decay=0.3)
+    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
     loss: LossConfig = LossConfig(label_smoothing=0.1)
 
     def __post_init__(self) -> None:
