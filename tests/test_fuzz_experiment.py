@@ -65,6 +65,7 @@ def lenet5():
 def run(lenet5, monkeypatch, capsys, options) -> str:
     """Runs the command line, which is to be refused; returns the line that says why."""
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
     with pytest.raises(SystemExit) as stop:
         command.main(lenet5.main, lenet5.Config)
     captured = capsys.readouterr()

@@ -48,13 +48,17 @@ def records(out: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[Path, float]:
+def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    began = time.monotonic()
     process = start(out)
     output = finish(process)
     assert process.returncode == 0, output
-    return out, time.monotonic() - began
+    return out
+
+
+def newest(out: Path) -> int:
+    """The step of the newest checkpoint whose folder has its final name; 0 where there is none."""
+    return max((int(entry.name) for entry in out.glob("checkpoints/*") if entry.name.isdigit()), default=0)
 
 
 def assert_same(out: Path, expected: Path) -> None:
@@ -70,35 +74,35 @@ def assert_same(out: Path, expected: Path) -> None:
 
 
 def test_killed_runs_end_in_the_same_bits(undisturbed, tmp_path):
-    expected, seconds = undisturbed
     out, seed = tmp_path / "run", random.randrange(10**6)
     draw = random.Random(seed)
-    # Some moments are anywhere in a process's life; the others are right after Orbax has begun to write a checkpoint.
-    moments = ["any", "writing", "any", "writing", "any"]
-    draw.shuffle(moments)
+    # One kill while the process starts; then, past steps drawn from the run's 324, at any moment of a step or right
+    # after Orbax has begun to write a checkpoint.
+    kinds = draw.sample(["any", "writing", "any", "writing"], 4)
+    moments = [("starting", 0), *zip(kinds, sorted(draw.sample(range(1, 270), 4)), strict=True)]
     print(f"seed {seed}: {moments}")
-    killed = 0
-    for moment in moments:
+    for kind, step in moments:
         process = start(out, "--resume")
-        limit = time.monotonic() + (draw.uniform(0.3, 1.0) * seconds if moment == "any" else 120)
-        seen = set(out.glob("checkpoints/*tmp*"))
-        while process.poll() is None and time.monotonic() < limit:
-            if moment == "writing" and set(out.glob("checkpoints/*tmp*")) - seen:
-                break
+        if kind == "starting":
+            time.sleep(draw.uniform(0.2, 2.5))
+        while kind != "starting" and process.poll() is None and newest(out) < step:
             time.sleep(0.002)
+        if kind == "any":
+            time.sleep(draw.uniform(0.0, 0.1))
+        before = set(out.glob("checkpoints/*tmp*"))
+        while kind == "writing" and process.poll() is None and set(out.glob("checkpoints/*tmp*")) <= before:
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        finish(process)
-        killed += process.returncode == -signal.SIGKILL
-    assert killed >= 3, "the kills came too late to prove anything"
+        output = finish(process)
+        assert process.returncode == -signal.SIGKILL, f"the kill {kind} {step} came too late: {output}"
     process = start(out, "--resume")
     output = finish(process)
     assert process.returncode == 0, output
-    assert_same(out, expected)
+    assert_same(out, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(number, undisturbed, tmp_path):
-    expected, _ = undisturbed
     out = tmp_path / "a run"
     process = start(out)
     while process.poll() is None and not list(out.glob("checkpoints/[0-9]*")):
@@ -112,4 +116,4 @@ def test_a_signal_saves_and_says_how_to_go_on(number, undisturbed, tmp_path):
     said = output.rstrip().splitlines()[-1].strip()
     again = subprocess.run(said, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert_same(out, expected)
+    assert_same(out, undisturbed)

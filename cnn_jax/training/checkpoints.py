@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,17 @@ class Checkpoints:
         """Waits for what is being written and frees Orbax's threads."""
         self._newest.close()
         self._best.close()
+
+
+def hush_orbax() -> None:
+    """Keeps what Orbax says by itself off standard error for the rest of the process: for commands, not for libraries.
+
+    It logs warnings as it reads. Of a damaged checkpoint it also leaves tasks behind, and at some later moment, up to
+    the end of the process, asyncio logs their errors and Python prints tracebacks a page long as it throws them away.
+    What matters of all that stands in our own lines.
+    """
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda unraisable: None

@@ -15,6 +15,7 @@ import jax
 
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
+from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.display import Display, duration
 from cnn_jax.training.folder import RunFolder, check_free, environment
@@ -54,6 +55,7 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()
+    hush_orbax()
     device = select_device(config.device)
 
     # Folder, first look: a refusal must not wait for a download.
