@@ -130,7 +130,7 @@ def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
 
 
 def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _checksum_of(entry: dict[str, Any]) -> int:

@@ -102,6 +102,6 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
 
 def _fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((images.shape, class_names)).encode())
-    digest.update(images)
-    digest.update(labels)
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()[:16]

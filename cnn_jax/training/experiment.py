@@ -14,31 +14,12 @@ import flax.linen as nn
 import jax
 
 from cnn_jax import data, models
-from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.config import ExperimentConfig, to_dict
+from cnn_jax.training.devices import current_device, select_device
 from cnn_jax.training.display import Display, duration
 from cnn_jax.training.folder import RunFolder, check_free, environment
 from cnn_jax.training.loop import FitResult, fit
-
-
-def select_device(name: str | None) -> jax.Device:
-    """Makes JAX use the device of that name, as "cpu", "gpu" or "gpu:1"; None takes JAX's own choice.
-
-    Raises:
-        InputError: JAX sees no such device; the message lists those it sees.
-    """
-    if name is not None:
-        platform, _, index = name.partition(":")
-        try:
-            # JAX takes "" for its own choice and Python takes -1 for the last; both are slips here.
-            device = jax.devices(platform or "none")[int(f"+{index or 0}")]
-        except (RuntimeError, ValueError, IndexError):
-            seen = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
-            raise InputError(f"device: expected one that JAX sees ({seen}), got {name!r}") from None
-        jax.config.update("jax_default_device", device)
-        return device
-    return jax.devices()[0]
 
 
 def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]) -> FitResult:
@@ -56,7 +37,8 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     """
     began = time.monotonic()
     hush_orbax()
-    device = select_device(config.device)
+    if config.device is not None:
+        select_device(config.device)
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
@@ -89,7 +71,7 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     display.line(
         f"{model} on {train.name} {train.version} ({len(train):,} train, "
         f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
-        f"{config.epochs} epochs on {device.platform}, in {path}"
+        f"{config.epochs} epochs on {current_device().platform}, in {path}"
     )
     try:
         result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)

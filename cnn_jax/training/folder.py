@@ -18,6 +18,7 @@ import jax
 import cnn_jax
 from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import BEST, NEWEST
+from cnn_jax.training.devices import current_device
 
 CONFIG, RECORDS, EVENTS, LOCK = "config.json", "metrics.jsonl", "tensorboard", ".lock"
 _OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, CONFIG + ".tmp", RECORDS + ".tmp"}
@@ -29,7 +30,7 @@ _MAY_CHANGE = ("out", "resume", "overwrite", "device", "data.dir", "checkpoint")
 def environment() -> dict[str, Any]:
     """Versions, device and git commit: what else is needed to repeat a run besides its options."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = current_device()
     return {
         "versions": {"cnn_jax": cnn_jax.__version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in packages},

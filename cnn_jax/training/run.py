@@ -15,6 +15,7 @@ from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.config import LossConfig, OptimizerConfig
+from cnn_jax.training.devices import current_device
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.folder import CONFIG, read_config
 from cnn_jax.training.losses import make_loss
@@ -110,9 +111,8 @@ def load_run(path: Path) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path / CONFIG}: expected the configuration of a run, it is damaged ({error!r})") from None
 
-    device = jax.config.jax_default_device or jax.devices()[0]
     abstract = jax.eval_shape(lambda: create_state(model, optimizer, input_shape, 0))
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    sharding = jax.sharding.SingleDeviceSharding(current_device())
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
     checkpoints = Checkpoints(path, read_only=True)
     try:
