@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
@@ -14,6 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from tests.tiny import records
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
@@ -39,12 +40,6 @@ def last_state(out: Path) -> tuple[int, list[np.ndarray]]:
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
     state["rng"] = jax.random.key_data(state["rng"])
     return step, [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
-def records(out: Path) -> list[dict]:
-    """The records without what depends on the clock."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ class Progress:
     def add(self, metrics: Mapping[str, float]) -> None:
         """Counts one step."""
         self.steps += 1
-        self.loss += float(metrics["loss"])
-        self.accuracy += float(metrics["accuracy"])
+        self.loss += metrics["loss"]
+        self.accuracy += metrics["accuracy"]
 
     def new_epoch(self) -> None:
         """Forgets the steps of the last epoch."""
