@@ -13,8 +13,11 @@ import cnn_jax
 
 PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
-ORDER = ["lowering", "functional", "layers", "models", "describe", "data", "training", "command", "cli", "__main__"]
-MATHEMATICS = ("lowering", "functional")
+ORDER = [
+    "lowering", "functional", "augment", "layers", "models", "describe", "data", "training", "detection", "pictures",
+    "report", "experiment", "command", "cli", "__main__",
+]  # fmt: skip
+MATHEMATICS = ("lowering", "functional", "augment")
 OUTSIDE_MATHEMATICS = {"jax", "numpy"}
 
 
