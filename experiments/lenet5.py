@@ -14,9 +14,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from cnn_jax import command
+from cnn_jax.experiment import run_experiment
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, LossConfig, OptimizerConfig
-from cnn_jax.training.experiment import run_experiment
 
 
 @dataclass(frozen=True, kw_only=True)

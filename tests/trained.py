@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnn_jax.experiment import run_experiment
 from cnn_jax.training import DataConfig, ExperimentConfig
-from cnn_jax.training.experiment import run_experiment
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:
