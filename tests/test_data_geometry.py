@@ -152,6 +152,15 @@ def test_constant_channel_does_not_divide_by_zero():
         np.testing.assert_allclose(data.normalise(images, statistics), 0, atol=1e-6)
 
 
+def test_rescaled_images_run_from_background_to_foreground():
+    train = data.rescale(data.load("digits", "train"), background=-0.1, foreground=1.175)
+    levels = np.array([0, 51, 255], np.uint8).reshape(1, 3, 1, 1)
+    got = data.normalise(levels, train.statistics).ravel()
+    np.testing.assert_allclose(got, [-0.1, -0.1 + 0.2 * 1.275, 1.175], atol=1e-6)
+    with pytest.raises(ValueError, match="background must be below foreground, got 1 and 0"):
+        data.rescale(train, 1, 0)
+
+
 def test_normalise_says_what_does_not_fit():
     with pytest.raises(ValueError, match="1 channels, images have 3"):
         data.normalise(bright(2, 2, 3), data.Statistics(mean=(0.0,), std=(1.0,), ink=None))

@@ -11,11 +11,13 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.training import (
+    AugmentConfig,
     LossConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainState,
     create_state,
+    make_augment,
     make_eval_step,
     make_loss,
     make_optimizer,
@@ -69,6 +71,51 @@ def test_cross_entropy_is_its_definition(smoothing):
     expected = -(targets * np.log(softmax(scores))).sum(-1)
     found = make_loss(LossConfig(label_smoothing=smoothing))(jnp.asarray(scores, jnp.float32), jnp.asarray(labels))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_map_criterion_is_its_definition():
+    """LeCun et al. 1998, equation 9, for penalties y = -scores, in float64."""
+    scores = -np.abs(np.random.default_rng(0).normal(size=(5, 7), scale=4))
+    labels = np.array([0, 3, 6, 6, 1])
+    expected = -scores[range(5), labels] + np.log(np.exp(-2.5) + np.exp(scores).sum(-1))
+    found = make_loss(LossConfig(name="map", rubbish_penalty=2.5))(
+        jnp.asarray(scores, jnp.float32), jnp.asarray(labels)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_distortions_are_drawn_anew_in_every_step_and_for_every_image():
+    """The step sees what `augment` gives: a marked picture a step and an image, nothing else of the batch changed."""
+    config = AugmentConfig(name="affine", translation=3.0, scale=0.0, squeeze=0.0, shear=0.0)
+    augment = make_augment(config)
+    images = jnp.zeros((4, 9, 9, 1)).at[:, 4, 4].set(1.0)
+    first, second = (np.asarray(augment(jax.random.fold_in(jax.random.key(0), step), images)) for step in (0, 1))
+    pictures = [*first, *second]
+    for i, one in enumerate(pictures):
+        assert one.sum() == pytest.approx(1.0, abs=1e-5)  # a pixel of light, moved
+        assert all(np.abs(one - other).max() > 1e-3 for other in pictures[:i])
+    assert make_augment(AugmentConfig()) is None
+
+
+def test_the_train_step_distorts_by_the_key_of_the_step():
+    seen = []
+
+    def spy(key, images):
+        seen.append(jax.random.key_data(key))
+        return images * 0
+
+    model, optimizer = Linear(), optax.sgd(0.1)
+    state = create_state(model, optimizer, (4, 4, 1), 0)
+    batch = {"image": jnp.ones((2, 4, 4, 1), jnp.uint8), "label": jnp.zeros(2, jnp.int32)}
+    plain, distorted = (
+        make_train_step(model, optimizer, make_loss(LossConfig()), lambda x: x.astype(jnp.float32), augment)
+        for augment in (None, spy)
+    )
+    black = batch | {"image": batch["image"] * 0}
+    later, metrics = distorted(state, batch)
+    np.testing.assert_allclose(metrics["loss"], plain(state, black)[1]["loss"], rtol=1e-6)
+    distorted(later, batch)
+    assert not np.array_equal(seen[0], seen[1])
 
 
 def test_squared_error_is_its_definition():

@@ -1,7 +1,7 @@
 """Where arrays come from: TFDS data sets read without TensorFlow, the embedded digits, and batches of them."""
 
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, train_batches
-from cnn_jax.data.dataset import Dataset, Statistics, normalise
+from cnn_jax.data.dataset import Dataset, Statistics, normalise, rescale
 from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
 
@@ -14,5 +14,6 @@ __all__ = [
     "holdout",
     "load",
     "normalise",
+    "rescale",
     "train_batches",
 ]

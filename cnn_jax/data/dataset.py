@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ _CHUNK = 4096  # images a histogram takes at a time, so that its int64 copy stay
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Statistics of a training split, on images scaled to [0, 1].
+    """Statistics of a training split, on images scaled to [0, 1]; what `normalise` does follows from them.
 
     Attributes:
       mean: mean of images / 255, one float a channel.
@@ -90,6 +90,22 @@ def _extent(occupied: np.ndarray) -> np.ndarray:
     """Length from the first to the last True of every row of (N, L); each row has at least one."""
     first = occupied.argmax(axis=1)
     return occupied.shape[1] - occupied[:, ::-1].argmax(axis=1) - first
+
+
+def rescale(dataset: Dataset, background: float, foreground: float) -> Dataset:
+    """The data set with `normalise` bringing black pixels to `background` and white ones to `foreground`.
+
+    LeCun et al. 1998, section II.B, take -0.1 and 1.175 for digits drawn in white on black: about mean 0 and variance
+    1 over MNIST. The mean and the deviation in the result's statistics are the ones that do this, in every channel.
+
+    Raises:
+      ValueError: unless background < foreground.
+    """
+    if not background < foreground:
+        raise ValueError(f"rescale: background must be below foreground, got {background} and {foreground}")
+    channels, width = dataset.images.shape[-1], foreground - background
+    statistics = replace(dataset.statistics, mean=(-background / width,) * channels, std=(1 / width,) * channels)
+    return replace(dataset, statistics=statistics)
 
 
 def normalise(images: Any, statistics: Statistics) -> Any:

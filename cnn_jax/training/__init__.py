@@ -1,6 +1,7 @@
 """Training: state, losses, optimisers, pure steps, checkpoints, and the loop around them."""
 
 from cnn_jax.training.config import (
+    AugmentConfig,
     CheckpointConfig,
     DataConfig,
     ExperimentConfig,
@@ -15,9 +16,10 @@ from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.run import Run, load_run
 from cnn_jax.training.state import TrainState, create_state
-from cnn_jax.training.step import make_eval_step, make_train_step
+from cnn_jax.training.step import make_augment, make_eval_step, make_train_step
 
 __all__ = [
+    "AugmentConfig",
     "CheckpointConfig",
     "DataConfig",
     "Evaluation",
@@ -34,6 +36,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_run",
+    "make_augment",
     "make_eval_step",
     "make_loss",
     "make_optimizer",

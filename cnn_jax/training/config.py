@@ -91,17 +91,43 @@ class ScheduleConfig:
 class LossConfig:
     """What is minimised."""
 
-    name: Literal["softmax_cross_entropy", "squared_error"] = "softmax_cross_entropy"
-    """Cross-entropy of the softmax of the scores, or squared error of the scores against one-hot targets."""
+    name: Literal["softmax_cross_entropy", "squared_error", "map"] = "softmax_cross_entropy"
+    """Cross-entropy of the softmax of the scores; squared error of the scores against one-hot targets; or the maximum
+    a posteriori criterion for penalties, the negative scores (LeCun et al. 1998, equation 9)."""
     label_smoothing: float = 0.0
     """Share of the cross-entropy's target spread evenly over all classes (Szegedy et al. 2016, section 7)."""
+    rubbish_penalty: float = 10.0
+    """The constant j of map, the penalty of a class for everything that is no digit: wrong classes whose penalty is
+    well above it are not pushed further up."""
 
     def __post_init__(self) -> None:
         valid = 0 <= self.label_smoothing < 1
         check(valid, "loss.label_smoothing", "a share from 0 to below 1", self.label_smoothing)
-        if self.name == "squared_error":
-            expected = "0 with squared_error (smoothing belongs to softmax_cross_entropy)"
+        if self.name != "softmax_cross_entropy":
+            expected = f"0 with {self.name} (smoothing belongs to softmax_cross_entropy)"
             check(self.label_smoothing == 0, "loss.label_smoothing", expected, self.label_smoothing)
+        check(_is_positive(self.rubbish_penalty), "loss.rubbish_penalty", "a positive number", self.rubbish_penalty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training images are distorted, anew in every step, on the device. Each is a largest amount, 0 for none."""
+
+    name: Literal["none", "affine"] = "none"
+    """none; or affine, the planar distortions of LeCun et al. 1998, section III.A."""
+    translation: float = 2.0
+    """Shift in either direction, in pixels."""
+    scale: float = 0.1
+    """Change of size: 0.1 grows or shrinks by up to 10 %."""
+    squeeze: float = 0.1
+    """Change of the aspect: taller and narrower, or the reverse."""
+    shear: float = 0.2
+    """Slant: columns moved per row."""
+
+    def __post_init__(self) -> None:
+        for name in ("translation", "scale", "squeeze", "shear"):
+            value = getattr(self, name)
+            check(_is_non_negative(value), f"augment.{name}", "a number >= 0", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +163,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:

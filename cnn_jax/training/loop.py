@@ -26,7 +26,7 @@ from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.progress import Progress
 from cnn_jax.training.records import Records
 from cnn_jax.training.state import TrainState, create_state
-from cnn_jax.training.step import Metrics, make_eval_step, make_train_step
+from cnn_jax.training.step import Metrics, make_augment, make_eval_step, make_train_step
 
 # Fetching metrics waits for the device, so it is done once in so many steps; one batch in as many is recorded.
 FETCH_EVERY = 16
@@ -132,7 +132,8 @@ class _Loop:
         loss = make_loss(config.loss)
         self.schedule = make_schedule(config.schedule, config.optimizer.learning_rate, self.total)
         optimizer = make_optimizer(config.optimizer, self.schedule)
-        self.train_step = jax.jit(make_train_step(model, optimizer, loss, preprocess), donate_argnums=0)
+        step = make_train_step(model, optimizer, loss, preprocess, make_augment(config.augment))
+        self.train_step = jax.jit(step, donate_argnums=0)
         self.eval_step = jax.jit(make_eval_step(model, loss, preprocess))
 
         self.state = create_state(model, optimizer, self.train.images.shape[1:], config.seed)

@@ -19,8 +19,9 @@ def make_loss(config: LossConfig) -> Loss:
 
     Returns:
         A function of scores, float (..., classes), and labels, int (...), that returns one float loss an example:
-        the cross-entropy between the (smoothed) one-hot target and the softmax of the scores, in nats; or the squared
-        distance, summed over the classes, between the scores and the one-hot target.
+        the cross-entropy between the (smoothed) one-hot target and the softmax of the scores, in nats; the squared
+        distance, summed over the classes, between the scores and the one-hot target; or, with the penalties
+        y = -scores, y_label + log(exp(-j) + sum_i exp(-y_i)) (LeCun et al. 1998, equation 9).
     """
 
     def softmax_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
@@ -30,7 +31,13 @@ def make_loss(config: LossConfig) -> Loss:
     def squared_error(scores: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.sum(optax.squared_error(scores, jax.nn.one_hot(labels, scores.shape[-1])), axis=-1)
 
-    return {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}[config.name]
+    def map_criterion(scores: jax.Array, labels: jax.Array) -> jax.Array:
+        # The cross-entropy with one class more, "rubbish", whose score is always -j.
+        rubbish = jnp.full_like(scores[..., :1], -config.rubbish_penalty)
+        return optax.softmax_cross_entropy_with_integer_labels(jnp.concatenate([scores, rubbish], axis=-1), labels)
+
+    losses = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error, "map": map_criterion}
+    return losses[config.name]
 
 
 def correct(scores: jax.Array, labels: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax import augment as distortions
+from cnn_jax.training.config import AugmentConfig
 from cnn_jax.training.losses import Loss, correct
 from cnn_jax.training.state import TrainState
 
@@ -17,10 +19,34 @@ Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 Preprocess = Callable[[jax.Array], jax.Array]
 """uint8 images (N, H, W, C) -> float32 images of the same shape, as the model takes them."""
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""(random key, preprocessed images (N, H, W, C)) -> distorted images of the same shape."""
+
+
+def make_augment(config: AugmentConfig) -> Augment | None:
+    """The distortion of a configuration, each image in its own way; None where nothing is to be distorted."""
+    if config.name == "none":
+        return None
+
+    def affine(key: jax.Array, image: jax.Array) -> jax.Array:
+        return distortions.affine(
+            key,
+            image,
+            translation=config.translation,
+            scale=config.scale,
+            squeeze=config.squeeze,
+            shear=config.shear,
+        )
+
+    return lambda key, images: jax.vmap(affine)(jax.random.split(key, len(images)), images)
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, loss: Loss, preprocess: Preprocess
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    preprocess: Preprocess,
+    augment: Augment | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One step of gradient descent as a pure function, not yet compiled.
 
@@ -32,7 +58,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         images = preprocess(batch["image"])
-        rngs = {"dropout": jax.random.fold_in(state.rng, state.step)}
+        key = jax.random.fold_in(state.rng, state.step)
+        rngs = {"dropout": key}
+        if augment is not None:
+            images = augment(jax.random.fold_in(key, 1), images)
 
         def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             variables = state.replace(params=params).variables

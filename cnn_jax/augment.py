@@ -1,0 +1,63 @@
+"""Random distortions of images, as pure functions of (key, image) that run on the device inside the train step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+
+def warp(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
+    """The image seen through an affine map of its plane, bilinearly interpolated.
+
+    Pixel (row, column) of the result is read at `matrix @ (row, column) + shift` of the image, coordinates being
+    counted in pixels from the image's centre. What lies outside continues the nearest pixel of the edge.
+
+    Args:
+      image: float (H, W, C).
+      matrix: float (2, 2), on (row, column).
+      shift: float (2,), in pixels.
+
+    Returns:
+      (H, W, C), in the image's dtype.
+    """
+    height, width, _ = image.shape
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1) - centre
+    rows, columns = jnp.moveaxis(grid @ matrix.T + shift + centre, -1, 0)
+    return jax.vmap(lambda c: map_coordinates(c, [rows, columns], order=1, mode="nearest"), -1, -1)(image)
+
+
+def affine(
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    translation: float,
+    scale: float,
+    squeeze: float,
+    shear: float,
+) -> jax.Array:
+    """A random planar affine distortion of one image; `jax.vmap` over keys and images distorts a batch.
+
+    The kinds are those of LeCun, Bottou, Bengio and Haffner 1998, section III.A: translations in both directions,
+    scaling, squeezing (compressing horizontally while stretching vertically, or the reverse) and horizontal shearing.
+    The paper names no magnitudes. Each is drawn uniformly and independently; 0 leaves it out.
+
+    Args:
+      key: a random key; equal keys give equal distortions.
+      image: float (H, W, C); the edge should be background, for it is continued outside.
+      translation: largest shift of the picture in either direction, in pixels.
+      scale: largest change of size: the picture grows or shrinks by a factor up to 1 + scale.
+      squeeze: largest change of the aspect: height is multiplied, and width divided, by a factor up to 1 + squeeze,
+        or the reverse.
+      shear: largest slant: columns moved per row.
+
+    Returns:
+      (H, W, C), in the image's dtype.
+    """
+    amounts = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
+    size = (1.0 + scale) ** amounts[0]
+    aspect = (1.0 + squeeze) ** amounts[1]
+    # The result is read from the image, so the map is the inverse of what happens to the picture.
+    matrix = jnp.array([[1.0 / (size * aspect), 0.0], [amounts[2] * shear, aspect / size]])
+    return warp(image, matrix, amounts[3:] * translation)
