@@ -49,6 +49,8 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     image_size = models.build(model, **fields).input_size
     train = data.load(config.data.name, "train", data_dir=config.data.dir, image_size=image_size)
     test = data.load(config.data.name, "test", data_dir=config.data.dir, image_size=image_size)
+    if config.data.pixel_range is not None:
+        train = data.rescale(train, *config.data.pixel_range)
     validation = None
     if config.data.validation:
         train, validation = data.holdout(train, config.data.validation, config.seed)

@@ -37,10 +37,18 @@ class DataConfig:
     validation: float = 0.0
     """Part of the training split held out to choose the best checkpoint: a fraction below 1, or a count of images."""
 
+    pixel_range: tuple[float, float] | None = None
+    """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
+    get mean 0 and variance 1 in each channel."""
+
     def __post_init__(self) -> None:
         check(bool(self.name.strip()), "data.name", "the name of a data set", self.name)
         valid = _is_non_negative(self.validation) and (self.validation < 1 or float(self.validation).is_integer())
         check(valid, "data.validation", "a fraction from 0 to 1 or a whole number of images", self.validation)
+        if self.pixel_range is not None:
+            black, white = self.pixel_range
+            valid = math.isfinite(black) and math.isfinite(white) and black < white
+            check(valid, "data.pixel_range", "two finite numbers, black below white", self.pixel_range)
 
 
 @dataclass(frozen=True, kw_only=True)
