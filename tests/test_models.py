@@ -166,7 +166,7 @@ def test_every_activation_by_name(name):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("lenet", {}, "model must be one of lenet5, mlp; got 'lenet'"),
+        ("lenet", {}, "model must be one of lenet1, lenet4, lenet5, lenet5_original, mlp; got 'lenet'"),
         ("lenet5", {"width": 3}, "model lenet5 has the fields num_classes, activation; got width"),
         ("mlp", {"parent": None}, "model mlp has the fields features, num_classes, activation; got parent"),
         ("lenet5", {"num_classes": 0}, "LeNet5: num_classes must be an int of at least 1, got 0"),

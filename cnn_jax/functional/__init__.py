@@ -6,8 +6,8 @@ was expected and what arrived. How a function is put to XLA is the business of `
 """
 
 from cnn_jax.functional.convolution import conv, conv_transpose
-from cnn_jax.functional.pointwise import dense, scaled_tanh
-from cnn_jax.functional.pooling import avg_pool, global_avg_pool, global_max_pool, max_pool, min_pool
+from cnn_jax.functional.pointwise import dense, scaled_tanh, squared_distances
+from cnn_jax.functional.pooling import avg_pool, global_avg_pool, global_max_pool, max_pool, min_pool, sum_pool
 
 __all__ = [
     "avg_pool",
@@ -19,4 +19,6 @@ __all__ = [
     "max_pool",
     "min_pool",
     "scaled_tanh",
+    "squared_distances",
+    "sum_pool",
 ]

@@ -1,4 +1,4 @@
-"""Functions that act on each position by itself: the dense layer and activations that jax.nn lacks."""
+"""Functions that act on each position by itself: dense layer, radial basis units, activations that jax.nn lacks."""
 
 from __future__ import annotations
 
@@ -37,6 +37,30 @@ def dense(
         raise ValueError(f"dense: bias must have shape ({outputs},), one per output feature, got {bias.shape}")
     y = lowering.dot(x, kernel, precision=precision)
     return y if bias is None else y + bias
+
+
+def squared_distances(x: jax.Array, centres: jax.Array) -> jax.Array:
+    """The squared Euclidean distance of x to each centre: `y[..., i] = sum over j of (x[..., j] - centres[i, j])^2`.
+
+    LeCun, Bottou, Bengio and Haffner (1998), equation 7. Differences are squared and then summed, so that the
+    distance of a centre to itself is exactly zero; the cheaper |x|^2 - 2 x c + |c|^2 loses that to rounding.
+
+    Args:
+      x: (..., I).
+      centres: (O, I).
+
+    Returns:
+      (..., O), in the common dtype of x and centres; integers are first converted to float32.
+
+    Raises:
+      ValueError: in one line, for shapes that do not go together.
+    """
+    x, centres = geometry.promote(x, centres)
+    if centres.ndim != 2 or x.ndim < 1 or x.shape[-1] != centres.shape[-1]:
+        raise ValueError(
+            f"squared_distances: x must be (..., I) and centres (O, I), got shapes {x.shape} and {centres.shape}"
+        )
+    return jnp.square(x[..., None, :] - centres).sum(-1)
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:

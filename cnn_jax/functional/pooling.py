@@ -1,4 +1,4 @@
-"""Pools: the maximum, minimum or average of each channel over a window, or over the whole volume."""
+"""Pools: the maximum, minimum, average or sum of each channel over a window, or over the whole volume."""
 
 from __future__ import annotations
 
@@ -76,6 +76,16 @@ def avg_pool(
     for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
         total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))
     return total
+
+
+def sum_pool(
+    x: jax.Array,
+    window_shape: Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> jax.Array:
+    """Sum over each window, padding counted as zeros; arguments, result and errors as for `max_pool`."""
+    return _pool("sum_pool", "sum", jnp.asarray(x), window_shape, strides, padding)[0]
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:

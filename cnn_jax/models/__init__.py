@@ -10,11 +10,28 @@ import flax.linen as nn
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS, Activation
 from cnn_jax.models.lenet import LeNet5
+from cnn_jax.models.lenet1998 import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.models.mlp import MLP
 
-MODELS: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "mlp": MLP}
+MODELS: dict[str, type[nn.Module]] = {
+    "lenet1": LeNet1,
+    "lenet4": LeNet4,
+    "lenet5": LeNet5,
+    "lenet5_original": OriginalLeNet5,
+    "mlp": MLP,
+}
 
-__all__ = ["ACTIVATIONS", "MLP", "MODELS", "Activation", "LeNet5", "build"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "MODELS",
+    "Activation",
+    "LeNet1",
+    "LeNet4",
+    "LeNet5",
+    "OriginalLeNet5",
+    "build",
+]
 
 
 def build(name: str, **fields: Any) -> nn.Module:

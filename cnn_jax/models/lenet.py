@@ -1,4 +1,4 @@
-"""LeNet-5.
+"""LeNet-5 as it is taught; `cnn_jax.models.lenet1998` has it as it was published.
 
 LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), section II.B.
 """
@@ -27,8 +27,9 @@ class LeNet5(nn.Module):
     | C5    | 120 filters 5x5, activation| 1x1x120         | 48,120     |
     | F6    | scores                     | 10              | 1,210      |
 
-    51,902 parameters in all. The 1998 network differs: its S2 and S4 have a trained gain and bias and an activation,
-    its C3 is partly connected, and an 84-unit layer and radial basis functions come before the scores.
+    51,902 parameters in all. The 1998 network, `OriginalLeNet5`, differs: its S2 and S4 have a trained gain and bias
+    and an activation, its C3 is partly connected, and an 84-unit layer and radial basis functions come before the
+    scores.
 
     Weights begin normal with variance 1 / inputs, biases zero. That is Linen's default, and also what "Efficient
     BackProp" (LeCun et al. 1998, section 4.6) asks for with tanh: from normalised inputs it gives sums that neither
@@ -66,5 +67,9 @@ class LeNet5(nn.Module):
         x = act(layers.Conv(16, (5, 5), padding="VALID", name="C3")(x))
         x = layers.AvgPool((2, 2), strides=(2, 2), name="S4")(x)
         x = act(layers.Conv(120, (5, 5), padding="VALID", name="C5")(x))
-        scores = layers.Dense(self.num_classes, name="F6")(x)
-        return scores[:, 0, 0] if scores.shape[1:3] == (1, 1) else scores
+        return one_or_grid(layers.Dense(self.num_classes, name="F6")(x))
+
+
+def one_or_grid(scores: jax.Array) -> jax.Array:
+    """Scores (N, h, w, classes) as they are, or as (N, classes) where there is one position only."""
+    return scores[:, 0, 0] if scores.shape[1:3] == (1, 1) else scores

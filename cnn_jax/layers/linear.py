@@ -1,10 +1,4 @@
-"""Flax Linen modules on `cnn_jax.functional`.
-
-Each has the fields, defaults, parameter names, initial values and results of the flax.linen module or function of
-the same name, so that either can stand in for the other and parameters load across. Left out are Linen's hooks for
-replacing the computation itself (`promote_dtype`, `conv_general_dilated`, `dot_general`): that is what
-`cnn_jax.lowering` is for. Pools, which Linen has as functions only, are modules here so that they can have a name.
-"""
+"""Convolution, transposed convolution and dense layer."""
 
 from __future__ import annotations
 
@@ -21,6 +15,7 @@ from jax.lax import PrecisionLike
 from cnn_jax import functional
 from cnn_jax.functional import geometry
 from cnn_jax.functional.geometry import Padding
+from cnn_jax.layers.shapes import channels_of, kernel_window
 
 
 class Conv(nn.Module):
@@ -55,9 +50,9 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (*batch, *spatial, I) to (*batch, *out, features)."""
-        window = _kernel_window("Conv", self.kernel_size)
+        window = kernel_window("Conv", self.kernel_size)
         groups = geometry.positive("Conv", "feature_group_count", self.feature_group_count)
-        channels = _channels("Conv", inputs)
+        channels = channels_of("Conv", inputs)
         if channels % groups:
             raise ValueError(f"Conv: {channels} input channels cannot be divided into feature_group_count={groups}")
         kernel = self.param("kernel", self.kernel_init, (*window, channels // groups, self.features), self.param_dtype)
@@ -106,8 +101,8 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (*batch, *spatial, I) to (*batch, *out, features)."""
-        window = _kernel_window("ConvTranspose", self.kernel_size)
-        channels = (_channels("ConvTranspose", inputs), self.features)
+        window = kernel_window("ConvTranspose", self.kernel_size)
+        channels = (channels_of("ConvTranspose", inputs), self.features)
         shape = window + (channels[::-1] if self.transpose_kernel else channels)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
@@ -145,74 +140,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (..., I) to (..., features)."""
-        shape = (_channels("Dense", inputs), self.features)
+        shape = (channels_of("Dense", inputs), self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         inputs, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
         return functional.dense(inputs, kernel, bias, precision=self.precision)
-
-
-class MaxPool(nn.Module):
-    """Maximum over windows; fields as the arguments of `cnn_jax.functional.max_pool`."""
-
-    window_shape: Sequence[int]
-    strides: int | Sequence[int] | None = None
-    padding: Padding = "VALID"
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
-        return functional.max_pool(inputs, self.window_shape, self.strides, self.padding)
-
-
-class MinPool(nn.Module):
-    """Minimum over windows; fields as the arguments of `cnn_jax.functional.min_pool`."""
-
-    window_shape: Sequence[int]
-    strides: int | Sequence[int] | None = None
-    padding: Padding = "VALID"
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
-        return functional.min_pool(inputs, self.window_shape, self.strides, self.padding)
-
-
-class AvgPool(nn.Module):
-    """Average over windows; fields as the arguments of `cnn_jax.functional.avg_pool`."""
-
-    window_shape: Sequence[int]
-    strides: int | Sequence[int] | None = None
-    padding: Padding = "VALID"
-    count_include_pad: bool = True
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
-        return functional.avg_pool(inputs, self.window_shape, self.strides, self.padding, self.count_include_pad)
-
-
-class GlobalAvgPool(nn.Module):
-    """Average over all spatial dimensions."""
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps (N, *spatial, C) to (N, C)."""
-        return functional.global_avg_pool(inputs)
-
-
-class GlobalMaxPool(nn.Module):
-    """Maximum over all spatial dimensions."""
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps (N, *spatial, C) to (N, C)."""
-        return functional.global_max_pool(inputs)
-
-
-def _kernel_window(caller: str, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
-    return geometry.window(caller, "kernel_size", (kernel_size,) if isinstance(kernel_size, int) else kernel_size)
-
-
-def _channels(caller: str, inputs: jax.Array) -> int:
-    if jnp.ndim(inputs) == 0:
-        raise ValueError(f"{caller}: input must have a channel dimension, got a scalar")
-    return jnp.shape(inputs)[-1]
 
 
 def _masked(caller: str, kernel: jax.Array, mask: jax.Array | None) -> jax.Array:
