@@ -9,6 +9,7 @@ Philox, which NumPy guarantees to stay the same; the streams of `Generator` meth
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -39,16 +40,19 @@ def train_batches(dataset: Dataset, batch_size: int, seed: int, start_step: int 
     Raises:
       InputError: at the call, as `batch_indices`.
     """
-    _check_stream(seed, len(dataset), batch_size, start_step)
-    return _train_batches(dataset, batch_size, seed, start_step)
+    stream = train_indices(len(dataset), batch_size, seed, start_step)
+    return ({"image": dataset.images[indices], "label": dataset.labels[indices]} for indices in stream)
 
 
-def _train_batches(dataset: Dataset, batch_size: int, seed: int, step: int) -> Iterator[dict[str, np.ndarray]]:
-    permutation = functools.lru_cache(maxsize=2)(functools.partial(_permutation, seed, len(dataset)))
-    while True:
-        indices = _positions(step, len(dataset), batch_size, permutation)
-        yield {"image": dataset.images[indices], "label": dataset.labels[indices]}
-        step += 1
+def train_indices(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[np.ndarray]:
+    """Yields the `batch_indices` of one training batch after the other without end, from step `start_step` on.
+
+    Raises:
+      InputError: at the call, as `batch_indices`.
+    """
+    _check_stream(seed, n, batch_size, start_step)
+    permutation = functools.lru_cache(maxsize=2)(functools.partial(_permutation, seed, n))
+    return (_positions(step, n, batch_size, permutation) for step in itertools.count(start_step))
 
 
 def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -94,6 +98,19 @@ def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset
     Raises:
       InputError: unless at least one example is left on either side.
     """
+    rest, chosen = holdout_indices(train, validation, seed)
+    held_out = replace(train, split="validation", images=train.images[chosen], labels=train.labels[chosen])
+    return replace(train, images=train.images[rest], labels=train.labels[rest]), held_out
+
+
+def holdout_indices(train: Dataset, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ascending int64 indices of what `holdout` leaves for training and of what it holds out.
+
+    How many there are of each does not depend on the seed.
+
+    Raises:
+      InputError: as `holdout`.
+    """
     _check_seed(seed)
     n = len(train)
     whole = np.isfinite(validation) and validation == int(validation)
@@ -112,8 +129,7 @@ def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset
     chosen = np.zeros(n, bool)
     for label, share in enumerate(shares):
         chosen[order[labels[order] == label][:share]] = True
-    held_out = replace(train, split="validation", images=train.images[chosen], labels=labels[chosen])
-    return replace(train, images=train.images[~chosen], labels=labels[~chosen]), held_out
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def apportion(counts: np.ndarray, total: int) -> np.ndarray:
