@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cnn_jax import data
 from cnn_jax.cli.opening import check_finite, open_run
 from cnn_jax.cli.tables import WIDTH, percent, show, show_json
-from cnn_jax.training.folder import read_config
+from cnn_jax.training.evaluation import by_class
+from cnn_jax.training.folder import own_data_dir
 
 _SHORT = 5  # class names up to this length head a column of the matrix; longer ones are numbered
 _MOST = 20  # confusions shown where the matrix is too wide
@@ -26,7 +26,7 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     """
     run = open_run(path)
     dataset = data.load(
-        name or run.data_name, split, data_dir=data_dir or _own_data_dir(path), image_size=run.model.input_size
+        name or run.data_name, split, data_dir=data_dir or own_data_dir(path), image_size=run.model.input_size
     )
     result = run.evaluate(dataset)
     check_finite(run, result.scores)
@@ -60,38 +60,6 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     checkpoint = f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
     print(f"\n{dataset.name} {dataset.version}, {split} split; {checkpoint}")
     print(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), loss {result.loss:.4f}")
-
-
-def _own_data_dir(path: Path) -> str | None:
-    """The folder of prepared data sets that the run was given, if it is still there."""
-    options = read_config(path)["config"].get("data")
-    folder = options.get("dir") if isinstance(options, dict) else None
-    return folder if isinstance(folder, str) and Path(folder).is_dir() else None
-
-
-def by_class(
-    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Figures of each class, by scikit-learn, and the confusion matrix.
-
-    Args:
-        labels: int (N,).
-        predicted: int (N,).
-        names: of the classes.
-
-    Returns:
-        For each class its "name", "count", "precision", "recall" and "f1" (NaN where the denominator is 0), and
-        int (classes, classes): how many images of the row's class were taken for the column's.
-    """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    indices = list(range(len(names)))
-    figures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=np.nan)
-    classes = [
-        {"name": name, "count": int(count), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
-        for name, precision, recall, f1, count in zip(names, *figures, strict=True)
-    ]
-    return classes, confusion_matrix(labels, predicted, labels=indices)
 
 
 def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:

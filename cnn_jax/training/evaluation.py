@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,3 +46,29 @@ def evaluate(eval_step: EvalStep, variables: dict[str, Any], dataset: data.Datas
     scores = np.concatenate([scores for _, scores in results])[: len(dataset)]
     count = totals["count"]
     return Evaluation(loss=totals["loss"] / count, accuracy=totals["correct"] / count, count=int(count), scores=scores)
+
+
+def by_class(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Figures of each class, and the confusion matrix.
+
+    Args:
+        labels: int (N,).
+        predicted: int (N,).
+        names: of the classes.
+
+    Returns:
+        For each class its "name", "count", "precision", "recall" and "f1", their harmonic mean (NaN where the
+        denominator is 0), and int (classes, classes): how many images of the row's class were taken for the column's.
+    """
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    hits, counts, taken = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 of 0 is NaN
+        figures = (hits / taken, hits / counts, 2 * hits / (taken + counts))
+    classes = [
+        {"name": name, "count": int(count), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
+        for name, count, precision, recall, f1 in zip(names, counts, *figures, strict=True)
+    ]
+    return classes, confusion

@@ -74,6 +74,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def own_data_dir(folder: Path) -> str | None:
+    """The folder of prepared data sets that a run was given, if it is still there.
+
+    Raises:
+        InputError: as `read_config`.
+    """
+    options = read_config(folder)["config"].get("data")
+    place = options.get("dir") if isinstance(options, dict) else None
+    return place if isinstance(place, str) and Path(place).is_dir() else None
+
+
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """The names of the options, dotted, in which two configurations differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
