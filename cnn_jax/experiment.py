@@ -19,7 +19,7 @@ from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device
 from cnn_jax.training.display import Display, duration
 from cnn_jax.training.folder import RunFolder, check_free, environment
-from cnn_jax.training.loop import FitResult, fit
+from cnn_jax.training.single import FitResult, fit
 
 
 def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]) -> FitResult:

@@ -11,10 +11,11 @@ from cnn_jax.training.config import (
     TrainConfig,
 )
 from cnn_jax.training.evaluation import Evaluation, evaluate
-from cnn_jax.training.loop import FitResult, TrainingDivergedError, fit
+from cnn_jax.training.loop import TrainingDivergedError
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.run import Run, load_run
+from cnn_jax.training.single import FitResult, fit
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_augment, make_eval_step, make_train_step
 

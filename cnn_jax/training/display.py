@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from cnn_jax.training.summary import summarise
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -16,6 +18,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _accuracy(evaluations: Sequence[Evaluation]) -> str:
+    found = summarise([e.accuracy for e in evaluations])
+    return f"{found.mean:7.2%}" + (f" ± {100 * found.std:.2f} %" if len(evaluations) > 1 else "")
 
 
 class Display:
@@ -61,9 +68,9 @@ class Display:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=self._text)
 
-    def epoch(self, epoch: int, evaluations: Mapping[str, Evaluation]) -> None:
-        """An epoch has ended; its figures on the splits that were measured after it."""
-        measured = "".join(f"  {name} accuracy {e.accuracy:7.2%}" for name, e in evaluations.items())
+    def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]]) -> None:
+        """An epoch has ended; the figures of each seed on the splits that were measured after it."""
+        measured = "".join(f"  {name} accuracy {_accuracy(found)}" for name, found in evaluations.items())
         self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
 
     def line(self, text: str) -> None:

@@ -42,10 +42,15 @@ def at_input_size(dataset: data.Dataset, size: tuple[int, int]) -> data.Dataset:
 def evaluate(eval_step: EvalStep, variables: dict[str, Any], dataset: data.Dataset) -> Evaluation:
     """Runs a compiled `eval_step` over a data set whose images have the model's input size."""
     results = jax.device_get([eval_step(variables, batch) for batch in data.eval_batches(dataset, EVAL_BATCH)])
+    return collect(results, len(dataset))
+
+
+def collect(results: Sequence[tuple[dict[str, Any], np.ndarray]], count: int) -> Evaluation:
+    """The figures of a data set of `count` images from what `eval_step` returned for its batches, in their order."""
     totals = {key: sum(float(sums[key]) for sums, _ in results) for key in ("loss", "correct", "count")}
-    scores = np.concatenate([scores for _, scores in results])[: len(dataset)]
-    count = totals["count"]
-    return Evaluation(loss=totals["loss"] / count, accuracy=totals["correct"] / count, count=int(count), scores=scores)
+    scores = np.concatenate([scores for _, scores in results])[:count]
+    total = totals["count"]
+    return Evaluation(loss=totals["loss"] / total, accuracy=totals["correct"] / total, count=int(total), scores=scores)
 
 
 def by_class(

@@ -43,9 +43,14 @@ def decays(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimiser of a configuration: clipping, then the rule, then the scheduled learning rate."""
-    decay = config.weight_decay
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, weight_decay: jax.Array | float | None = None
+) -> optax.GradientTransformation:
+    """The optimiser of a configuration: clipping, then the rule, then the scheduled learning rate.
+
+    `weight_decay` stands in for the configuration's where it is given, and may be traced.
+    """
+    decay = config.weight_decay if weight_decay is None else weight_decay
     rules = {
         "sgd": lambda: optax.sgd(schedule, momentum=config.momentum or None),
         "adam": lambda: optax.adam(schedule),
@@ -57,6 +62,6 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if decay and config.name in ("sgd", "adam", "rmsprop"):
+    if (isinstance(decay, jax.Array) or decay) and config.name in ("sgd", "adam", "rmsprop"):
         parts.append(optax.add_decayed_weights(decay, mask=decays))
     return optax.chain(*parts, rules[config.name]())

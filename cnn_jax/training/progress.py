@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """The loop's running sums; they travel in the checkpoints as JSON.
+    """The loop's running sums of one seed; they travel in the checkpoints as JSON.
 
     Attributes:
         steps: steps taken in the epoch so far.
@@ -38,3 +40,14 @@ class Progress:
         """Means over the epoch so far."""
         steps = max(self.steps, 1)
         return {"loss": self.loss / steps, "accuracy": self.accuracy / steps}
+
+
+def to_json(progress: Sequence[Progress]) -> dict[str, Any]:
+    """The progress of each seed as JSON values: of one seed its fields, of several a list of them."""
+    fields = [dataclasses.asdict(one) for one in progress]
+    return fields[0] if len(fields) == 1 else {"replicas": fields}
+
+
+def from_json(values: dict[str, Any]) -> list[Progress]:
+    """What `to_json` was given."""
+    return [Progress(**fields) for fields in values.get("replicas", [values])]

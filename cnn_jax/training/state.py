@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -34,30 +35,31 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
 
 
-def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...], seed: int
+def init_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
 ) -> TrainState:
-    """The state before the first step.
+    """The state before the first step, as a pure function, not compiled.
 
     Args:
         model: a Linen module called as `model.apply(variables, images, train=...)`.
         optimizer: its state is created for the new parameters.
         image_shape: (height, width, channels) of one image.
-        seed: seed of the parameters and of all later randomness.
+        key: decides the parameters and all later randomness.
     """
+    params_key, rng = jax.random.split(key)
+    variables = model.init(params_key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        rng=rng,
+    )
 
-    # One program instead of an operation at a time: compiling each initialiser alone takes seconds.
-    @jax.jit
-    def create(key: jax.Array) -> TrainState:
-        params_key, rng = jax.random.split(key)
-        variables = model.init(params_key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
-        params = variables["params"]
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            batch_stats=variables.get("batch_stats", {}),
-            opt_state=optimizer.init(params),
-            rng=rng,
-        )
 
-    return create(jax.random.key(seed))
+def create_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...], seed: int
+) -> TrainState:
+    """`init_state` of a seed's key, as one program: compiling each initialiser alone takes seconds."""
+    return jax.jit(functools.partial(init_state, model, optimizer, image_shape))(jax.random.key(seed))

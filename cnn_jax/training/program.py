@@ -1,0 +1,57 @@
+"""What the loop asks of what it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cnn_jax.training.evaluation import Evaluation
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import Metrics
+
+
+class Program(Protocol):
+    """Compiled training of one seed or of several. Everything "of each seed" is in the order of `seeds`.
+
+    Attributes:
+        seeds: the seeds that are trained.
+        images: number of training images of each seed.
+        total: number of steps.
+        held_out: names of the splits to measure on, "validation" before "test".
+        schedule: step -> learning rate.
+    """
+
+    seeds: tuple[int, ...]
+    images: int
+    total: int
+    held_out: tuple[str, ...]
+    schedule: optax.Schedule
+
+    def init(self) -> TrainState:
+        """The state before the first step."""
+
+    def batches(self, step: int) -> Iterator[Any]:
+        """What the steps from `step` on take, without end."""
+
+    def train_step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        """Takes a step; the state given is used up. Metrics are scalars, or (seeds,) of each seed."""
+
+    def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+        """Measures each seed."""
+
+    def finite(self, state: TrainState) -> np.ndarray:
+        """Whether all numbers of each seed are finite: bool (seeds,)."""
+
+    def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
+        """`state` for the seeds that are chosen, `other` for the rest. One seed is always chosen."""
+
+
+def all_finite(state: TrainState) -> jax.Array:
+    """Whether every floating-point number of a state is finite: bool scalar."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

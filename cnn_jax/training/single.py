@@ -1,0 +1,133 @@
+"""Training a model once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn_jax import data
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.display import Display
+from cnn_jax.training.evaluation import Evaluation, at_input_size, evaluate
+from cnn_jax.training.folder import RunFolder
+from cnn_jax.training.interrupts import Interrupts
+from cnn_jax.training.loop import Loop
+from cnn_jax.training.program import all_finite
+from cnn_jax.training.recipe import count_steps, make_recipe
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What training ended with.
+
+    Attributes:
+        state: the last state.
+        train: mean "loss" and "accuracy" over the batches of the last epoch, each before its step.
+        evaluations: by split: "validation" and "test" at the last state, and "best", the test split at the best
+            checkpoint by validation accuracy. Empty where the run was interrupted.
+        seconds: time spent in `fit`, over all starts of a resumed run.
+        images_per_second: speed of the train steps of this start, without compilation and evaluation.
+        interrupted: the signal that stopped the run early, or None.
+    """
+
+    state: TrainState
+    train: dict[str, float]
+    evaluations: dict[str, Evaluation]
+    seconds: float
+    images_per_second: float
+    interrupted: signal.Signals | None = None
+
+
+def fit(
+    model: nn.Module,
+    train: data.Dataset,
+    config: TrainConfig,
+    *,
+    test: data.Dataset | None = None,
+    validation: data.Dataset | None = None,
+    folder: RunFolder | None = None,
+    display: Display | None = None,
+) -> FitResult:
+    """Trains a model.
+
+    Args:
+        model: a Linen module with an `input_size`, called as `model.apply(variables, images, train=...)`.
+        train: images and labels to learn from; all images are brought to the model's input size.
+        config: seed, length, optimiser, schedule, loss and checkpoints.
+        test: measured at the end, and after each epoch where there is no validation split.
+        validation: measured after each epoch, to keep the best checkpoint.
+        folder: where to keep checkpoints and records, and what to resume; None keeps nothing on disk.
+        display: shows how it goes; None is silent.
+
+    Returns:
+        The last state and the figures. On one machine equal arguments give equal bits, however often the run was
+        killed and resumed in between.
+
+    Raises:
+        TrainingDivergedError: something became NaN or infinite; no checkpoint holds it.
+        InputError: there are checkpoints in `folder`, but none can be read.
+    """
+    clock = time.monotonic()
+    with Interrupts() as interrupts:
+        program = Single(model, train, config, test, validation)
+        paths = [folder.path] if folder else []
+        with contextlib.closing(Loop(program, config, folder, paths, display, clock)) as loop:
+            interrupted = loop.run(interrupts)
+            return FitResult(
+                state=loop.state,
+                train=loop.progress[0].means(),
+                evaluations={name: found[0] for name, found in loop.evaluations.items()},
+                seconds=loop.seconds(),
+                images_per_second=loop.images_per_second(),
+                interrupted=interrupted,
+            )
+
+
+class Single:
+    """The `Program` of one seed, fed by the host."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: data.Dataset,
+        config: TrainConfig,
+        test: data.Dataset | None,
+        validation: data.Dataset | None,
+    ):
+        splits = {"validation": validation, "test": test}
+        self._train = at_input_size(train, model.input_size)
+        self._splits = {name: at_input_size(split, model.input_size) for name, split in splits.items() if split}
+        self._config = config
+        self.seeds: tuple[int, ...] = (config.seed,)
+        self.images, self.held_out = len(train), tuple(self._splits)
+        self.total = count_steps(config, self.images)
+        recipe = make_recipe(model, config, train.statistics, self._train.images.shape[1:], self.total)
+        self.schedule = recipe.schedule
+        self._init = jax.jit(recipe.init)
+        self.train_step = jax.jit(recipe.train_step, donate_argnums=0)
+        self._eval_step = jax.jit(recipe.eval_step)
+        self._all_finite = jax.jit(all_finite)
+
+    def init(self) -> TrainState:
+        return self._init(jax.random.key(self._config.seed))
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        return data.train_batches(self._train, self._config.batch_size, self._config.seed, step)
+
+    def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+        return [evaluate(self._eval_step, state.variables, self._splits[split])]
+
+    def finite(self, state: TrainState) -> np.ndarray:
+        return np.atleast_1d(self._all_finite(state))
+
+    def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
+        return state

@@ -1,0 +1,47 @@
+"""Figures of several seeds in a line: mean, standard deviation, and a confidence interval of the mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What `summarise` found.
+
+    Attributes:
+        mean: of the values.
+        std: their sample standard deviation, with n - 1 in the denominator; NaN for one value.
+        low, high: the ends of the confidence interval of the mean; NaN for one value.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Summary:
+    """Summarises one figure, say the accuracy, of several seeds.
+
+    The interval is Student's: mean ± t * std / sqrt(n), with t the quantile of n - 1 degrees of freedom ("Student", The
+    probable error of a mean, 1908). Of all sets of so many seeds, the share `confidence` give an interval that holds
+    the mean over all seeds, if the figure is normally distributed over them.
+
+    Args:
+        values: (n,), n >= 1.
+        confidence: between 0 and 1.
+    """
+    from scipy import stats
+
+    values = np.asarray(values, np.float64)
+    mean, count = float(values.mean()), len(values)
+    if count == 1:
+        return Summary(mean=mean, std=math.nan, low=math.nan, high=math.nan)
+    std = float(values.std(ddof=1))
+    half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * std / math.sqrt(count)
+    return Summary(mean=mean, std=std, low=mean - half, high=mean + half)
