@@ -14,10 +14,13 @@ from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.loop import TrainingDivergedError
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.training.recipe import Hyperparameters
+from cnn_jax.training.replicas import ReplicasResult, fit_replicas
 from cnn_jax.training.run import Run, load_run
 from cnn_jax.training.single import FitResult, fit
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_augment, make_eval_step, make_train_step
+from cnn_jax.training.summary import Summary, summarise
 
 __all__ = [
     "AugmentConfig",
@@ -26,16 +29,20 @@ __all__ = [
     "Evaluation",
     "ExperimentConfig",
     "FitResult",
+    "Hyperparameters",
     "LossConfig",
     "OptimizerConfig",
+    "ReplicasResult",
     "Run",
     "ScheduleConfig",
+    "Summary",
     "TrainConfig",
     "TrainState",
     "TrainingDivergedError",
     "create_state",
     "evaluate",
     "fit",
+    "fit_replicas",
     "load_run",
     "make_augment",
     "make_eval_step",
@@ -43,4 +50,5 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_train_step",
+    "summarise",
 ]

@@ -55,6 +55,8 @@ class Checkpoints:
         manager = self._best if best else self._newest
         if step in manager.all_steps():
             return
+        if not best:  # What its progress says of the best must be true, so that one is complete first.
+            self._best.wait_until_finished()
         state = jax.tree.map(jnp.copy, state)
         args = self._ocp.args
         manager.save(step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress)))

@@ -180,11 +180,19 @@ class TrainConfig:
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
 
 
+def check_replicas(seed: int, replicas: int) -> None:
+    """Raises `InputError` unless there are as many seeds from `seed` on."""
+    check(1 <= replicas <= 2**31 - seed, "replicas", f"a whole number from 1 to {2**31 - seed}", replicas)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(TrainConfig):
     """A `TrainConfig` with the places it reads from and writes to; experiment scripts add their model."""
 
     data: DataConfig = DataConfig()
+    replicas: int = 1
+    """How many seeds to train, from `seed` on, together as one program; the table then has mean, standard deviation
+    and confidence interval."""
     out: Path | None = None
     """Folder of the run; by default a new one, runs/EXPERIMENT-DATA-TIME."""
     resume: bool = False
@@ -196,6 +204,7 @@ class ExperimentConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_replicas(self.seed, self.replicas)
         both = self.resume and self.overwrite
         check(not both, "resume, overwrite", "at most one of the two", "both")
         check(not self.resume or self.out is not None, "resume", "the folder of the run as out", "no folder")

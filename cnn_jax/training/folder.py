@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import BEST, NEWEST
 from cnn_jax.training.devices import current_device
 
-CONFIG, RECORDS, EVENTS, LOCK = "config.json", "metrics.jsonl", "tensorboard", ".lock"
-_OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, CONFIG + ".tmp", RECORDS + ".tmp"}
+CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
+_OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, REPORT, *(name + ".tmp" for name in (CONFIG, RECORDS, REPORT))}
 
 # Options that may change when a run goes on: they decide where things are and how often they are saved.
 _MAY_CHANGE = ("out", "resume", "overwrite", "device", "data.dir", "checkpoint")
@@ -93,6 +94,25 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix[:-1]} (run {old!r}, now {new!r})"]
 
 
+def seed_folder(seed: int) -> str:
+    """The name of a seed's own folder within the folder of a run of several seeds."""
+    return f"seed-{seed}"
+
+
+def _seed_folders(path: Path) -> set[str]:
+    """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
+    for name in (CONFIG, CONFIG + ".tmp"):
+        try:
+            config = json.loads((path / name).read_text())["config"]
+            seeds = range(config["seed"], config["seed"] + config["replicas"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if len(seeds) > 1:
+            found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
+            return {name for name, match in found if match and int(match[1]) in seeds}
+    return set()
+
+
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
     """Whether `path` holds a run, after making sure that a run may be started or resumed there.
 
@@ -103,9 +123,9 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
-    if CONFIG not in found and not found <= _OURS:
-        strange = sorted(found - _OURS)[0]
-        raise InputError(f"{path}: expected a new or empty folder or a run, found {strange!r} in it; choose another")
+    strange = sorted(found - _OURS - _seed_folders(path))
+    if CONFIG not in found and strange:
+        raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
         raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
     return CONFIG in found
@@ -159,8 +179,13 @@ class RunFolder:
             )
 
     def _start(self, contents: dict[str, Any]) -> None:
-        # config.json goes first and comes last: a folder without it is never taken for a run.
-        for name in (CONFIG, *sorted(_OURS - {CONFIG, LOCK})):
+        # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
+        # name, for after a crash it says which folders are the seeds'.
+        config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
+        names = _OURS | _seed_folders(self.path)
+        if config.is_file():
+            config.replace(aside)
+        for name in sorted(names - {LOCK, aside.name}):
             target = self.path / name
             if target.is_dir():
                 shutil.rmtree(target)

@@ -144,14 +144,14 @@ class Loop:
             self.checkpoints.wait()
 
     def _final_evaluations(self) -> None:
-        """Measures the splits at the last state where that has not been done, and the test split at the best."""
+        """Measures the splits at the last state where that has not been done; goes back to the best for the test."""
         for name in self.program.held_out:
             if name not in self.evaluations:
                 self._evaluate(name)
-        if self.checkpoints and {"validation", "test"} <= {*self.program.held_out}:
-            best = self.checkpoints.restore(self.state, best=True)
-            if best is not None:
-                self.best = best[0]
+        if self.checkpoints and "validation" in self.program.held_out:
+            restored = self.checkpoints.restore(self.state, best=True)
+            self.best = restored and restored[0]
+            if self.best is not None and "test" in self.program.held_out:
                 self.evaluations["best"] = self.program.evaluate(self.best, "test")
 
     def _epochs(self, step: int) -> int:
@@ -216,7 +216,7 @@ class Loop:
         self._check_finite()
         if self.checkpoints is None:
             return
-        if self.best is None and not all(better):  # after a start from a checkpoint
+        if self.best is None and not all(better):  # The first time after a start from a checkpoint.
             restored = self.checkpoints.restore(self.state, best=True)
             self.best = restored and restored[0]
         self.best = self.program.choose(better, self.state, self.best or self.state)

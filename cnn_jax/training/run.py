@@ -17,7 +17,7 @@ from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.config import LossConfig, OptimizerConfig
 from cnn_jax.training.devices import current_device
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
-from cnn_jax.training.folder import CONFIG, read_config
+from cnn_jax.training.folder import CONFIG, read_config, seed_folder
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.optimizers import make_optimizer
 from cnn_jax.training.state import create_state
@@ -95,6 +95,7 @@ def load_run(path: Path) -> Run:
     """
     contents = read_config(path)
     try:
+        first, replicas = int(contents["config"]["seed"]), int(contents["config"].get("replicas", 1))
         fields = dict(contents["model"])
         model = models.build(fields.pop("name"), **fields)
         described = contents["data"]
@@ -111,6 +112,12 @@ def load_run(path: Path) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path / CONFIG}: expected the configuration of a run, it is damaged ({error!r})") from None
 
+    if replicas > 1:
+        names = [seed_folder(first), seed_folder(first + replicas - 1)]
+        raise InputError(
+            f"{path}: expected the run of one seed, this one trained {replicas}; each has a folder in it, "
+            f"{path / names[0]} to {names[1]}, once all are trained: choose one"
+        )
     abstract = jax.eval_shape(lambda: create_state(model, optimizer, input_shape, 0))
     sharding = jax.sharding.SingleDeviceSharding(current_device())
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)

@@ -1,0 +1,231 @@
+"""Several seeds trained together, as one program."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnn_jax import data
+from cnn_jax.training.config import TrainConfig, check_replicas
+from cnn_jax.training.display import Display
+from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect
+from cnn_jax.training.folder import RunFolder, seed_folder
+from cnn_jax.training.interrupts import Interrupts
+from cnn_jax.training.loop import Loop
+from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh
+from cnn_jax.training.program import all_finite
+from cnn_jax.training.recipe import count_steps, make_recipe
+from cnn_jax.training.seeds import leave_seed_folders
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import Metrics
+from cnn_jax.training.summary import Summary, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicasResult:
+    """What the training of several seeds ended with; everything of each seed is in the order of `seeds`.
+
+    Attributes:
+        seeds: the seeds.
+        state: the last states, stacked: `jax.tree.map(lambda leaf: leaf[k], state)` is that of `seeds[k]`.
+        train: mean "loss" and "accuracy" over the batches of the last epoch, float64 (seeds,).
+        evaluations: by split, an `Evaluation` of each seed: "validation" and "test" at the last state, and "best", the
+            test split at the seed's best checkpoint by validation accuracy. Empty where the run was interrupted.
+        seconds: time spent in `fit_replicas`, over all starts of a resumed run.
+        images_per_second: speed of the train steps of this start, all seeds together, without compilation and
+            evaluation.
+        interrupted: the signal that stopped the run early, or None.
+    """
+
+    seeds: tuple[int, ...]
+    state: TrainState
+    train: dict[str, np.ndarray]
+    evaluations: dict[str, list[Evaluation]]
+    seconds: float
+    images_per_second: float
+    interrupted: signal.Signals | None = None
+
+    def accuracies(self, split: str = "test") -> np.ndarray:
+        """The accuracy of each seed on a split, from 0 to 1: float64 (seeds,)."""
+        return np.array([found.accuracy for found in self.evaluations[split]])
+
+    def losses(self, split: str = "test") -> np.ndarray:
+        """The mean loss of each seed on a split: float64 (seeds,)."""
+        return np.array([found.loss for found in self.evaluations[split]])
+
+    @property
+    def summary(self) -> dict[str, dict[str, Summary]]:
+        """Mean, standard deviation and 95 % confidence interval of "accuracy" and "loss", by split."""
+        return {
+            split: {"accuracy": summarise(self.accuracies(split)), "loss": summarise(self.losses(split))}
+            for split in self.evaluations
+        }
+
+
+def fit_replicas(
+    model: nn.Module,
+    train: data.Dataset,
+    config: TrainConfig,
+    *,
+    replicas: int,
+    test: data.Dataset | None = None,
+    validation: float = 0.0,
+    folder: RunFolder | None = None,
+    display: Display | None = None,
+) -> ReplicasResult:
+    """Trains a model with the seeds `config.seed`, `config.seed + 1`, ... together, as one program.
+
+    Each seed has the initial parameters, the batches, the random numbers and the steps that `fit` gives it, and ends
+    as it does there but for the rounding of sums that are taken in another order. The seeds are spread over the devices
+    (`replica_mesh`); the images stay on them.
+
+    Args:
+        model: a Linen module with an `input_size`, called as `model.apply(variables, images, train=...)`.
+        train: images and labels to learn from; all images are brought to the model's input size.
+        config: first seed, length, optimiser, schedule, loss and checkpoints.
+        replicas: how many seeds.
+        test: measured at the end, and after each epoch where there is no validation split.
+        validation: a fraction below 1, or a count, of the training images that each seed holds out, by `data.holdout`,
+            and measures after each epoch to keep its best checkpoint.
+        folder: where to keep checkpoints and what to resume; None keeps nothing on disk. The checkpoints hold all
+            seeds; the records of each go to its own folder, `seed-K`, which at the end becomes that of an ordinary run.
+        display: shows how it goes; None is silent.
+
+    Returns:
+        The last states and the figures. On the same devices equal arguments give equal bits, however often the run was
+        killed and resumed in between.
+
+    Raises:
+        TrainingDivergedError: something of one seed became NaN or infinite, which stops all; no checkpoint holds it.
+        InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none can be
+            read.
+    """
+    clock = time.monotonic()
+    check_replicas(config.seed, replicas)
+    with Interrupts() as interrupts:
+        program = Replicas(model, train, config, replicas, test, validation)
+        paths = [folder.path / seed_folder(seed) for seed in program.seeds] if folder else []
+        for path in paths:
+            path.mkdir(exist_ok=True)
+        with contextlib.closing(Loop(program, config, folder, paths, display, clock)) as loop:
+            interrupted = loop.run(interrupts)
+            if folder and interrupted is None:
+                leave_seed_folders(folder.path, program.seeds, loop.progress, loop.state, loop.best)
+            means = [progress.means() for progress in loop.progress]
+            return ReplicasResult(
+                seeds=program.seeds,
+                state=loop.state,
+                train={name: np.array([one[name] for one in means]) for name in means[0]},
+                evaluations=loop.evaluations,
+                seconds=loop.seconds(),
+                images_per_second=loop.images_per_second(),
+                interrupted=interrupted,
+            )
+
+
+def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainState:
+    return jax.tree.map(functools.partial(jnp.where, chosen), state, other)
+
+
+class Replicas:
+    """The `Program` of several seeds. States are stacked: every array has a leading replica axis, spread over devices.
+
+    The images stay on the devices, each once, and the host sends only the indices of the batches. Each seed holds out
+    its own validation images, as `data.holdout` does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: data.Dataset,
+        config: TrainConfig,
+        replicas: int,
+        test: data.Dataset | None,
+        validation: float,
+    ):
+        self.seeds = tuple(range(config.seed, config.seed + replicas))
+        self._batch_size = config.batch_size
+        # Of each split, where its images are and which rows of them each seed takes.
+        if validation:
+            parts = zip(*(data.holdout_indices(train, validation, seed) for seed in self.seeds), strict=True)
+            self._rows = dict(zip(("train", "validation"), map(np.stack, parts), strict=True))
+        else:
+            self._rows = {"train": np.tile(np.arange(len(train)), (replicas, 1))}
+        if test:
+            self._rows["test"] = np.tile(np.arange(len(test)), (replicas, 1))
+        self.images: int = self._rows["train"].shape[1]
+        self.held_out = tuple(self._rows)[1:]
+        self.total = count_steps(config, self.images)
+
+        mesh = replica_mesh(replicas)
+        self._own, everywhere = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+        def place(dataset: data.Dataset) -> dict[str, jax.Array]:
+            dataset = at_input_size(dataset, model.input_size)
+            return jax.device_put({"image": dataset.images, "label": dataset.labels}, everywhere)
+
+        self._images = {"train": place(train)}
+        self._images["validation"] = self._images["train"]
+        if test:
+            self._images["test"] = place(test)
+
+        image_shape = self._images["train"]["image"].shape[1:]
+        recipe = make_recipe(model, config, train.statistics, image_shape, self.total)
+
+        def batch(indices: jax.Array, images: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return {name: values[indices] for name, values in images.items()}
+
+        def train_step(state: TrainState, indices: jax.Array, images: Any) -> tuple[TrainState, Metrics]:
+            return recipe.train_step(state, batch(indices, images))
+
+        def eval_step(variables: Any, indices: jax.Array, mask: jax.Array, images: Any) -> tuple[Metrics, jax.Array]:
+            return recipe.eval_step(variables, batch(indices, images) | {"mask": mask})
+
+        self.schedule = recipe.schedule
+        self._init = jax.jit(jax.vmap(lambda seed: recipe.init(jax.random.key(seed))), out_shardings=self._own)
+        self._train_step = jax.jit(map_replicas(train_step, mesh, (0, 0, None)), donate_argnums=0)
+        self._eval_step = jax.jit(map_replicas(eval_step, mesh, (0, 0, None, None)))
+        self._all_finite = jax.jit(jax.vmap(all_finite))
+        self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)
+
+    def init(self) -> TrainState:
+        return self._init(np.array(self.seeds))
+
+    def batches(self, step: int) -> Iterator[np.ndarray]:
+        streams = [data.train_indices(self.images, self._batch_size, seed, step) for seed in self.seeds]
+        return (self._take("train", np.stack(indices)) for indices in zip(*streams, strict=True))
+
+    def train_step(self, state: TrainState, batch: np.ndarray) -> tuple[TrainState, Metrics]:
+        return self._train_step(state, batch, self._images["train"])
+
+    def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+        count = self._rows[split].shape[1]
+        results = []
+        for start in range(0, count, EVAL_BATCH):
+            positions = np.arange(start, start + EVAL_BATCH)
+            mask = (positions < count).astype(np.float32)
+            indices = self._take(split, np.tile(np.minimum(positions, count - 1), (len(self.seeds), 1)))
+            results.append(self._eval_step(state.variables, indices, mask, self._images[split]))
+        results = jax.device_get(results)
+        return [collect(jax.tree.map(lambda part, k=k: part[k], results), count) for k in range(len(self.seeds))]
+
+    def finite(self, state: TrainState) -> np.ndarray:
+        return np.asarray(self._all_finite(state))
+
+    def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
+        return self._choose(np.array(chosen), state, other)
+
+    def _take(self, split: str, positions: np.ndarray) -> np.ndarray:
+        """Rows of the split's images at positions (seeds, batch) of each seed's share of them."""
+        return jax.device_put(np.take_along_axis(self._rows[split], positions, axis=1).astype(np.int32), self._own)

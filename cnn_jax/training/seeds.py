@@ -1,0 +1,46 @@
+"""What a run of several seeds leaves: an ordinary run's folder for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.devices import current_device
+from cnn_jax.training.folder import CONFIG, read_config, seed_folder, write_atomically
+from cnn_jax.training.progress import Progress, to_json
+from cnn_jax.training.state import TrainState
+
+
+def leave_seed_folders(
+    path: Path, seeds: Sequence[int], progress: Sequence[Progress], state: TrainState, best: TrainState | None
+) -> None:
+    """Makes of each seed's folder, which has its records, a run as `fit` would have left it. Done twice, it is as once.
+
+    Args:
+        path: the folder of the run.
+        seeds: the seeds, and of each its
+        progress: progress, and
+        state: last state, stacked, and
+        best: best state by validation accuracy, stacked, if there is one.
+    """
+    contents = read_config(path)
+    # From all devices to one, and one program for all leaves.
+    state, best = jax.device_put((state, best), current_device())
+    one_of = jax.jit(lambda stacked, k: jax.tree.map(lambda leaf: leaf[k], stacked))
+    for k, seed in enumerate(seeds):
+        own = path / seed_folder(seed)
+        if (own / CONFIG).exists():
+            continue
+        checkpoints = Checkpoints(own)
+        for stacked, is_best in ((state, False), (best, True)):
+            if stacked is not None:
+                alone = one_of(stacked, k)
+                checkpoints.save(int(alone.step), alone, to_json([progress[k]]), best=is_best)
+        checkpoints.close()
+        # As in any run, its configuration says that the rest is there, so it comes last.
+        config = contents["config"] | {"seed": seed, "replicas": 1, "out": str(own)}
+        write_atomically(own / CONFIG, json.dumps(contents | {"config": config}, indent=2) + "\n")
