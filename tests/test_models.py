@@ -13,6 +13,7 @@ import pytest
 from cnn_jax import models
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS
+from tests import reference
 
 
 def images(*shape):
@@ -135,6 +136,29 @@ def test_mlp_of_any_widths(features):
     assert count(variables) == sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_convnet_is_its_formula(pool):
+    model = models.build(
+        "convnet", filters=(3, 2), kernel_size=2, activation="tanh", pool=pool, features=(4,), num_classes=3
+    )
+    x = images(2, 7, 9, 2)
+    variables = model.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.1, variables["params"])
+    hidden = np.asarray(x, np.float64)
+    for number in (1, 2):
+        kernel, bias = params[f"conv_{number}"]["kernel"], params[f"conv_{number}"]["bias"]
+        ones, pairs = (1, 1), ("SAME", "SAME")
+        hidden = np.tanh(reference.conv(hidden, kernel, bias, ones, pairs, ones, ones, 1))
+        kind = {"max": "max", "average": "avg"}[pool]
+        hidden = reference.pool(kind, hidden, (2, 2), (2, 2), ("VALID", "VALID"))
+    hidden = hidden.reshape(2, -1)
+    assert hidden.shape[1] == 1 * 2 * 2
+    hidden = np.tanh(hidden @ params["hidden_1"]["kernel"] + params["hidden_1"]["bias"])
+    expected = hidden @ params["output"]["kernel"] + params["output"]["bias"]
+    scores = model.apply({"params": jax.tree.map(jnp.asarray, params)}, x)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_standard_call(name):
     model = models.build(name)
@@ -166,14 +190,21 @@ def test_every_activation_by_name(name):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("lenet", {}, "model must be one of lenet1, lenet4, lenet5, lenet5_original, mlp; got 'lenet'"),
+        ("lenet", {}, "model must be one of convnet, lenet1, lenet4, lenet5, lenet5_original, mlp; got 'lenet'"),
         ("lenet5", {"width": 3}, "model lenet5 has the fields num_classes, activation; got width"),
         ("mlp", {"parent": None}, "model mlp has the fields features, num_classes, activation; got parent"),
         ("lenet5", {"num_classes": 0}, "LeNet5: num_classes must be an int of at least 1, got 0"),
         ("mlp", {"num_classes": True}, "MLP: num_classes must be an int of at least 1, got True"),
         ("mlp", {"features": (3, -1)}, "MLP: each of features must be an int of at least 1, got -1"),
-        ("mlp", {"features": 3}, "MLP: features must be a sequence of widths, got 3"),
-        ("mlp", {"features": "33"}, "MLP: features must be a sequence of widths, got '33'"),
+        ("mlp", {"features": 3}, "MLP: features must be a sequence of ints of at least 1, got 3"),
+        ("mlp", {"features": "33"}, "MLP: features must be a sequence of ints of at least 1, got '33'"),
+        ("lenet1", {"num_classes": 1.0}, "LeNet1: num_classes must be an int of at least 1, got 1.0"),
+        ("lenet4", {"num_classes": -1}, "LeNet4: num_classes must be an int of at least 1, got -1"),
+        ("convnet", {"filters": 12}, "ConvNet: filters must be a sequence of ints of at least 1, got 12"),
+        ("convnet", {"features": (0,)}, "ConvNet: each of features must be an int of at least 1, got 0"),
+        ("convnet", {"kernel_size": 0}, "ConvNet: kernel_size must be an int of at least 1, got 0"),
+        ("convnet", {"num_classes": 0}, "ConvNet: num_classes must be an int of at least 1, got 0"),
+        ("convnet", {"pool": "min"}, "ConvNet: pool must be one of max, average; got 'min'"),
         ("lenet5", {"activation": "Tanh"}, f"activation must be one of {', '.join(ACTIVATIONS)}; got 'Tanh'"),
         ("mlp", {"activation": ["relu"]}, f"activation must be one of {', '.join(ACTIVATIONS)}; got ['relu']"),
     ],
@@ -192,9 +223,11 @@ def test_build_says_what_was_expected_and_what_arrived(name, fields, message):
         ("lenet5", (32, 32, 1), "32x32"),
         ("lenet5", (2, 32, 32), "32x32"),
         ("lenet5", (1, 2, 32, 32, 1), "32x32"),
-        ("mlp", (64,), "1x1"),
-        ("mlp", (2, 64), "1x1"),
-        ("mlp", (2, 0, 4, 1), "1x1"),
+        ("lenet1", (2, 27, 28, 1), "28x28"),
+        ("lenet4", (2, 32, 28, 1), "32x32"),
+        ("lenet5_original", (2, 28, 28, 1), "32x32"),
+        ("convnet", (2, 1, 2, 3), "2x2"),
+        ("convnet", (2, 32, 32), "2x2"),
     ],
 )
 def test_models_say_what_images_they_expect(name, shape, least):
@@ -203,4 +236,13 @@ def test_models_say_what_images_they_expect(name, shape, least):
         model.init(jax.random.key(0), images(*shape))
     assert str(error.value) == (
         f"{type(model).__name__} expects images (N, H, W, C) of at least {least} pixels, got shape {shape}"
+    )
+
+
+@pytest.mark.parametrize("shape", [(64,), (2, 0), (2, 0, 4, 1), (2, 8, 8), (2, 3, 8, 8, 1)])
+def test_mlp_says_what_inputs_it_expects(shape):
+    with pytest.raises(InputError) as error:
+        models.build("mlp").init(jax.random.key(0), images(*shape))
+    assert str(error.value) == (
+        f"MLP expects vectors (N, I) or images (N, H, W, C), neither of them empty, got shape {shape}"
     )

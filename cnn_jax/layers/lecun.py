@@ -31,8 +31,9 @@ class PartialConv(nn.Module):
       kernel_size: extent of the window in each spatial dimension; an int is one dimension.
       connections: for each output map the numbers of the input maps that it sees, each at least one and each once.
       strides, padding: as in `cnn_jax.functional.conv`.
-      kernel_init: initialiser, called once for each output map with the shape (*window, its input maps, 1), so that
-        an initialiser which goes by the number of inputs goes by that map's own.
+      kernel_init: initialiser of all windows at once, as of a kernel (*window, 1, number of connections); each output
+        map's are then divided by the square root of how many input maps it sees. So variance 1 / inputs goes by the
+        inputs of each output map.
     """
 
     features: int
@@ -49,18 +50,16 @@ class PartialConv(nn.Module):
         channels = channels_of("PartialConv", inputs)
         self._check_connections(channels)
 
+        counts = np.array([len(seen) for seen in self.connections])
+
         def init_kernel(key: jax.Array) -> jax.Array:
-            keys = jax.random.split(key, self.features)
-            parts = [
-                self.kernel_init(key, (*window, len(seen), 1), jnp.float32)[..., 0]
-                for key, seen in zip(keys, self.connections, strict=True)
-            ]
-            return jnp.concatenate(parts, axis=-1)
+            drawn = self.kernel_init(key, (*window, 1, int(counts.sum())), jnp.float32)
+            return drawn[..., 0, :] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
 
         weights = self.param("kernel", init_kernel)
         bias = self.param("bias", initializers.zeros_init(), (self.features,))
         sources = np.concatenate(self.connections)
-        targets = np.repeat(np.arange(self.features), [len(seen) for seen in self.connections])
+        targets = np.repeat(np.arange(self.features), counts)
         kernel = jnp.zeros((*window, channels, self.features), weights.dtype)
         kernel = kernel.at[..., sources, targets].set(weights, unique_indices=True)
         return functional.conv(inputs, kernel, bias, strides=self.strides, padding=self.padding)

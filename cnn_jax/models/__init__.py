@@ -9,11 +9,13 @@ import flax.linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS, Activation
+from cnn_jax.models.convnet import ConvNet
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.lenet1998 import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.models.mlp import MLP
 
 MODELS: dict[str, type[nn.Module]] = {
+    "convnet": ConvNet,
     "lenet1": LeNet1,
     "lenet4": LeNet4,
     "lenet5": LeNet5,
@@ -26,6 +28,7 @@ __all__ = [
     "MLP",
     "MODELS",
     "Activation",
+    "ConvNet",
     "LeNet1",
     "LeNet4",
     "LeNet5",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from cnn_jax.errors import InputError
@@ -11,6 +13,14 @@ def positive_int(model: str, field: str, value: object) -> None:
     """InputError unless `value` is an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{model}: {field} must be an int of at least 1, got {value!r}")
+
+
+def positive_ints(model: str, field: str, values: object) -> None:
+    """InputError unless `values` is a sequence, perhaps empty, of ints of at least 1."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError(f"{model}: {field} must be a sequence of ints of at least 1, got {values!r}")
+    for value in values:
+        positive_int(model, f"each of {field}", value)
 
 
 def images(model: str, images: jax.Array, smallest: tuple[int, int]) -> None:

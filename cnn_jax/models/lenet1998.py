@@ -4,20 +4,21 @@ LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document 
 III.C; LeNet-1 is the network of Le Cun et al., "Handwritten digit recognition with a back-propagation network" (1990).
 
 In all of them every convolution, subsampling and fully connected layer before the output is followed by
-1.7159 tanh(2x / 3). Weights begin uniform within 2.4 / (number of inputs of the unit), as the paper's appendix A has
-it; biases begin at zero and subsampling as a plain average, of which the paper says nothing. A parameter counts once
-however often it is used, a connection once for each unit at its end, and a bias is a connection too.
+1.7159 tanh(2x / 3). A parameter counts once however often it is used, a connection once for each unit at its end, and a
+bias is a connection too.
+
+Weights begin normal with variance 1 / (inputs of the unit), biases at zero, subsampling as a plain average. That is the
+rule of "Efficient BackProp" (LeCun et al. 1998, section 4.6) for this activation. The paper's own, uniform within
+2.4 / (inputs of the unit) (appendix A), begins with sums so small that AdamW learns more slowly from it.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from cnn_jax import layers
 from cnn_jax.errors import InputError
@@ -42,12 +43,6 @@ C3_OF_LENET5 = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-
-
-def uniform_by_inputs(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """A kernel (..., O) uniform within 2.4 / inputs, its other dimensions being the inputs (1998, appendix A)."""
-    limit = 2.4 / math.prod(shape[:-1])
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class LeNet1(nn.Module):
@@ -85,11 +80,11 @@ class LeNet1(nn.Module):
         `train` changes nothing. Raises InputError for images of another rank or smaller than 28x28.
         """
         checks.images("LeNet1", images, self.input_size)
-        x = scaled_tanh(_conv("H1", 4)(images))
+        x = scaled_tanh(layers.Conv(4, (5, 5), padding="VALID", name="H1")(images))
         x = scaled_tanh(layers.Subsample((2, 2), name="H2")(x))
-        x = scaled_tanh(_conv("H3", 12, connections=H3_OF_LENET1)(x))
+        x = scaled_tanh(layers.PartialConv(12, (5, 5), H3_OF_LENET1, padding="VALID", name="H3")(x))
         x = scaled_tanh(layers.Subsample((2, 2), name="H4")(x))
-        return one_or_grid(_conv("output", self.num_classes, size=4)(x))
+        return one_or_grid(layers.Conv(self.num_classes, (4, 4), padding="VALID", name="output")(x))
 
 
 class LeNet4(nn.Module):
@@ -130,12 +125,12 @@ class LeNet4(nn.Module):
         `train` changes nothing. Raises InputError for images of another rank or smaller than 32x32.
         """
         checks.images("LeNet4", images, self.input_size)
-        x = scaled_tanh(_conv("C1", 4)(images))
+        x = scaled_tanh(layers.Conv(4, (5, 5), padding="VALID", name="C1")(images))
         x = scaled_tanh(layers.Subsample((2, 2), name="S2")(jnp.repeat(x, 2, axis=-1)))
-        x = scaled_tanh(_conv("C3", 16, connections=C3_OF_LENET4)(x))
+        x = scaled_tanh(layers.PartialConv(16, (5, 5), C3_OF_LENET4, padding="VALID", name="C3")(x))
         x = scaled_tanh(layers.Subsample((2, 2), name="S4")(x))
-        x = scaled_tanh(_conv("F5", 120)(x))
-        return one_or_grid(_dense("output", self.num_classes)(x))
+        x = scaled_tanh(layers.Conv(120, (5, 5), padding="VALID", name="F5")(x))
+        return one_or_grid(layers.Dense(self.num_classes, name="output")(x))
 
 
 class OriginalLeNet5(nn.Module):
@@ -152,6 +147,9 @@ class OriginalLeNet5(nn.Module):
     | output | distances to the 7x12 bitmaps of the digits    | 10              |            | 840         |
 
     With `head="softmax"` the output is a fully connected layer instead, with 850 more parameters for ten classes.
+
+    To train the radial basis units, use the paper's criterion (equation 9), which draws F6 to the bitmap of the right
+    class. The plain cross-entropy of the scores only drives it away from the others, until F6 saturates.
 
     Attributes:
       num_classes: number of scores; the bitmaps are of ten classes, the digits.
@@ -184,25 +182,14 @@ class OriginalLeNet5(nn.Module):
         `train` changes nothing. Raises InputError for images of another rank or smaller than 32x32.
         """
         checks.images("OriginalLeNet5", images, self.input_size)
-        x = scaled_tanh(_conv("C1", 6)(images))
+        x = scaled_tanh(layers.Conv(6, (5, 5), padding="VALID", name="C1")(images))
         x = scaled_tanh(layers.Subsample((2, 2), name="S2")(x))
-        x = scaled_tanh(_conv("C3", 16, connections=C3_OF_LENET5)(x))
+        x = scaled_tanh(layers.PartialConv(16, (5, 5), C3_OF_LENET5, padding="VALID", name="C3")(x))
         x = scaled_tanh(layers.Subsample((2, 2), name="S4")(x))
-        x = scaled_tanh(_conv("C5", 120)(x))
-        x = scaled_tanh(_dense("F6", 84)(x))
+        x = scaled_tanh(layers.Conv(120, (5, 5), padding="VALID", name="C5")(x))
+        x = scaled_tanh(layers.Dense(84, name="F6")(x))
         if self.head == "softmax":
-            scores = _dense("output", self.num_classes)(x)
+            scores = layers.Dense(self.num_classes, name="output")(x)
         else:
             scores = -layers.RadialBasis(digit_bitmaps(), name="output")(x)
         return one_or_grid(scores)
-
-
-def _conv(name: str, features: int, size: int = 5, connections: tuple[tuple[int, ...], ...] | None = None) -> nn.Module:
-    fields: dict[str, Any] = {"padding": "VALID", "kernel_init": uniform_by_inputs, "name": name}
-    if connections is None:
-        return layers.Conv(features, (size, size), **fields)
-    return layers.PartialConv(features, (size, size), connections, **fields)
-
-
-def _dense(name: str, features: int) -> nn.Module:
-    return layers.Dense(features, kernel_init=uniform_by_inputs, name=name)

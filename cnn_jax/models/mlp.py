@@ -15,7 +15,7 @@ from cnn_jax.models.activations import activation
 
 
 class MLP(nn.Module):
-    """Fully connected layers `hidden_1`, `hidden_2`, ... and `output` on the flattened image.
+    """Fully connected layers `hidden_1`, `hidden_2`, ... and `output`, on vectors or on flattened images.
 
     Weights begin as Linen's defaults: normal with variance 1 / inputs and zero biases.
 
@@ -33,23 +33,23 @@ class MLP(nn.Module):
     input_size: ClassVar[tuple[int, int]] = (32, 32)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.features, Sequence) or isinstance(self.features, str):
-            raise InputError(f"MLP: features must be a sequence of widths, got {self.features!r}")
-        for width in self.features:
-            checks.positive_int("MLP", "each of features", width)
+        checks.positive_ints("MLP", "features", self.features)
         checks.positive_int("MLP", "num_classes", self.num_classes)
         activation(self.activation)
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps images (N, H, W, C), normalised floats, to scores (N, num_classes).
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        """Maps vectors (N, I) or images (N, H, W, C), normalised floats, to scores (N, num_classes).
 
-        `train` changes nothing: the model has no dropout and no batch statistics. Parameters fix H * W * C.
-        Raises InputError for images of another rank.
+        `train` changes nothing: the model has no dropout and no batch statistics. Parameters fix I = H * W * C.
+        Raises InputError for inputs of another rank, or with an empty dimension after the first.
         """
-        checks.images("MLP", images, (1, 1))
-        x = images.reshape(images.shape[0], -1)
+        if inputs.ndim not in (2, 4) or 0 in inputs.shape[1:]:
+            raise InputError(
+                f"MLP expects vectors (N, I) or images (N, H, W, C), neither of them empty, got shape {inputs.shape}"
+            )
+        x = jax.lax.collapse(inputs, 1)
         for number, width in enumerate(self.features, start=1):
             x = activation(self.activation)(layers.Dense(width, name=f"hidden_{number}")(x))
         return layers.Dense(self.num_classes, name="output")(x)
