@@ -13,7 +13,9 @@ from cnn_jax.training.config import (
 from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.loop import TrainingDivergedError
 from cnn_jax.training.losses import make_loss
+from cnn_jax.training.mapping import map_replicas, replica_mesh
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.training.pure import make_train, train_arrays
 from cnn_jax.training.recipe import Hyperparameters
 from cnn_jax.training.replicas import ReplicasResult, fit_replicas
 from cnn_jax.training.run import Run, load_run
@@ -49,6 +51,10 @@ __all__ = [
     "make_loss",
     "make_optimizer",
     "make_schedule",
+    "make_train",
     "make_train_step",
+    "map_replicas",
+    "replica_mesh",
     "summarise",
+    "train_arrays",
 ]

@@ -29,38 +29,43 @@ def replica_mesh(count: int, devices: Sequence[jax.Device] | None = None) -> Mes
     return Mesh(list(devices[:size]), (AXIS,))
 
 
-def map_replicas(function: Callable[..., Any], mesh: Mesh, in_axes: Any = 0) -> Callable[..., Any]:
-    """`jax.vmap` over replicas, spread over the devices of a mesh; to be compiled by `jax.jit`.
+def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Callable[..., Any]:
+    """`jax.vmap` over replicas, spread over the devices of their `replica_mesh`; to be compiled by `jax.jit`.
 
     On accelerators each device runs `jax.vmap` of its share. On CPU it runs one replica after the other within the one
     program: a convolution mapped over its kernels becomes a grouped convolution, which XLA does slowly there.
 
     Args:
         function: of arrays (trees of them), returning arrays.
-        mesh: from `replica_mesh`.
-        in_axes: as for `jax.vmap`, with 0 for arguments (or parts of them) that have a leading replica axis and None
-            for those that all replicas share.
+        in_axes: as for `jax.vmap`, an entry an argument: 0 for what has a leading replica axis, None for what all
+            replicas share.
 
     Returns:
         The mapped function; everything it returns has a leading replica axis.
     """
-    mapped = jax.tree.map(lambda axis: axis == 0, in_axes, is_leaf=lambda axis: axis is None)
+    own = jax.tree.map(lambda axis: axis == 0, in_axes, is_leaf=lambda axis: axis is None)
+    specs = jax.tree.map(lambda is_own: PartitionSpec(AXIS) if is_own else PartitionSpec(), own)
+
+    def split(arguments: tuple[Any, ...]) -> tuple[int, Callable[[int], tuple[Any, ...]]]:
+        """How many replicas there are, and the arguments of one."""
+        leaves, structure = jax.tree.flatten(arguments)
+        flags = jax.tree.leaves(jax.tree.broadcast(own, arguments))
+        count = next(len(leaf) for leaf, is_own in zip(leaves, flags, strict=True) if is_own)
+        pairs = list(zip(leaves, flags, strict=True))
+        return count, lambda k: jax.tree.unflatten(structure, [leaf[k] if is_own else leaf for leaf, is_own in pairs])
 
     def one_by_one(*arguments: Any) -> Any:
-        leaves, structure = jax.tree.flatten(arguments)
-        flags = jax.tree.leaves(jax.tree.broadcast(mapped, arguments))
-        count = next(len(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag)
-        results = []
-        for k in range(count):
-            own = [leaf[k] if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
-            results.append(function(*jax.tree.unflatten(structure, own)))
-        return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
+        count, pick = split(arguments)
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *(function(*pick(k)) for k in range(count)))
 
-    specs = jax.tree.map(lambda flag: PartitionSpec(AXIS) if flag else PartitionSpec(), mapped)
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    # What a function makes of nothing (a step count of 0) varies over no replica, which shard_map would hold against
-    # a scan that adds to it; hence no check of what varies.
-    return jax.shard_map(
-        one_by_one if on_cpu else jax.vmap(function, in_axes),
-        mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False,
-    )  # fmt: skip
+    def over_devices(*arguments: Any) -> Any:
+        mesh = replica_mesh(split(arguments)[0])
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        # What a function makes of nothing (a step count of 0) varies over no replica, which shard_map would hold
+        # against a scan that adds to it; hence no check of what varies.
+        return jax.shard_map(
+            one_by_one if on_cpu else jax.vmap(function, in_axes),
+            mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False,
+        )(*arguments)  # fmt: skip
+
+    return over_devices

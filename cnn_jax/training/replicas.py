@@ -194,8 +194,8 @@ class Replicas:
 
         self.schedule = recipe.schedule
         self._init = jax.jit(jax.vmap(lambda seed: recipe.init(jax.random.key(seed))), out_shardings=self._own)
-        self._train_step = jax.jit(map_replicas(train_step, mesh, (0, 0, None)), donate_argnums=0)
-        self._eval_step = jax.jit(map_replicas(eval_step, mesh, (0, 0, None, None)))
+        self._train_step = jax.jit(map_replicas(train_step, (0, 0, None)), donate_argnums=0)
+        self._eval_step = jax.jit(map_replicas(eval_step, (0, 0, None, None)))
         self._all_finite = jax.jit(jax.vmap(all_finite))
         self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)
 
