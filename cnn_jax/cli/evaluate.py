@@ -11,6 +11,7 @@ import numpy as np
 from cnn_jax import data
 from cnn_jax.cli.opening import check_finite, open_run
 from cnn_jax.cli.tables import WIDTH, percent, show, show_json
+from cnn_jax.pictures.confusion import most_frequent
 from cnn_jax.training.evaluation import by_class
 from cnn_jax.training.folder import own_data_dir
 
@@ -76,13 +77,11 @@ def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
 
 
 def _show_most_frequent(confusion: np.ndarray, names: Sequence[str]) -> None:
-    wrong = confusion * (1 - np.eye(len(names), dtype=confusion.dtype))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST]
-    pairs = [divmod(int(index), len(names)) for index in order if wrong.flat[index]]
-    rows = [
-        (names[true], names[taken], f"{wrong[true, taken]:,}", percent(wrong[true, taken] / confusion[true].sum()))
-        for true, taken in pairs
-    ]
+    rows = []
+    for true, taken in most_frequent(confusion, _MOST):
+        count = confusion[true, taken]
+        rows.append((names[true], names[taken], f"{count:,}", percent(count / confusion[true].sum())))
     show(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
-    if rows and (hidden := np.count_nonzero(wrong) - len(rows)):
+    hidden = np.count_nonzero(confusion) - np.count_nonzero(np.diag(confusion)) - len(rows)
+    if hidden:
         print(f"and {hidden:,} rarer confusions; --json has all")

@@ -1,0 +1,32 @@
+"""Pictures of data, networks and results: functions that return matplotlib figures, and the mathematics behind them.
+
+    from cnn_jax import pictures, training
+
+    run = training.load_run(path)
+    pictures.filters(run.variables["params"]["C1"]["kernel"])
+
+In a notebook the figure that ends a cell is shown; `figure.savefig("filters.png")` keeps one.
+"""
+
+from cnn_jax.pictures.attribution import class_activation_map, grad_cam, layer_names, layer_outputs, saliency
+from cnn_jax.pictures.confusion import confusion_matrix
+from cnn_jax.pictures.curves import curves
+from cnn_jax.pictures.features import feature_maps
+from cnn_jax.pictures.filters import filters, filters_before_after
+from cnn_jax.pictures.heat import heat_maps
+from cnn_jax.pictures.mistakes import confident_mistakes
+
+__all__ = [
+    "class_activation_map",
+    "confident_mistakes",
+    "confusion_matrix",
+    "curves",
+    "feature_maps",
+    "filters",
+    "filters_before_after",
+    "grad_cam",
+    "heat_maps",
+    "layer_names",
+    "layer_outputs",
+    "saliency",
+]
