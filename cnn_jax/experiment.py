@@ -8,21 +8,27 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
+import numpy as np
 
 from cnn_jax import data, models
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device
 from cnn_jax.training.display import Display, duration
-from cnn_jax.training.folder import RunFolder, check_free, environment
+from cnn_jax.training.folder import RunFolder, check_free, environment, seed_folder
+from cnn_jax.training.replicas import ReplicasResult, fit_replicas
 from cnn_jax.training.single import FitResult, fit
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]) -> FitResult:
+
+def run_experiment(
+    config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]
+) -> FitResult | ReplicasResult:
     """Loads the data, builds the model, opens the folder of the run, trains, and prints how it went.
 
     Args:
@@ -30,6 +36,9 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
         experiment: name of the experiment, for the folder's default name.
         model: name of the model in `models.MODELS`.
         fields: its fields; `num_classes` comes from the data.
+
+    Returns:
+        What `fit` returned, or `fit_replicas` where `config.replicas` is more than one.
 
     Raises:
         InputError: an option, the data or the folder cannot be used. Nothing on disk has been touched then.
@@ -51,9 +60,9 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     test = data.load(config.data.name, "test", data_dir=config.data.dir, image_size=image_size)
     if config.data.pixel_range is not None:
         train = data.rescale(train, *config.data.pixel_range)
-    validation = None
+    everything, validation = train, None
     if config.data.validation:
-        train, validation = data.holdout(train, config.data.validation, config.seed)
+        train, validation = data.holdout(everything, config.data.validation, config.seed)
 
     # Model.
     fields = {**fields, "num_classes": len(train.class_names)}
@@ -73,17 +82,28 @@ def run_experiment(config: ExperimentConfig, experiment: str, model: str, fields
     display.line(
         f"{model} on {train.name} {train.version} ({len(train):,} train, "
         f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
-        f"{config.epochs} epochs on {current_device().platform}, in {path}"
+        f"{config.epochs} epochs{_seeds(config)} on {current_device().platform}, in {path}"
     )
+    result: FitResult | ReplicasResult
     try:
-        result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
+        if config.replicas == 1:
+            result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
+        else:  # Each seed holds out its own images.
+            result = fit_replicas(
+                module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
+                folder=folder, display=display,
+            )  # fmt: skip
     finally:
         folder.close()
     if result.interrupted is not None:
         _say_how_to_resume(result, path)
         raise SystemExit(128 + result.interrupted)
-    _print_table(result, module, path, time.monotonic() - began)
+    _print_results(result, path, time.monotonic() - began)
     return result
+
+
+def _seeds(config: ExperimentConfig) -> str:
+    return f", seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else ""
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:
@@ -106,32 +126,79 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _say_how_to_resume(result: FitResult, path: Path) -> None:
+def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
     command = shlex.join([_installed(Path(sys.executable).name), *given, *out, "--resume"])
     name = result.interrupted.name if result.interrupted else ""
-    print(f"stopped by {name} after step {int(result.state.step)}, saved in {path}; go on with:\n  {command}")
+    print(f"stopped by {name} after step {_steps(result)}, saved in {path}; go on with:\n  {command}")
 
 
-def _print_table(result: FitResult, module: nn.Module, path: Path, seconds: float) -> None:
+def _steps(result: FitResult | ReplicasResult) -> int:
+    return int(np.ravel(result.state.step)[0])
+
+
+def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: float) -> None:
     from rich.console import Console
+
+    console = Console()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+    if isinstance(result, FitResult):
+        console.print(_table(result))
+        each, example = "", path
+    else:
+        console.print(_table_of_seeds(result))
+        found = list(result.summary.values())[-1]["accuracy"]  # the best where there is one, else the last
+        console.print(
+            f"test accuracy {found.percent()} (mean ± standard deviation over {len(result.seeds)} seeds), "
+            f"95 % confidence interval of the mean {100 * found.low:.2f} to {100 * found.high:.2f} %",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        parameters //= len(result.seeds)
+        each, example = " each", path / seed_folder(result.seeds[0])
+    console.print(
+        f"{parameters:,} parameters{each}, {_steps(result):,} steps, {result.images_per_second:,.0f} images/s, "
+        f"{duration(seconds)} from the start; run kept in {path}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    command = shlex.join([_installed("cnn-jax"), "evaluate", str(example)])
+    console.print(f"next: {command}", highlight=False, soft_wrap=True)
+
+
+def _table(result: FitResult) -> Table:
+    """A row a split."""
     from rich.table import Table
 
     names = {"train": "train (last epoch)", "best": "test (best by validation)"}
-    table = Table("", "loss", "accuracy", title=None)
+    table = Table("", "loss", "accuracy")
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row(names["train"], f"{result.train['loss']:.4f}", f"{result.train['accuracy']:.2%}")
     for name, found in result.evaluations.items():
         table.add_row(names.get(name, name), f"{found.loss:.4f}", f"{found.accuracy:.2%} of {found.count:,}")
-    console = Console()
-    console.print(table)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
-    console.print(
-        f"{parameters:,} parameters, {int(result.state.step):,} steps, {result.images_per_second:,.0f} images/s, "
-        f"{duration(seconds)} from the start; run kept in {path}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    command = shlex.join([_installed("cnn-jax"), "evaluate", str(path)])
-    console.print(f"next: {command}", highlight=False, soft_wrap=True)
+    return table
+
+
+def _table_of_seeds(result: ReplicasResult) -> Table:
+    """A row a seed, and what they come to."""
+    from rich.table import Table
+
+    splits, summary, names = list(result.evaluations), result.summary, {"best": "test\nat best"}
+    table = Table("seed")
+    for split in splits:
+        for figure in ("loss", "accuracy"):
+            table.add_column(f"{names.get(split, split)}\n{figure}", justify="right")
+
+    def add_row(name: str, losses: list[float], accuracies: list[float], *, end_section: bool = False) -> None:
+        pairs = zip(losses, accuracies, strict=True)
+        cells = [cell for loss, accuracy in pairs for cell in (f"{loss:.4f}", f"{accuracy:.2%}")]
+        table.add_row(name, *cells, end_section=end_section)
+
+    for k, seed in enumerate(result.seeds):
+        evaluations = [result.evaluations[split][k] for split in splits]
+        is_last = seed == result.seeds[-1]
+        add_row(str(seed), [e.loss for e in evaluations], [e.accuracy for e in evaluations], end_section=is_last)
+    for name, field in (("mean", "mean"), ("std", "std"), ("95% ≥", "low"), ("95% ≤", "high")):
+        found = [[getattr(summary[split][figure], field) for split in splits] for figure in ("loss", "accuracy")]
+        add_row(name, *found)
+    return table

@@ -20,11 +20,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _accuracy(evaluations: Sequence[Evaluation]) -> str:
-    found = summarise([e.accuracy for e in evaluations])
-    return f"{found.mean:7.2%}" + (f" ± {100 * found.std:.2f} %" if len(evaluations) > 1 else "")
-
-
 class Display:
     """Shows a run on standard output.
 
@@ -70,7 +65,8 @@ class Display:
 
     def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]]) -> None:
         """An epoch has ended; the figures of each seed on the splits that were measured after it."""
-        measured = "".join(f"  {name} accuracy {_accuracy(found)}" for name, found in evaluations.items())
+        accuracies = {name: summarise([e.accuracy for e in found]) for name, found in evaluations.items()}
+        measured = "".join(f"  {name} accuracy {accuracy.percent():>7}" for name, accuracy in accuracies.items())
         self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
 
     def line(self, text: str) -> None:

@@ -115,8 +115,8 @@ def load_run(path: Path) -> Run:
     if replicas > 1:
         names = [seed_folder(first), seed_folder(first + replicas - 1)]
         raise InputError(
-            f"{path}: expected the run of one seed, this one trained {replicas}; each has a folder in it, "
-            f"{path / names[0]} to {names[1]}, once all are trained: choose one"
+            f"{path}: expected the run of one seed, but it trained {replicas}; choose one of {path / names[0]} to "
+            f"{names[1]}, which are there once training has ended"
         )
     abstract = jax.eval_shape(lambda: create_state(model, optimizer, input_shape, 0))
     sharding = jax.sharding.SingleDeviceSharding(current_device())

@@ -24,6 +24,10 @@ class Summary:
     low: float
     high: float
 
+    def percent(self) -> str:
+        """Mean and standard deviation of a share, as "98.50 ± 0.15 %"; of one value its percentage, "98.50%"."""
+        return f"{self.mean:.2%}" if math.isnan(self.std) else f"{100 * self.mean:.2f} ± {100 * self.std:.2f} %"
+
 
 def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Summary:
     """Summarises one figure, say the accuracy, of several seeds.
