@@ -1,0 +1,195 @@
+"""The LeNets of 1998 on MNIST: the paper's error rates against ours, over at least ten seeds.
+
+Trains LeNet-1, LeNet-4 and LeNet-5 as published (LeCun, Bottou, Bengio and Haffner 1998; see
+`cnn_jax/models/lenet1998.py`) and prints a table of paper against here. The networks, their inputs and their
+distortions are the paper's; the recipe is not: AdamW under a one-cycle schedule instead of 20 passes of stochastic
+diagonal Levenberg-Marquardt.
+
+    python experiments/lecun1998.py                                     all four rows, ten seeds each
+    python experiments/lecun1998.py --networks lenet1 --replicas 20     one row, more seeds
+    python experiments/lecun1998.py --out runs/table --resume           go on where it stopped
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cnn_jax import command
+from cnn_jax.cli import tables
+from cnn_jax.errors import InputError
+from cnn_jax.experiment import run_experiment
+from cnn_jax.training import (
+    AugmentConfig,
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    OptimizerConfig,
+    summarise,
+)
+from cnn_jax.training.display import duration
+from cnn_jax.training.folder import check_free, write_atomically
+
+Network = Literal["lenet1", "lenet4", "lenet5", "lenet5-distorted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        title: as the paper calls it.
+        paper: its test error in percent (1998, Figure 9 and section III.C).
+        model: name in `models.MODELS`.
+        epochs: passes over the training images.
+        options: what the recipe of this row sets of an `ExperimentConfig`.
+    """
+
+    title: str
+    paper: float
+    model: str
+    epochs: int
+    options: dict[str, Any]
+
+
+ROWS: dict[str, Row] = {
+    "lenet1": Row(
+        title="LeNet-1",
+        paper=1.7,
+        model="lenet1",
+        epochs=15,
+        options={"optimizer": OptimizerConfig(learning_rate=1e-2)},
+    ),
+    "lenet4": Row(
+        title="LeNet-4",
+        paper=1.1,
+        model="lenet4",
+        epochs=10,
+        options={"optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.05)},
+    ),
+    "lenet5": Row(
+        title="LeNet-5",
+        paper=0.95,
+        model="lenet5_original",
+        epochs=10,
+        options={"optimizer": OptimizerConfig(learning_rate=3e-3, weight_decay=0.05), "loss": LossConfig(name="map")},
+    ),
+    "lenet5-distorted": Row(
+        title="LeNet-5, distorted",
+        paper=0.8,
+        model="lenet5_original",
+        epochs=20,
+        options={
+            "optimizer": OptimizerConfig(learning_rate=3e-3, weight_decay=0.05),
+            "loss": LossConfig(name="map"),
+            "augment": AugmentConfig(name="affine"),
+        },
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which rows of the table to measure, and over how many seeds."""
+
+    networks: tuple[Network, ...] = ("lenet1", "lenet4", "lenet5", "lenet5-distorted")
+    """Rows of the table."""
+    replicas: int = 10
+    """Seeds a row, trained together as one program."""
+    seed: int = 0
+    """The first of the seeds."""
+    epochs: int = 0
+    """Passes over the training images; 0 takes each row's own."""
+    data: DataConfig = DataConfig(name="mnist", pixel_range=(-0.1, 1.175))
+    """The paper's inputs: the background at -0.1, the ink at 1.175."""
+    out: Path | None = None
+    """Folder of the table, with a run's folder for each row; by default a new one, runs/lecun1998-TIME."""
+    resume: bool = False
+    """Go on with the table in `out` where it stopped."""
+    overwrite: bool = False
+    """Replace the runs in `out`."""
+    device: str | None = None
+    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default all of them."""
+
+    def __post_init__(self) -> None:
+        if not self.networks:
+            raise InputError(f"networks: expected at least one of {', '.join(ROWS)}, got none")
+        if self.epochs < 0:
+            raise InputError(f"epochs: expected a whole number >= 1, or 0 for each row's own, got {self.epochs}")
+
+
+def experiment_config(config: Config, row: Row, out: Path) -> ExperimentConfig:
+    """The whole configuration of a row."""
+    return ExperimentConfig(
+        seed=config.seed,
+        epochs=config.epochs or row.epochs,
+        batch_size=64,
+        replicas=config.replicas,
+        data=config.data,
+        out=out,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        device=config.device,
+        **row.options,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a row came to: test errors in percent of each seed, and seconds for all of them."""
+
+    errors: np.ndarray
+    seconds: float
+
+
+def main(config: Config) -> None:
+    out = config.out or Path("runs") / f"lecun1998-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = list(dict.fromkeys(config.networks))
+    options = {name: experiment_config(config, ROWS[name], out / name) for name in names}
+    # A refusal must not wait for the rows before it.
+    for name in names:
+        check_free(out / name, config.resume, config.overwrite)
+
+    measured: dict[str, Measured] = {}
+    for name in names:
+        result = run_experiment(options[name], "lecun1998", ROWS[name].model, {})
+        found = result.evaluations["test"]
+        accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
+        measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
+
+    header = ("network", "paper", "here", "95 % interval", "best and worst", "seeds", "epochs", "time, all seeds")
+    rows = [cells(ROWS[name], options[name], measured[name]) for name in names]
+    write_atomically(out / "table.md", markdown(header, rows))
+    tables.show(header, rows)
+    print(f"test errors in percent on {config.data.name}; table kept in {out / 'table.md'}")
+
+
+def cells(row: Row, options: ExperimentConfig, measured: Measured) -> tuple[str, ...]:
+    """The row's cells, as text."""
+    errors, found = measured.errors, summarise(measured.errors)
+    several = len(errors) > 1
+    return (
+        row.title,
+        f"{row.paper:.2f} %",
+        f"{found.mean:.2f} ± {found.std:.2f} %" if several else f"{found.mean:.2f} %",
+        f"{found.low:.2f} to {found.high:.2f} %" if several else "-",
+        f"{errors.min():.2f} to {errors.max():.2f} %",
+        str(len(errors)),
+        str(options.epochs),
+        duration(measured.seconds),
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    command.main(main, Config, description=__doc__)
