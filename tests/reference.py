@@ -103,7 +103,7 @@ def conv_transpose(x, kernel, bias, strides, padding, kernel_dilation, transpose
 
 
 def pool(kind, x, window, strides, padding, count_include_pad=True):
-    """`kind` is max, min or avg; `padding` one entry per dimension: a mode or a pair."""
+    """`kind` is max, min, avg or sum; `padding` one entry per dimension: a mode or a pair."""
     rank = len(window)
     sizes = x.shape[-rank - 1 : -1]
     around = [zeros_around(*a) for a in zip(padding, sizes, window, strides, strict=True)]
@@ -120,5 +120,5 @@ def pool(kind, x, window, strides, padding, count_include_pad=True):
         if kind == "avg":
             y[(..., *to, slice(None))] = sum(seen) / (math.prod(window) if count_include_pad else len(seen))
         else:
-            y[(..., *to, slice(None))] = {"max": np.max, "min": np.min}[kind](seen, axis=0)
+            y[(..., *to, slice(None))] = {"max": np.max, "min": np.min, "sum": np.sum}[kind](seen, axis=0)
     return y

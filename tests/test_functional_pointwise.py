@@ -1,4 +1,4 @@
-"""The dense layer and the scaled tanh against their definitions in float64."""
+"""The dense layer, squared distances and the scaled tanh against their definitions in float64."""
 
 from __future__ import annotations
 
@@ -61,6 +61,33 @@ def test_dense_says_what_was_expected_and_what_arrived(arrays, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole message is compared)
         F.dense(*arrays)
     assert str(error.value) == f"dense: {message}"
+
+
+def test_squared_distances_and_their_gradients_are_the_definition():
+    x, centres, cotangent = normal(0, (2, 3, 4), (5, 4), (2, 3, 5))
+    difference = x[..., None, :] - centres
+    with jax.enable_x64(True):
+        y = F.squared_distances(x, centres)
+        gradients = jax.vjp(F.squared_distances, jnp.asarray(x), jnp.asarray(centres))[1](jnp.asarray(cotangent))
+    np.testing.assert_allclose(y, np.einsum("abij,abij->abi", difference, difference), **CLOSE)
+    pull = 2 * difference * cotangent[..., None]
+    np.testing.assert_allclose(gradients[0], pull.sum(-2), **CLOSE)
+    np.testing.assert_allclose(gradients[1], -pull.sum((0, 1)), **CLOSE)
+
+
+def test_the_distance_of_a_point_to_itself_is_zero_however_far_out():
+    points = np.float32(1e4) * np.asarray(normal(0, (3, 84))[0], np.float32)
+    np.testing.assert_array_equal(np.diag(F.squared_distances(points, points)), 0)
+    assert F.squared_distances(np.arange(3), np.ones((2, 3), np.int32)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("x", "centres"), [((2, 3), (4, 2)), ((3,), (3,)), ((), (4, 3)), ((2, 3), (1, 4, 3))])
+def test_squared_distances_say_what_was_expected_and_what_arrived(x, centres):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole message is compared)
+        F.squared_distances(np.zeros(x), np.zeros(centres))
+    assert str(error.value) == (
+        f"squared_distances: x must be (..., I) and centres (O, I), got shapes {x} and {centres}"
+    )
 
 
 def test_scaled_tanh_is_its_formula_and_keeps_plus_and_minus_one():

@@ -15,7 +15,7 @@ from cnn_jax import functional as F  # noqa: N812
 from tests import reference
 from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 
-POOLS = {"max": F.max_pool, "min": F.min_pool, "avg": F.avg_pool}
+POOLS = {"max": F.max_pool, "min": F.min_pool, "avg": F.avg_pool, "sum": F.sum_pool}
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
@@ -23,7 +23,7 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 def pools(draw):
     """The kind of pool, its input, arguments as a user writes them, and as the reference takes them."""
     rank = draw(ranks)
-    kind = draw(st.sampled_from(["max", "min", "avg"]))
+    kind = draw(st.sampled_from(list(POOLS)))
     window = draw(ints(1, 4 if rank < 3 else 3, rank))
     strides, each_stride = draw(one_or_each(1, 3, rank))
     padding, each_padding = draw(paddings(["SAME", "VALID", "valid"], 0, 2, rank))
