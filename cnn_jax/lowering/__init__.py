@@ -4,8 +4,90 @@
 into plain tuples, and then comes through the names below, and through nothing else. What arrives here is therefore
 always valid: one batch dimension, channels last, explicit zero padding, arrays of one inexact dtype (pools also
 take integers). A faster way of computing the same thing is chosen here, and its caller need not know.
+
+`choice` says which way is taken where, `use` overrides it. README.md beside this file says what was measured.
 """
 
-from cnn_jax.lowering.direct import conv, dot, reduce_window
+from __future__ import annotations
 
-__all__ = ["conv", "dot", "reduce_window"]
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from cnn_jax.lowering import bilinear, choice, direct, pooling
+from cnn_jax.lowering.choice import use
+from cnn_jax.lowering.direct import dot
+from cnn_jax.lowering.geometry import Geometry
+
+__all__ = ["conv", "dot", "reduce_window", "use"]
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+    feature_group_count: int,
+    precision: lax.PrecisionLike,
+    preferred_element_type: DTypeLike | None,
+) -> jax.Array:
+    """As `direct.conv`; in two dimensions it and its gradients are each lowered as `choice` says."""
+    if len(strides) == 2 and preferred_element_type is None and _may_choose(x, kernel):
+        geometry = Geometry(
+            size=x.shape[1:3],
+            window=kernel.shape[:2],
+            strides=strides,
+            padding=padding,
+            input_dilation=input_dilation,
+            kernel_dilation=kernel_dilation,
+            groups=feature_group_count,
+            precision=precision,
+        )
+        return bilinear.conv(x, kernel, geometry)
+    return direct.conv(
+        x,
+        kernel,
+        strides=strides,
+        padding=padding,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def reduce_window(
+    x: jax.Array,
+    reducer: Literal["sum", "max", "min"],
+    *,
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+) -> jax.Array:
+    """As `direct.reduce_window`; sums and their gradient are each lowered as `choice` says."""
+    if reducer == "sum" and _may_choose(x):
+        return pooling.window_sum(x, pooling.Windows(x.shape[1:-1], window, strides, padding))
+    return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
+
+
+def _may_choose(*arrays: jax.Array) -> bool:
+    """Whether there is a choice: real floats of known size, in an ordinary function of whole arrays.
+
+    Where types carry a sharding (explicit axes of a mesh, `jax.shard_map`), XLA's own operations know what to do.
+    """
+    return choice.current() == "auto" and all(
+        jnp.issubdtype(a.dtype, jnp.floating) and all(isinstance(d, int) for d in a.shape) and not _typed(jax.typeof(a))
+        for a in arrays
+    )
+
+
+def _typed(aval) -> bool:
+    manual = aval.manual_axis_type
+    return any(aval.sharding.spec) or bool(manual.varying or manual.unreduced or manual.reduced)

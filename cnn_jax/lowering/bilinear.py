@@ -1,0 +1,160 @@
+"""Convolution and its two gradients, as three operations of which each is put to XLA in its own way.
+
+The sum over all outputs of cotangent times convolution, T(x, kernel, y), is linear in each of its three arrays. A
+convolution, its input gradient and its weight gradient are the derivatives of T in y, x and kernel, and each is a
+bilinear function of the other two arrays. The derivatives of any of the three are therefore again one of the three.
+With that rule, and one for batches, each is a JAX primitive, which can be differentiated any number of times in either
+mode, and mapped; how it is put to XLA is decided when it is lowered, for the platform that it is lowered for.
+
+In the primitives all arrays have one more leading dimension, R, of independent convolutions. `jax.vmap` over the
+input or the cotangent alone makes a larger batch, over the kernel alone more channels, and over both a larger R.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from cnn_jax.lowering import banded, choice, direct, shifted
+from cnn_jax.lowering.geometry import Geometry
+
+
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Convolution of x (N, H, W, I) with kernel (kh, kw, I / groups, O), to (N, h, w, O)."""
+    return conv_p.bind(x[None], kernel[None], geometry=geometry)[0]
+
+
+def _direct_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    return direct.conv(
+        x,
+        kernel,
+        strides=geometry.strides,
+        padding=geometry.padding,
+        input_dilation=geometry.input_dilation,
+        kernel_dilation=geometry.kernel_dilation,
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+        preferred_element_type=None,
+    )
+
+
+def _direct_input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    x = jax.ShapeDtypeStruct((y.shape[0], *geometry.size, kernel.shape[2] * geometry.groups), y.dtype)
+    return jax.linear_transpose(lambda x: _direct_conv(x, kernel, geometry), x)(y)[0]
+
+
+def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((*geometry.window, x.shape[-1] // geometry.groups, y.shape[-1]), y.dtype)
+    return jax.linear_transpose(lambda kernel: _direct_conv(x, kernel, geometry), kernel)(y)[0]
+
+
+_WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
+    "conv": {"direct": _direct_conv, "banded": banded.conv, "shifted": shifted.conv},
+    "input_gradient": {"direct": _direct_input_gradient, "banded": banded.input_gradient},
+    "weight_gradient": {"direct": _direct_weight_gradient, "banded": banded.weight_gradient},
+}
+
+
+def _shape(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -> tuple[int, ...]:
+    """Of the result, from operands with the leading dimension R."""
+    if operation == "conv":
+        return (*a.shape[:2], *geometry.out, b.shape[-1])
+    if operation == "input_gradient":
+        return (*a.shape[:2], *geometry.size, b.shape[3] * geometry.groups)
+    return (a.shape[0], *geometry.window, a.shape[-1] // geometry.groups, b.shape[-1])
+
+
+def _channels(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -> tuple[int, int]:
+    """Of input and output."""
+    if operation == "conv":
+        return a.shape[-1], b.shape[-1]
+    if operation == "input_gradient":
+        return b.shape[3] * geometry.groups, a.shape[-1]
+    return a.shape[-1], b.shape[-1]
+
+
+def _chosen(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+    sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
+    way, arguments = choice.choose(operation, geometry, sizes)
+    return _each(functools.partial(_WAYS[operation][way], geometry=geometry, **arguments), a, b)
+
+
+def _stock(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return _each(functools.partial(_WAYS[operation]["direct"], geometry=geometry), a, b)
+
+
+def _each(function: Callable[..., jax.Array], a: jax.Array, b: jax.Array) -> jax.Array:
+    return function(a[0], b[0])[None] if a.shape[0] == 1 else jax.vmap(function)(a, b)
+
+
+# Where the dimension of a `vmap` goes to if only one operand is mapped: its axis in that operand and in the result.
+_FOLDED = {
+    ("conv", 0): (1, 1),
+    ("conv", 1): (4, 4),
+    ("input_gradient", 0): (1, 1),
+    ("input_gradient", 1): (3, 4),
+    ("weight_gradient", 0): (4, 3),
+    ("weight_gradient", 1): (4, 4),
+}
+
+
+def _batch(
+    primitive: Primitive,
+    operation: choice.Operation,
+    operands: Sequence[jax.Array],
+    mapped: Sequence[int | None],
+    *,
+    geometry: Geometry,
+) -> tuple[jax.Array, int]:
+    """The rule of `jax.vmap`: one operand mapped is a larger batch or more channels, two are a larger R."""
+    one, axis = next((i, axis) for i, axis in enumerate(mapped) if axis is not None)
+    size = operands[one].shape[axis]
+    if None in mapped:
+        into, out = _FOLDED[operation, one]
+        if geometry.groups == 1 or into == 1:
+            folded = list(operands)
+            moved = jnp.moveaxis(operands[one], axis, into)
+            folded[one] = moved.reshape(*moved.shape[:into], size * moved.shape[into + 1], *moved.shape[into + 2 :])
+            result = primitive.bind(*folded, geometry=geometry)
+            return result.reshape(*result.shape[:out], size, result.shape[out] // size, *result.shape[out + 1 :]), out
+    whole = [batching.bdim_at_front(a, axis, size) for a, axis in zip(operands, mapped, strict=True)]
+    result = primitive.bind(*(a.reshape(size * a.shape[1], *a.shape[2:]) for a in whole), geometry=geometry)
+    return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
+
+
+def _primitive(operation: choice.Operation) -> Primitive:
+    primitive = Primitive(f"cnn_{operation}")
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
+    primitive.def_abstract_eval(lambda a, b, *, geometry: ShapedArray(_shape(operation, a, b, geometry), a.dtype))
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)
+    for platform, function in ((None, _stock), ("cpu", _chosen)):
+        rule = mlir.lower_fun(functools.partial(function, operation), multiple_results=False)
+        mlir.register_lowering(primitive, rule, platform=platform)
+    return primitive
+
+
+conv_p = _primitive("conv")
+input_gradient_p = _primitive("input_gradient")
+weight_gradient_p = _primitive("weight_gradient")
+ad.defbilinear(
+    conv_p,
+    lambda y, _, kernel, *, geometry: input_gradient_p.bind(y, kernel, geometry=geometry),
+    lambda y, x, _, *, geometry: weight_gradient_p.bind(x, y, geometry=geometry),
+)
+ad.defbilinear(
+    input_gradient_p,
+    lambda x, _, kernel, *, geometry: conv_p.bind(x, kernel, geometry=geometry),
+    lambda x, y, _, *, geometry: weight_gradient_p.bind(x, y, geometry=geometry),
+)
+ad.defbilinear(
+    weight_gradient_p,
+    lambda kernel, _, y, *, geometry: input_gradient_p.bind(y, kernel, geometry=geometry),
+    lambda kernel, x, _, *, geometry: conv_p.bind(x, kernel, geometry=geometry),
+)

@@ -1,0 +1,57 @@
+"""The shape of a two-dimensional convolution, without the sizes of batch and channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jax.lax import PrecisionLike
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution of images (N, *size, I) with windows of a kernel (*window, I / groups, O).
+
+    Attributes:
+      size: height and width of the input.
+      window: height and width of the kernel.
+      strides, input_dilation, kernel_dilation: in each dimension.
+      padding: zeros before and after each dimension of the dilated input; a negative count crops.
+      groups: number of channel groups.
+      precision: as in `jax.lax.conv_general_dilated`.
+    """
+
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    input_dilation: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int
+    precision: PrecisionLike
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """Height and width of the output."""
+        return tuple(
+            map(
+                _positions,
+                self.size,
+                self.window,
+                self.strides,
+                self.padding,
+                self.input_dilation,
+                self.kernel_dilation,
+            )
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are neither dilations nor groups."""
+        return self.input_dilation == (1, 1) == self.kernel_dilation and self.groups == 1
+
+
+def _positions(
+    size: int, window: int, stride: int, padding: tuple[int, int], input_dilation: int, kernel_dilation: int
+) -> int:
+    padded = (size - 1) * input_dilation + 1 + sum(padding) if size else sum(padding)
+    return (padded - (window - 1) * kernel_dilation - 1) // stride + 1
