@@ -78,6 +78,7 @@ OPTIONS = [
     *(["describe", "lenet5", "--size", *sizes] for sizes in ([], ["32"], ["32", "32", "32"])),
     ["describe", "lenet5", "mlp"],
     ["describe", "lenet5", "--json"],
+    *(["describe", "lenet5", "--format", *form] for form in ([], [""], ["HTML"], ["json"], ["text", "html"])),
 ]
 RUN_OPTIONS = [
     *(["evaluate", "RUN", "--split", split] for split in ("", "Test", "validation", "test[:10%]", "é")),

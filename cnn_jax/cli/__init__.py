@@ -9,18 +9,18 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 import cnn_jax
 from cnn_jax import command
 
-DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or list what its model consists of.
+DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or show what its model consists of.
 
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
     cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
-    cnn-jax describe lenet5                    layers, volumes, parameters, multiply-adds
+    cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
     cnn-jax --version
 
 Bad input is one line on standard error and exit code 2."""
@@ -68,14 +68,21 @@ class Predict:
 
 @dataclass(frozen=True, kw_only=True)
 class Describe:
-    """Layers of a model: kernel, stride, output volume, parameters and multiply-adds for one image."""
+    """Layers of a model, for one image: volumes, parameters, costs, and how much of the image each sees."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (lenet5, mlp) as it is by default, or the folder of a run."""
+    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original) as it is by default, or the folder of a run."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
     """Height and width of the image; by default what the model is made for."""
     channels: Annotated[int | None, arg(metavar="C")] = None
     """Channels of the image; by default the run's, or 1."""
+    format: Literal["text", "markdown", "html"] = "text"
+    """As what to print the table; HTML is a fragment to put into a page. Text has short names for its columns.
+    pad: zeros around the input, 1+2 where they are one before and two after. output: height x width x channels.
+    params: trained values. connections: weights and biases into each unit, over all units, as LeCun et al. (1998) count
+    them. mult-adds: products that are added up. sees, step, from: the receptive field, that is how many pixels in a
+    line a unit sees, how many further on its neighbour begins, and where the first begins (before 0 is padding); - if
+    there is no such rule. memory: of the output, in float32."""
 
 
 COMMANDS: Any = Evaluate | Predict | Describe
@@ -100,7 +107,7 @@ def run(options: Evaluate | Predict | Describe) -> None:
     else:
         from cnn_jax.cli.describe import describe
 
-        describe(options.model, options.size, options.channels)
+        describe(options.model, options.size, options.channels, options.format)
 
 
 def main() -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from cnn_jax import models
 from cnn_jax.cli.opening import open_run
-from cnn_jax.cli.tables import show
-from cnn_jax.describe import LayerRow, total
 from cnn_jax.describe import describe as describe_model
 from cnn_jax.errors import InputError
 
 _LARGEST = 1 << 16  # pixels a side, and channels
 
 
-def describe(name: str, size: tuple[int, int] | None, channels: int | None) -> None:
-    """Prints the layers of a model, by name or of a run, for images of (height, width) and so many channels.
+def describe(name: str, size: tuple[int, int] | None, channels: int | None, form: str) -> None:
+    """Prints the volume table of a model, by name or of a run, for images of (height, width) and so many channels.
+
+    `form` is text, markdown or html.
 
     Raises:
         InputError: there is no such model or run, or it cannot take such images.
@@ -34,19 +34,5 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None) -> N
     for option, value in zip(("--size", "--size", "--channels"), shape, strict=True):
         if not 1 <= value <= _LARGEST:
             raise InputError(f"{option}: expected whole numbers from 1 to {_LARGEST:,}, got {value}")
-    rows = describe_model(model, shape)
-    show(
-        ("layer", "kind", "kernel", "stride", "output", "parameters", "multiply-adds"),
-        [("input", "", "", "", _sizes(shape), "", ""), *map(_cells, rows), _cells(total(rows))],
-        left=(0, 1),
-        footer=True,
-    )
-
-
-def _cells(row: LayerRow) -> tuple[str, ...]:
-    counts = (f"{count:,}" if count else "" for count in (row.parameters, row.multiply_adds))
-    return (row.layer, row.kind, _sizes(row.kernel), _sizes(row.stride), _sizes(row.output), *counts)
-
-
-def _sizes(sizes: tuple[int, ...] | None) -> str:
-    return "x".join(map(str, sizes or ()))
+    volumes = describe_model(model, shape)
+    print({"text": volumes.text, "markdown": volumes.markdown, "html": volumes.html}[form]())

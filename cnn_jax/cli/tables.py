@@ -10,16 +10,13 @@ from typing import Any
 WIDTH = 80  # columns that a matrix may take before it is summed up instead
 
 
-def show(
-    header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), footer: bool = False
-) -> None:
+def show(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
     """Prints a table.
 
     Args:
         header: names of the columns.
         rows: cells.
         left: columns to align left; the others are aligned right.
-        footer: set the last row apart, as a total.
     """
     from rich import box
     from rich.console import Console
@@ -28,8 +25,8 @@ def show(
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
-    for index, row in enumerate(rows):
-        table.add_row(*row, end_section=footer and index == len(rows) - 2)
+    for row in rows:
+        table.add_row(*row)
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)

@@ -13,9 +13,9 @@ from cnn_jax import lowering
 from cnn_jax.functional import geometry
 from cnn_jax.functional.geometry import Padding, Pairs
 
-_CONV_PADDINGS = ("SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL")
-_TRANSPOSE_PADDINGS = ("SAME", "VALID", "CIRCULAR")
-_NUMPY_PAD_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+CONV_PADDINGS = ("SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL")
+TRANSPOSE_PADDINGS = ("SAME", "VALID", "CIRCULAR")
+REPEATING_PADDINGS = {"CIRCULAR": "wrap", "REFLECT": "reflect"}  # of input elements and not zeros; NumPy's names
 
 
 def conv(
@@ -69,14 +69,14 @@ def conv(
     strides = geometry.per_dimension("conv", "strides", strides, rank)
     input_dilation = geometry.per_dimension("conv", "input_dilation", input_dilation, rank)
     kernel_dilation = geometry.per_dimension("conv", "kernel_dilation", kernel_dilation, rank)
-    mode = geometry.padding_mode("conv", padding, _CONV_PADDINGS, rank)
+    mode = geometry.padding_mode("conv", padding, CONV_PADDINGS, rank)
 
     extents = tuple(map(geometry.dilate, window, kernel_dilation))
-    if mode in _NUMPY_PAD_MODES:
-        x = _pad_by_input(x, str(mode), extents, input_dilation)
-        mode = "VALID"
     sizes = tuple(map(geometry.dilate, x.shape[1:-1], input_dilation))
-    pairs = _zero_padding(mode, sizes, extents, strides)
+    pairs = conv_padding(mode, sizes, extents, strides)
+    if mode in REPEATING_PADDINGS:
+        x = _pad_by_input(x, str(mode), pairs, input_dilation)
+        sizes, pairs = x.shape[1:-1], ((0, 0),) * rank
     geometry.output_shape("conv", sizes, extents, strides, pairs)
     y = lowering.conv(
         x,
@@ -138,12 +138,12 @@ def conv_transpose(
     _check_channels("conv_transpose", x.shape[-1], kernel.shape[-2], kernel.shape[-1], bias, 1)
     strides = geometry.per_dimension("conv_transpose", "strides", strides, rank)
     kernel_dilation = geometry.per_dimension("conv_transpose", "kernel_dilation", kernel_dilation, rank)
-    mode = geometry.padding_mode("conv_transpose", padding, _TRANSPOSE_PADDINGS, rank)
+    mode = geometry.padding_mode("conv_transpose", padding, TRANSPOSE_PADDINGS, rank)
 
     extents = tuple(map(geometry.dilate, window, kernel_dilation))
     sizes = tuple(map(geometry.dilate, x.shape[1:-1], strides))
     ones = (1,) * rank
-    pairs = _transpose_padding(mode, extents, strides)
+    pairs = transpose_padding(mode, extents, strides)
     geometry.output_shape("conv_transpose", sizes, extents, ones, pairs)
     y = lowering.conv(
         x,
@@ -182,7 +182,8 @@ def _check_channels(caller: str, inputs: int, kernel_in: int, outputs: int, bias
         raise ValueError(f"{caller}: bias must have shape ({outputs},), one per output channel, got {bias.shape}")
 
 
-def _zero_padding(mode: str | Pairs, sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int]) -> Pairs:
+def conv_padding(mode: str | Pairs, sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int]) -> Pairs:
+    """How many elements stand before and after each dimension in a padding mode of `conv`."""
     if mode == "SAME":
         return tuple(map(geometry.same, sizes, extents, strides))
     if mode == "VALID":
@@ -191,20 +192,21 @@ def _zero_padding(mode: str | Pairs, sizes: Sequence[int], extents: Sequence[int
         if len(sizes) != 1:
             raise ValueError(f"conv: padding 'CAUSAL' needs one spatial dimension, kernel has {len(sizes)}")
         return ((extents[0] - 1, 0),)
+    if mode in REPEATING_PADDINGS:
+        return tuple(((extent - 1) // 2, extent // 2) for extent in extents)
     assert not isinstance(mode, str)
     return mode
 
 
-def _pad_by_input(x: jax.Array, mode: str, extents: Sequence[int], input_dilation: Sequence[int]) -> jax.Array:
+def _pad_by_input(x: jax.Array, mode: str, pairs: Pairs, input_dilation: Sequence[int]) -> jax.Array:
     if any(d != 1 for d in input_dilation):
         raise ValueError(f"conv: padding {mode!r} cannot go with input_dilation={tuple(input_dilation)}")
     if 0 in x.shape[1:-1]:
         raise ValueError(f"conv: padding {mode!r} needs an input that is not empty, got shape {x.shape}")
-    pairs = [((e - 1) // 2, e // 2) for e in extents]
-    return jnp.pad(x, [(0, 0), *pairs, (0, 0)], mode=_NUMPY_PAD_MODES[mode])
+    return jnp.pad(x, [(0, 0), *pairs, (0, 0)], mode=REPEATING_PADDINGS[mode])
 
 
-def _transpose_padding(mode: str | Pairs, extents: Sequence[int], strides: Sequence[int]) -> Pairs:
+def transpose_padding(mode: str | Pairs, extents: Sequence[int], strides: Sequence[int]) -> Pairs:
     """Zeros around the spread-out input; for 'SAME' the convention of Keras' Conv2DTranspose, as in jax.lax."""
     if not isinstance(mode, str):
         return mode
