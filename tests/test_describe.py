@@ -117,7 +117,8 @@ def test_nested_grouped_transposed_and_shared_layers(library):
         ("shared", "Dense", None, None, (7, 3, 5), 0, 21 * 25),
         ("mean", "GlobalAvgPool", None, None, (5,), 0, 0),
     ]
-    params = Nested(library).init(jax.random.key(0), jnp.ones((1, 8, 7, 4)), train=False)["params"]
+    init = Nested(library).init
+    params = jax.eval_shape(lambda x: init(jax.random.key(0), x, train=False), jnp.ones((1, 8, 7, 4)))["params"]
     assert volumes.total.parameters == sum(p.size for p in jax.tree.leaves(params))
     # Eight rows in steps of two need one zero for the last window of three, seven columns one for the last of two.
     assert volumes[0].padding == ((0, 1), (0, 1))
@@ -170,7 +171,6 @@ def test_pools_that_are_functions_and_masks():
     # Of the window's two columns the mask leaves the first, and there one weight a map, in each of two rows.
     assert rows["Conv_1"].connections == 16 * 2 + 16
     assert rows["Conv_1"].multiply_adds == 4 * 64
-    assert [size for size, _, _ in fields(rows["Conv_1"])] == [12, 8]
 
 
 class Step(nn.Module):

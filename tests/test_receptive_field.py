@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import layers
+from cnn_jax import functional, layers
 from cnn_jax.describe import describe
 from tests.geometries import ints
 
@@ -149,8 +149,8 @@ def bottleneck(x):
 
 
 def masked(x):
-    mask = np.ones((3, 3, 2, 2))
-    mask[2], mask[:, 0] = 0, 0
+    mask = np.zeros((3, 3, 2, 2))
+    mask[..., 0, 1] = 1
     return layers.Conv(2, (3, 3), mask=mask)(x)
 
 
@@ -165,6 +165,7 @@ MODELS = {
     "bottleneck": lambda x: conv(padding="VALID")(bottleneck(x)),
     "halves": lambda x: conv(padding="VALID")(nn.glu(jnp.split(conv()(x), 2, axis=1)[1])),
     "halves added": lambda x: conv()(x)[:, :, ::2] + conv()(x)[:, :, 1::2],
+    "functions": lambda x: functional.avg_pool(functional.conv(x, np.ones((3, 3, 2, 2)), padding="VALID"), (2, 3)),
     "masked": masked,
     "transposed with stride one": lambda x: layers.ConvTranspose(2, (4, 3), padding=((1, 2), (2, 2)))(x),
     "normalised over positions": lambda x: conv(padding="VALID")(nn.GroupNorm(1)(x)),
@@ -200,6 +201,9 @@ def test_maxima_see_what_wins_somewhere():
         lambda x: nn.ConvTranspose(2, (3, 3), strides=(2, 1))(x),
         lambda x: layers.Conv(2, (3, 3), input_dilation=2)(x),
         lambda x: layers.Conv(2, (3, 3), padding="CIRCULAR")(x),
+        lambda x: nn.Conv(2, (3, 3), padding="REFLECT")(x),
+        lambda x: layers.Conv(2, (3, 3), mask=np.tril(np.ones((3, 3)))[..., None, None] * np.ones((2, 2)))(x),
+        lambda x: layers.Conv(2, (3, 3), mask=jnp.ones((3, 3, 2, 2)))(x),
         lambda x: jax.image.resize(x, (1, 12, 16, 2), "linear"),
         lambda x: x + x.swapaxes(1, 2),
         lambda x: x + x[:, ::-1],

@@ -3,8 +3,7 @@
     print(describe(models.build("lenet5"), (32, 32, 1)))
 
 A model is traced to JAX's operations with its layers marked. The counts of a layer come from its fields and shapes;
-receptive fields are carried through the operations between the layers, and across a layer by its geometry, so that it
-does not matter how a layer is put to XLA.
+receptive fields are carried through all operations, those of the layers in their direct lowering.
 """
 
 from cnn_jax.describe.receptive import Field

@@ -1,4 +1,4 @@
-"""The layers that are known: their windows, what they count, and what their units see."""
+"""The layers that are known: their windows and what they count."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import jax
 import numpy as np
 
 from cnn_jax import layers
-from cnn_jax.describe.primitives import contracted
-from cnn_jax.describe.receptive import UNKNOWN, Axis
 from cnn_jax.functional import convolution, geometry
 
 # A stock Linen layer has the same fields and parameters as ours and is counted alike.
@@ -30,17 +28,11 @@ Pairs = geometry.Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A window and how it goes over the spatial dimensions, with an entry for each of them.
-
-    Attributes:
-      kernel, stride, padding: as in `LayerRow`.
-      taps: positions of the window's elements from its first, or None where what they see follows no simple rule.
-    """
+    """`LayerRow`'s fields of these names."""
 
     kernel: Shape
     stride: Shape
     padding: Pairs
-    taps: tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +83,12 @@ def counts(module: nn.Module, inputs: Shape, output: Shape, own: Mapping[str, An
     return Counts()
 
 
-def sees(module: nn.Module, window: Window | None, axis: Axis, inputs: Shape) -> Axis:
-    """How the output of a known layer sees an axis of the model's input that its own input sees like this."""
-    channels = len(inputs) - 1
-    if isinstance(module, _GLOBAL_POOLS):
-        return contracted(axis, inputs, range(1, channels))
-    if axis.dim == channels and not isinstance(module, _POOLS):
-        return axis.together(inputs[-1])
-    if window is None or axis.dim is None:
-        return axis
-    number = axis.dim - (channels - len(window.kernel))
-    if not 0 <= number < len(window.kernel):
-        return axis
-    taps = window.taps[number]
-    if taps is None:
-        return UNKNOWN
-    return axis.slid(inputs[axis.dim], taps, window.stride[number], window.padding[number][0])
+def has_full_window(module: nn.Module) -> bool:
+    """Whether no mask leaves out whole positions of a convolution's window."""
+    if getattr(module, "mask", None) is None:
+        return True
+    mask = _mask(module)
+    return mask is not None and bool(mask.any((-2, -1)).all())
 
 
 def _conv_window(module: Any, inputs: Shape, own: Mapping[str, Any]) -> Window:
@@ -122,17 +104,7 @@ def _conv_window(module: Any, inputs: Shape, own: Mapping[str, Any]) -> Window:
         mode: str | Pairs = tuple(pair[::-1] for pair in convolution.conv_padding("SAME", sizes, extents, stride))
     else:
         mode = geometry.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
-    padding = convolution.conv_padding(mode, sizes, extents, stride)
-    repeats = mode in convolution.REPEATING_PADDINGS
-    return Window(
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        taps=tuple(
-            None if spread[axis] > 1 or (repeats and any(padding[axis])) else _taps(module, axis, kernel[axis], step)
-            for axis, step in enumerate(steps)
-        ),
-    )
+    return Window(kernel=kernel, stride=stride, padding=convolution.conv_padding(mode, sizes, extents, stride))
 
 
 def _transposed_window(module: Any, own: Mapping[str, Any]) -> Window:
@@ -142,17 +114,8 @@ def _transposed_window(module: Any, own: Mapping[str, Any]) -> Window:
     stride = geometry.per_dimension(kind, "strides", module.strides, rank)
     steps = geometry.per_dimension(kind, "kernel_dilation", module.kernel_dilation, rank)
     mode = geometry.padding_mode(kind, module.padding, convolution.TRANSPOSE_PADDINGS, rank)
-    plain = mode not in convolution.REPEATING_PADDINGS and module.mask is None
-    return Window(
-        kernel=kernel,
-        stride=stride,
-        padding=convolution.transpose_padding(mode, tuple(map(geometry.dilate, kernel, steps)), stride),
-        # With stride one it is a convolution; with another, units see by turns more and fewer inputs.
-        taps=tuple(
-            tuple(range(0, extent * step, step)) if plain and factor == 1 else None
-            for extent, step, factor in zip(kernel, steps, stride, strict=True)
-        ),
-    )
+    extents = tuple(map(geometry.dilate, kernel, steps))
+    return Window(kernel=kernel, stride=stride, padding=convolution.transpose_padding(mode, extents, stride))
 
 
 def _pool_window(module: Any, inputs: Shape) -> Window:
@@ -165,19 +128,10 @@ def _pool_window(module: Any, inputs: Shape) -> Window:
         stride = geometry.per_dimension(kind, "strides", module.strides, rank)
         mode = geometry.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
         padding = convolution.conv_padding(mode, inputs[-1 - rank : -1], kernel, stride)
-    return Window(kernel=kernel, stride=stride, padding=padding, taps=tuple(tuple(range(extent)) for extent in kernel))
+    return Window(kernel=kernel, stride=stride, padding=padding)
 
 
-def _mask(module: Any) -> np.ndarray | None:
+def _mask(module: nn.Module) -> np.ndarray | None:
     """A convolution's mask as far as it is known while nothing is computed."""
     mask = getattr(module, "mask", None)
     return None if mask is None or isinstance(mask, jax.core.Tracer) else np.asarray(mask)
-
-
-def _taps(module: Any, axis: int, extent: int, step: int) -> tuple[int, ...]:
-    """Positions along an axis at which a convolution's window has weights."""
-    mask = _mask(module)
-    if mask is None or not mask.any():
-        return tuple(range(0, extent * step, step))
-    used = mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
-    return tuple(int(tap) * step for tap in np.flatnonzero(used))

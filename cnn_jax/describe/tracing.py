@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax.core import DenyList
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
+from cnn_jax import lowering
 from cnn_jax.describe import kinds
 from cnn_jax.describe.marks import INTO, MARK, Call, Marks, own_parameters
 from cnn_jax.describe.primitives import Seen, Weights, passed_on, shape_of
@@ -33,8 +34,8 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> Volumes:
     """The volume table of a model: a row for each call of a layer, found without computing anything.
 
     Layers are those of `cnn_jax.layers`, Linen's `Conv`, `ConvTranspose` and `Dense`, all other modules with parameters
-    of their own, and pools called as functions, as far as JAX sees them as such. Of other modules only the output, the
-    parameters and the receptive field are given.
+    of their own, and pools called as functions, ours or Linen's. Of the other modules only the output, its memory, the
+    parameters and the receptive field are given. A layer in `nn.scan` or `nn.vmap` is one row for all its copies.
 
     Args:
       model: a Linen module that maps one float array to an array, or to a tree of them. Where it takes an argument
@@ -53,7 +54,8 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> Volumes:
     rngs = {"params": jax.random.key(0)}
     variables = jax.eval_shape(lambda x: model.init(rngs, x, **arguments), x)
     marks = Marks()
-    with nn.intercept_methods(marks.intercept):
+    # The direct lowering has the operations that receptive fields can be read off.
+    with lowering.use("direct"), nn.intercept_methods(marks.intercept):
         # What is no parameter may change, such as statistics of a model that has no train argument.
         closed = jax.make_jaxpr(
             lambda variables, x: model.apply(variables, x, rngs=rngs, mutable=DenyList("params"), **arguments)
@@ -105,8 +107,7 @@ class _Walk:
         self._uncounted: dict[tuple[str, ...], int] = {}
         self._add(params, ())
         self._unknown = (UNKNOWN,) * axes
-        self._inputs: dict[str, Seen] = {}
-        self._running: list[str] = []  # known layers, whose own operations are no business of the table
+        self._inside = 0  # how many known layers are running, whose own pools are no rows
         self._times = 1  # how often the operations at hand are done, in a loop
         self._sums: dict[Any, int] = {}  # rows of pools whose results are sums
 
@@ -143,31 +144,26 @@ class _Walk:
             self.run(jaxpr, [self._unknown] * len(jaxpr.invars))
         self._times = times
         results = passed_on(eqn, operands)
-        if name in _POOLS and not self._running and isinstance(operands[0], tuple):
+        if name in _POOLS and not self._inside and isinstance(operands[0], tuple):
             self._pool(eqn, results[0])
         return results
 
     def _mark(self, mark: str, shape: tuple[int, ...], seen: Seen) -> Seen:
-        number = mark.split()[-1]
-        call = self._calls[number]
+        call = self._calls[mark.split()[-1]]
         known = isinstance(call.module, kinds.KNOWN)
         if mark.startswith(INTO):
-            # Another shape than the layer has been called with has dimensions added by vmap.
-            self._inputs[number] = self._unknown if isinstance(seen, tuple) and shape != call.inputs else seen
-            if known:
-                self._running.append(number)
+            self._inside += known
             return seen
-        window = kinds.window(call.module, call.inputs, call.own)
-        if known:
-            self._running.pop()
-            seen = self._inputs[number]
-            if isinstance(seen, tuple):
-                seen = tuple(kinds.sees(call.module, window, axis, call.inputs) for axis in seen)
-        self._layer(call, window, math.prod(shape) // max(math.prod(call.output), 1), seen)
+        self._inside -= known
+        if isinstance(seen, tuple) and not kinds.has_full_window(call.module):
+            seen = self._unknown
+        # More than the layer has given is there where vmap has added a dimension.
+        self._layer(call, math.prod(shape) // max(math.prod(call.output), 1), seen)
         return seen
 
-    def _layer(self, call: Call, window: kinds.Window | None, copies: int, seen: Seen) -> None:
+    def _layer(self, call: Call, copies: int, seen: Seen) -> None:
         times = self._times * copies
+        window = kinds.window(call.module, call.inputs, call.own)
         path = call.module.path
         parameters = min(times * sum(value.size for value in jax.tree.leaves(call.own)), self._uncounted.get(path, 0))
         if parameters:
