@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 AXIS = "replica"
 
 
-def replica_mesh(count: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def replica_mesh(count: int) -> Mesh:
     """The devices that `count` replicas are spread over, as a mesh of one axis, "replica".
 
-    Each device takes equally many, so the mesh has as many devices as the largest divisor of `count` that is not more
-    than there are: 10 replicas use 5 of 8 devices, 7 use one of 4.
-
-    Args:
-        count: number of replicas.
-        devices: those that may be used; by default the one that was selected (`select_device`), else all of JAX's.
+    They are taken from the one device that was selected (`select_device`), else from all of JAX's. Each takes equally
+    many replicas, so there are as many as the largest divisor of `count` allows: 10 replicas use 5 of 8 devices, 7
+    use one of 4.
     """
-    if devices is None:
-        selected = jax.config.jax_default_device
-        devices = jax.devices() if selected is None else [selected]
+    selected = jax.config.jax_default_device
+    devices = jax.devices() if selected is None else [selected]
     size = max(n for n in range(1, min(count, len(devices)) + 1) if count % n == 0)
-    return Mesh(list(devices[:size]), (AXIS,))
+    return Mesh(np.array(devices[:size]), (AXIS,))
 
 
 def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Callable[..., Any]:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,7 +27,7 @@ from cnn_jax.training.program import all_finite
 from cnn_jax.training.recipe import count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import Metrics
+from cnn_jax.training.step import Batch
 from cnn_jax.training.summary import Summary, summarise
 
 
@@ -183,42 +182,31 @@ class Replicas:
         image_shape = self._images["train"]["image"].shape[1:]
         recipe = make_recipe(model, config, train.statistics, image_shape, self.total)
 
-        def batch(indices: jax.Array, images: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return {name: values[indices] for name, values in images.items()}
-
-        def train_step(state: TrainState, indices: jax.Array, images: Any) -> tuple[TrainState, Metrics]:
-            return recipe.train_step(state, batch(indices, images))
-
-        def eval_step(variables: Any, indices: jax.Array, mask: jax.Array, images: Any) -> tuple[Metrics, jax.Array]:
-            return recipe.eval_step(variables, batch(indices, images) | {"mask": mask})
-
         self.schedule = recipe.schedule
         self._init = jax.jit(jax.vmap(lambda seed: recipe.init(jax.random.key(seed))), out_shardings=self._own)
-        self._train_step = jax.jit(map_replicas(train_step, (0, 0, None)), donate_argnums=0)
-        self._eval_step = jax.jit(map_replicas(eval_step, (0, 0, None, None)))
+        self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
+        self.train_step = jax.jit(map_replicas(recipe.train_step, (0, 0)), donate_argnums=0)
+        self._eval_step = jax.jit(map_replicas(recipe.eval_step, (0, 0)))
         self._all_finite = jax.jit(jax.vmap(all_finite))
         self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)
 
     def init(self) -> TrainState:
         return self._init(np.array(self.seeds))
 
-    def batches(self, step: int) -> Iterator[np.ndarray]:
+    def batches(self, step: int) -> Iterator[Batch]:
         streams = [data.train_indices(self.images, self._batch_size, seed, step) for seed in self.seeds]
-        return (self._take("train", np.stack(indices)) for indices in zip(*streams, strict=True))
-
-    def train_step(self, state: TrainState, batch: np.ndarray) -> tuple[TrainState, Metrics]:
-        return self._train_step(state, batch, self._images["train"])
+        return (self._batch("train", np.stack(positions)) for positions in zip(*streams, strict=True))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
-        count = self._rows[split].shape[1]
+        seeds, count = self._rows[split].shape
         results = []
         for start in range(0, count, EVAL_BATCH):
             positions = np.arange(start, start + EVAL_BATCH)
-            mask = (positions < count).astype(np.float32)
-            indices = self._take(split, np.tile(np.minimum(positions, count - 1), (len(self.seeds), 1)))
-            results.append(self._eval_step(state.variables, indices, mask, self._images[split]))
+            batch = self._batch(split, np.tile(np.minimum(positions, count - 1), (seeds, 1)))
+            mask = np.tile((positions < count).astype(np.float32), (seeds, 1))
+            results.append(self._eval_step(state.variables, batch | {"mask": jax.device_put(mask, self._own)}))
         results = jax.device_get(results)
-        return [collect(jax.tree.map(lambda part, k=k: part[k], results), count) for k in range(len(self.seeds))]
+        return [collect(jax.tree.map(lambda part, k=k: part[k], results), count) for k in range(seeds)]
 
     def finite(self, state: TrainState) -> np.ndarray:
         return np.asarray(self._all_finite(state))
@@ -226,6 +214,7 @@ class Replicas:
     def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
         return self._choose(np.array(chosen), state, other)
 
-    def _take(self, split: str, positions: np.ndarray) -> np.ndarray:
-        """Rows of the split's images at positions (seeds, batch) of each seed's share of them."""
-        return jax.device_put(np.take_along_axis(self._rows[split], positions, axis=1).astype(np.int32), self._own)
+    def _batch(self, split: str, positions: np.ndarray) -> Batch:
+        """Images and labels at positions (seeds, batch) of each seed's share of a split, gathered on the devices."""
+        rows = np.take_along_axis(self._rows[split], positions, axis=1).astype(np.int32)
+        return self._gather(self._images[split], jax.device_put(rows, self._own))

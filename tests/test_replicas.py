@@ -1,0 +1,382 @@
+"""Several seeds in one program: each is the run that it would be alone, however they are spread, stopped or resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cnn_jax import cli, data, training
+from cnn_jax.errors import InputError
+from cnn_jax.experiment import run_experiment
+from cnn_jax.training import (
+    AugmentConfig,
+    DataConfig,
+    ExperimentConfig,
+    Hyperparameters,
+    OptimizerConfig,
+    TrainingDivergedError,
+    fit,
+    fit_replicas,
+    load_run,
+    make_optimizer,
+    make_train,
+    seeds,
+    summarise,
+    train_arrays,
+)
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.replicas import Replicas
+from tests.test_training_loop import SignalAt
+from tests.tiny import TRACES, TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
+
+TRAIN, TEST = make_dataset(70), make_dataset(30, seed=1, split="test")
+CONFIG = make_config(seed=4)
+SEEDS = (4, 5, 6)
+TOTAL = 28  # ceil(4 epochs * 56 images / 8 a batch), 14 of the 70 being held out
+
+
+def train_in(path: Path, resume: bool = False, **arguments):
+    folder = make_folder(path, resume=resume, seed=4, replicas=3)
+    try:
+        return fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=3, test=TEST, validation=0.2, folder=folder, **arguments)
+    finally:
+        folder.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """The same few programs are started again and again here."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    path = tmp_path_factory.mktemp("together")
+    TRACES.clear()
+    result = train_in(path)
+    # Initialisation once, and of each seed the train and the evaluation step, for two splits and part batches.
+    assert [False, *[True] * 3, *[False] * 3] == TRACES
+    return path, result
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same seeds trained one after the other, by `fit`."""
+    paths, results = [], []
+    for seed in SEEDS:
+        rest, validation = data.holdout(TRAIN, 0.2, seed)
+        paths.append(tmp_path_factory.mktemp("alone"))
+        folder = make_folder(paths[-1], seed=seed)
+        config = make_config(seed=seed)
+        results.append(fit(TinyNet(), rest, config, test=TEST, validation=validation, folder=folder))
+        folder.close()
+    return paths, results
+
+
+def assert_close(state, expected, **tolerance):
+    def check(leaf, reference):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, reference = jax.random.key_data(leaf), jax.random.key_data(reference)
+        np.testing.assert_allclose(leaf, reference, **({"rtol": 1e-4, "atol": 1e-5} | tolerance))
+
+    jax.tree.map(check, state, expected)
+
+
+def part(stacked, k: int):
+    return jax.tree.map(lambda leaf: leaf[k], stacked)
+
+
+def test_each_replica_is_the_run_alone(together, alone):
+    result = together[1]
+    assert result.seeds == SEEDS
+    assert result.images_per_second > 0
+    for k, single in enumerate(alone[1]):
+        assert_close(part(result.state, k), single.state)
+        assert {name: values[k] for name, values in result.train.items()} == pytest.approx(single.train, rel=1e-4)
+        assert set(result.evaluations) == set(single.evaluations) == {"validation", "test", "best"}
+        for split, expected in single.evaluations.items():
+            found = result.evaluations[split][k]
+            assert (found.accuracy, found.count) == (expected.accuracy, expected.count)
+            assert (result.accuracies(split)[k], result.losses(split)[k]) == (found.accuracy, found.loss)
+            assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+            np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+    kernels = np.asarray(result.state.params["conv"]["kernel"])
+    assert not np.allclose(kernels[0], kernels[1], atol=1e-2)
+
+
+def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
+    path, result = together
+    assert {entry.name for entry in path.glob("seed-*")} == {"seed-4", "seed-5", "seed-6"}
+    for k, (seed, single) in enumerate(zip(SEEDS, alone[0], strict=True)):
+        own = path / f"seed-{seed}"
+        config = json.loads((own / "config.json").read_text())["config"]
+        assert (config["seed"], config["replicas"], config["out"]) == (seed, 1, str(own))
+        assert steps_kept(own) == [TOTAL]
+        assert steps_kept(own, "best") == steps_kept(single, "best")
+        found, expected = records(own), records(single)
+        assert [(r["split"], r["step"]) for r in found] == [(r["split"], r["step"]) for r in expected]
+        for mine, theirs in zip(found, expected, strict=True):
+            assert {k: v for k, v in mine.items() if k != "split"} == pytest.approx(
+                {k: v for k, v in theirs.items() if k != "split"}, rel=1e-3, abs=1e-6
+            )
+        checkpoints = Checkpoints(own, read_only=True)
+        state, progress = checkpoints.restore(alone[1][k].state)
+        checkpoints.close()
+        assert_same_bits(state, part(result.state, k))
+        assert progress["accuracy"] / progress["steps"] == result.train["accuracy"][k]
+
+
+def test_a_seed_s_folder_goes_on_as_a_run(together, alone, tmp_path):
+    """It is finished, so resuming takes no step and gives the figures again."""
+    path = shutil.copytree(together[0] / "seed-5", tmp_path / "seed-5")
+    rest, validation = data.holdout(TRAIN, 0.2, 5)
+    folder = make_folder(path, resume=True, **json.loads((path / "config.json").read_text())["config"])
+    config = make_config(seed=5)
+    result = fit(TinyNet(), rest, config, test=TEST, validation=validation, folder=folder)
+    folder.close()
+    assert_same_bits(result.state, part(together[1].state, 1))
+    for split, expected in alone[1][1].evaluations.items():
+        assert result.evaluations[split].accuracy == expected.accuracy
+
+
+def assert_same_run(path: Path, result, together) -> None:
+    assert result.interrupted is None
+    assert_same_bits(result.state, together[1].state)
+    for split in ("validation", "test", "best"):
+        assert result.accuracies(split).tolist() == together[1].accuracies(split).tolist()
+    assert {name: v.tolist() for name, v in result.train.items()} == {
+        k: v.tolist() for k, v in together[1].train.items()
+    }
+    for seed in SEEDS:
+        own, expected = path / f"seed-{seed}", together[0] / f"seed-{seed}"
+        assert records(own) == records(expected)
+        assert steps_kept(own, "best") == steps_kept(expected, "best")
+        assert (own / "config.json").exists()
+
+
+def test_interrupted_and_resumed_is_undisturbed(together, tmp_path):
+    for step, number in ((1, signal.SIGINT), (11, signal.SIGTERM), (20, signal.SIGTERM)):
+        stopped = train_in(tmp_path, resume=True, display=SignalAt(step, number))
+        assert stopped.interrupted == number
+        assert step <= int(stopped.state.step[0]) < TOTAL
+        assert stopped.evaluations == {}
+        assert not list(tmp_path.glob("seed-*/config.json")), "a seed is no run before the training has ended"
+    assert_same_run(tmp_path, train_in(tmp_path, resume=True), together)
+
+
+def test_a_crash_while_the_seeds_folders_are_written_is_made_good(together, tmp_path, monkeypatch):
+    def crash(path, text):
+        if path.parent.name == "seed-5":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    write = seeds.write_atomically
+    monkeypatch.setattr(seeds, "write_atomically", crash)
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path)
+    assert [p.parent.name for p in tmp_path.glob("seed-*/config.json")] == ["seed-4"]
+    monkeypatch.undo()
+    assert_same_run(tmp_path, train_in(tmp_path, resume=True), together)
+
+
+def test_spread_over_devices_is_the_same(together, tmp_path):
+    """Of four devices six replicas take three, by twos; five take one."""
+    script = """
+import sys; sys.path.insert(0, ".")
+from tests.test_replicas import *
+assert [training.replica_mesh(n).size for n in range(1, 9)] == [1, 2, 3, 4, 1, 3, 1, 4]
+found = fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=6, test=TEST, validation=0.2)
+kernel = found.state.params["conv"]["kernel"]
+assert len(kernel.devices()) == 3
+assert all(shard.data.shape[0] == 2 for shard in kernel.addressable_shards)
+np.savez(sys.argv[1], *jax.tree.leaves(found.state.params), accuracies=found.accuracies())
+
+def combine(own, shared):
+    return {"sum": own["x"] + shared + own["both"], "key": jax.random.fold_in(own["key"], 1)}
+
+own = {"x": jnp.arange(8.0), "key": jax.random.split(jax.random.key(0), 8), "both": jnp.ones(2)}
+axes = ({"x": 0, "key": 0, "both": None}, None)
+one, other = (jax.jit(f(combine, axes))(own, 3.0) for f in (jax.vmap, training.map_replicas))
+assert len(other["sum"].devices()) == 4
+assert_same_bits(other, one)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "found.npz")],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = np.load(tmp_path / "found.npz")
+    assert found["accuracies"][:3].tolist() == together[1].accuracies().tolist()
+    for index, leaf in enumerate(jax.tree.leaves(together[1].state.params)):
+        np.testing.assert_allclose(found[f"arr_{index}"][:3], leaf, rtol=1e-4, atol=1e-5)
+
+
+def test_vmap_over_keys_rates_and_decays_is_runs_of_their_own():
+    """With distortions, whose random numbers are the seed's too."""
+    seeds, rates, decays = (7, 8), (1e-3, 1e-2), (0.0, 0.5)
+
+    def configured(seed, rate=0.1, decay=0.1):
+        optimizer, augment = OptimizerConfig(learning_rate=rate, weight_decay=decay), AugmentConfig(name="affine")
+        return make_config(seed=seed, optimizer=optimizer, augment=augment, epochs=2)
+
+    train = make_train(TinyNet(), configured(0), TRAIN.statistics)
+    arrays = train_arrays(TinyNet(), TRAIN, configured(0), seeds)
+    axes = (0, 0, {"image": None, "label": None, "order": 0})
+    numbers = Hyperparameters(learning_rate=jnp.array(rates), weight_decay=jnp.array(decays))
+    keys = jax.vmap(jax.random.key)(jnp.array(seeds))
+    states, metrics = jax.jit(jax.vmap(train, axes))(keys, numbers, arrays)
+    assert metrics["loss"].shape == (2, 18)
+    for k, (seed, rate, decay) in enumerate(zip(seeds, rates, decays, strict=True)):
+        expected = fit(TinyNet(), TRAIN, configured(seed, rate, decay))
+        assert_close(part(states, k), expected.state)
+        assert metrics["accuracy"][k, -9:].mean() == pytest.approx(expected.train["accuracy"])
+        orders = train_arrays(TinyNet(), TRAIN, configured(0), seed)["order"]
+        np.testing.assert_array_equal(orders, arrays["order"][k])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_traced_weight_decay_is_the_configured_one(name):
+    params, grads = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
+
+    def update(config, decay=None):
+        optimizer = make_optimizer(config, lambda count: 0.1, decay)
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+
+    found = jax.vmap(lambda decay: update(OptimizerConfig(name=name, weight_decay=7.0), decay))(jnp.array([0.0, 0.3]))
+    for k, decay in enumerate((0.0, 0.3)):
+        assert_close(part(found, k), update(OptimizerConfig(name=name, weight_decay=decay)), rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30), st.floats(0.5, 0.99))
+def test_the_summary_is_student_s(values, confidence):
+    found = summarise(values, confidence)
+    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert found.std == pytest.approx(np.sqrt(sum((v - np.mean(values)) ** 2 for v in values) / (len(values) - 1)))
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(confidence) if found.std > 1e-6 else values[:1] * 2
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-6, abs=1e-5)
+
+
+def test_one_value_has_no_deviation():
+    found = summarise([0.985])
+    assert found.mean == 0.985
+    assert np.isnan([found.std, found.low, found.high]).all()
+    assert (found.percent(), summarise([0.5, 0.6, 0.7]).percent()) == ("98.50%", "60.00 ± 10.00 %")
+
+
+def test_one_seed_that_diverges_is_named(monkeypatch):
+    def poisoned(program):
+        state = init(program)
+        return state.replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), state.params))
+
+    init = Replicas.init
+    monkeypatch.setattr(Replicas, "init", poisoned)
+    with pytest.raises(
+        TrainingDivergedError, match="training of seed 5 diverged: loss is nan at step 1 of 28"
+    ) as caught:
+        fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=3, test=TEST, validation=0.2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("replicas", [0, -1, 2**31 - 3])
+def test_bad_numbers_of_replicas_are_named(replicas):
+    for call in (
+        lambda: fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=replicas),
+        lambda: ExperimentConfig(seed=4, replicas=replicas),
+    ):
+        with pytest.raises(
+            InputError, match=f"replicas: expected a whole number from 1 to 2147483644, got {replicas}$"
+        ):
+            call()
+
+
+@pytest.mark.parametrize("validation", [-0.1, 70, 1.5, float("nan")])
+def test_bad_validation_is_named(validation):
+    with pytest.raises(InputError, match="validation: expected"):
+        fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=2, validation=validation)
+
+
+def test_overwriting_takes_the_seeds_folders_and_no_others(together, tmp_path):
+    path = shutil.copytree(together[0], tmp_path / "run")
+    for name in ("seed-7", "seed-4-notes", "seed-"):
+        (path / name).mkdir()
+    make_folder(path, overwrite=True).close()
+    assert {entry.name for entry in path.iterdir()} == {"config.json", ".lock", "seed-7", "seed-4-notes", "seed-"}
+
+
+def test_a_crash_while_overwriting_leaves_what_can_be_overwritten(together, tmp_path, monkeypatch):
+    path = shutil.copytree(together[0], tmp_path / "run")
+
+    def crash(target, *arguments):
+        if target.name == "seed-5":
+            raise KeyboardInterrupt
+        rmtree(target, *arguments)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", crash)
+    with pytest.raises(KeyboardInterrupt):
+        make_folder(path, overwrite=True)
+    monkeypatch.undo()
+    assert (path / "seed-5").exists()
+    make_folder(path).close()
+    assert {entry.name for entry in path.iterdir()} == {"config.json", ".lock"}
+
+
+def test_the_command_line_trains_seeds_and_reads_each(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "run"
+    options = {
+        "epochs": 1,
+        "batch_size": 256,
+        "replicas": 2,
+        "seed": 3,
+        "data": DataConfig(validation=0.5),
+        "out": path,
+    }
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run_experiment(ExperimentConfig(**options), "mlp", "mlp", {"features": (8,)})
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if line[0] in "┃│") <= 80
+    rows = [line.split() for line in out.replace("│", " ").splitlines()]
+    found = {row[0]: row for row in rows if len(row) == 7}
+    for k, seed in enumerate(("3", "4")):
+        expected = [f"{result.accuracies(split)[k]:.2%}" for split in ("validation", "test", "best")]
+        assert found[seed][2::2] == expected
+    accuracy, (first, second) = result.summary["best"]["accuracy"], result.accuracies("best")
+    assert found["mean"][6] == f"{(first + second) / 2:.2%}"
+    assert found["std"][6] == f"{abs(first - second) / np.sqrt(2):.2%}"
+    assert f"test accuracy {accuracy.percent()} (mean ± standard deviation over 2 seeds)" in out
+    for k, seed in enumerate((3, 4)):
+        run = load_run(path / f"seed-{seed}")
+        assert run.evaluate(data.load("digits", "test")).accuracy == result.accuracies("best")[k]
+
+    monkeypatch.setattr(sys, "argv", ["cnn-jax", "evaluate", str(path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert (stop.value.code, error.count("\n")) == (2, 1)
+    assert "it trained 2; choose one of" in error
+    assert "seed-3 to seed-4" in error
+    with pytest.raises(InputError, match=r"differ in replicas \(run 2, now 3\)"):
+        run_experiment(ExperimentConfig(**options | {"replicas": 3, "resume": True}), "mlp", "mlp", {"features": (8,)})
+    assert training.load_run(path / "seed-4").step == result.state.step[1]
