@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models
+from cnn_jax.errors import InputError
+from cnn_jax.report import write_report
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 def run_experiment(
     config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]
 ) -> FitResult | ReplicasResult:
-    """Loads the data, builds the model, opens the folder of the run, trains, and prints how it went.
+    """Loads the data, builds the model, opens the folder of the run, trains, prints how it went, and reports.
 
     Args:
         config: the options of the run.
@@ -99,6 +101,8 @@ def run_experiment(
         _say_how_to_resume(result, path)
         raise SystemExit(128 + result.interrupted)
     _print_results(result, path, time.monotonic() - began)
+    if config.report:
+        _report(path)
     return result
 
 
@@ -163,6 +167,14 @@ def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: floa
     )  # fmt: skip
     command = shlex.join([_installed("cnn-jax"), "evaluate", str(example)])
     console.print(f"next: {command}", highlight=False, soft_wrap=True)
+
+
+def _report(path: Path) -> None:
+    """Writes the report. The run has ended well and is on disk: where there can be no report, that is all there is."""
+    try:
+        print(f"report: {write_report(path)}")
+    except InputError as error:
+        print(f"no report: {error}")
 
 
 def _table(result: FitResult) -> Table:

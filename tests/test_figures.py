@@ -216,7 +216,7 @@ def test_the_most_confident_mistakes_come_first_with_true_class_taken_class_and_
     for index, tile, text in zip(expected, tiles(axes), axes.texts, strict=False):
         np.testing.assert_allclose(tile, images[index] / 255)
         true, taken = canvas.short(NAMES[labels[index]]), canvas.short(NAMES[probabilities[index].argmax()])
-        assert text.get_text() == f"is {true}\ntaken for {taken}\n{probabilities[index].max():.0%} sure"
+        assert text.get_text() == f"is {true}\nsaid {taken}\n{probabilities[index].max():.0%} sure"
 
 
 def test_without_mistakes_the_figure_says_so():

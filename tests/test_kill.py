@@ -19,7 +19,7 @@ from tests.tiny import records
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
     "--epochs", "8", "--batch-size", "32", "--data.validation", "0.1",
-    "--checkpoint.every-steps", "7", "--checkpoint.every-seconds", "None",
+    "--checkpoint.every-steps", "7", "--checkpoint.every-seconds", "None", "--no-report",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def run_lenet5(monkeypatch, *options: str) -> dict[str, list[dict]]:
     lenet5 = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "lenet5", lenet5)
     spec.loader.exec_module(lenet5)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options, "--no-report"])
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
     command.main(lenet5.main, lenet5.Config)
     out = Path(options[options.index("--out") + 1])

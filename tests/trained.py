@@ -22,7 +22,7 @@ def trained(factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def _trained(path: Path) -> Path:
-    config = ExperimentConfig(epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path)
+    config = ExperimentConfig(epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path, report=False)
     with contextlib.redirect_stdout(io.StringIO()):
         run_experiment(config, "lenet5", "lenet5", {"activation": "tanh"})
     return path

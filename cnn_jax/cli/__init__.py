@@ -1,4 +1,4 @@
-"""`cnn-jax evaluate | predict | describe`: what to do with a finished run.
+"""`cnn-jax evaluate | predict | describe | report`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
@@ -21,6 +21,7 @@ DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or sh
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
     cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
     cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
+    cnn-jax report runs/a                      all of it with pictures, as one HTML file
     cnn-jax --version
 
 Bad input is one line on standard error and exit code 2."""
@@ -85,10 +86,20 @@ class Describe:
     there is no such rule. memory: of the output, in float32."""
 
 
-COMMANDS: Any = Evaluate | Predict | Describe
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One HTML file on a run: figures, curves, mistakes, and pictures of what is inside; it opens without a network."""
+
+    run: RunPath
+    """Folder of a run, also of one of several seeds."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File to write; by default report.html in the folder."""
 
 
-def run(options: Evaluate | Predict | Describe) -> None:
+COMMANDS: Any = Evaluate | Predict | Describe | Report
+
+
+def run(options: Evaluate | Predict | Describe | Report) -> None:
     """Does what a command line asks for.
 
     Raises:
@@ -104,6 +115,10 @@ def run(options: Evaluate | Predict | Describe) -> None:
 
         if not predict(options.run, options.images, options.top, options.json):
             raise SystemExit(command.BAD_INPUT)
+    elif isinstance(options, Report):
+        from cnn_jax.cli.report import report
+
+        report(options.run, options.out)
     else:
         from cnn_jax.cli.describe import describe
 

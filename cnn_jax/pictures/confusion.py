@@ -51,10 +51,10 @@ def confusion_matrix(confusion: Any, class_names: Sequence[str]) -> Figure:
     axes.imshow(colours, interpolation="none")
     if count <= _NUMBERED:
         for row, column in np.argwhere(confusion):
-            ink = {"color": "white"} if depth[row, column] > 0.55 else {}
+            ink = "white" if depth[row, column] > 0.55 else None
             text = f"{confusion[row, column]:,}"
             size = min(canvas.LABEL, 72 * side / count / len(text) / 0.7)
-            axes.text(column, row, text, ha="center", va="center_baseline", fontsize=size, **ink)
+            axes.text(column, row, text, ha="center", va="center_baseline", fontsize=size, color=ink)
     axes.set_xticks(range(len(labels)), labels, fontsize=font, rotation=90 if turned else 0, parse_math=False)
     axes.set_yticks(range(len(labels)), labels, fontsize=font, parse_math=False)
     axes.set_xlabel("taken for", fontsize=canvas.LABEL)

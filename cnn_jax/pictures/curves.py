@@ -72,7 +72,7 @@ def series(runs: Sequence[Sequence[Mapping[str, Any]]], split: str, name: str) -
 def _draw(axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], name: str, steps_per_epoch: float | None) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    drawn = []
+    drawn: list[list[float]] = []
     for split, (colour, label) in _SPLITS.items():
         steps, values = series(runs, split, name)
         if not len(steps):
@@ -82,12 +82,11 @@ def _draw(axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], name: str, st
         axes.plot(places, values.mean(axis=0), color=colour, label=label, linewidth=1.4, marker="." * (len(steps) == 1))
         if len(values) > 1:
             axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
-        drawn.append(values.ravel())
-    shown = np.concatenate(drawn) if drawn else np.zeros(0)
-    positive = shown[shown > 0]
-    if len(positive) and positive.max() > 10 * positive.min():
+        drawn.append(values.ravel().tolist())
+    positive = [value for values in drawn for value in values if value > 0]
+    if positive and max(positive) > 10 * min(positive):
         axes.set_yscale("log", nonpositive="clip")
-        axes.set_ylim(positive.min() / 1.3, positive.max() * 1.3)
+        axes.set_ylim(min(positive) / 1.3, max(positive) * 1.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 8
-_INPUT, _BARS, _NAMES, _HEADING, _SPACE = 0.9, 0.4, 0.18, 0.21, 0.08  # inches
+_INPUT, _BARS, _HEADING, _SPACE = 0.9, 0.4, 0.21, 0.08  # inches
 _NAMED = 20  # most scores that have their classes' names below them
 
 
@@ -50,7 +49,7 @@ def feature_maps(
     named = class_names is not None and volumes[-1].ndim == 1 and len(volumes[-1]) == len(class_names) <= _NAMED
     heights = [_height(volume, limit, width) for volume in volumes]
     total = _HEADING + _INPUT + sum(_SPACE + _HEADING + height for height in heights) + 2 * canvas.MARGIN
-    figure = canvas.new_figure(total + (_NAMES if named else 0))
+    figure = canvas.new_figure(total + (_labels(class_names)[2] if named and class_names else 0))
     top = canvas.MARGIN + _HEADING
     axes = canvas.place(figure, canvas.MARGIN, top, _INPUT * image.shape[1] / image.shape[0], _INPUT)
     canvas.show_grid(axes, [canvas.as_picture(image)], 1, cmap="gray", vmin=0, vmax=1)
@@ -123,9 +122,19 @@ def _draw_bars(axes: Axes, values: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
+def _labels(class_names: Sequence[str]) -> tuple[list[str], bool, float]:
+    """The labels of scores, whether they stand upright for want of room, and the room below the bars in inches."""
+    # DejaVu's letters are about 0.62 of their height wide.
+    letter = 0.62 * canvas.SMALL / 72
+    labels = [canvas.short(name) for name in class_names]
+    longest = max(map(len, labels)) * letter
+    upright = longest > (canvas.WIDTH - 2 * canvas.MARGIN) / max(len(labels), 10)
+    return labels, upright, longest + 0.06 if upright else 0.18
+
+
 def _name_bars(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> None:
-    room = math.floor(60 / max(len(values), 10))  # characters
-    labels = [canvas.short(name, max(room, 2)) for name in class_names]
-    axes.set_xticks(range(len(values)), labels, fontsize=canvas.SMALL, parse_math=False)
+    labels, upright, _ = _labels(class_names)
+    rotation = 90 if upright else 0
+    axes.set_xticks(range(len(values)), labels, fontsize=canvas.SMALL, rotation=rotation, parse_math=False)
     axes.tick_params(length=0, pad=2)
-    axes.get_xticklabels()[int(values.argmax())].set_fontweight("bold")
+    axes.get_xticklabels()[int(np.argmax(values))].set_fontweight("bold")

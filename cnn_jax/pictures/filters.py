@@ -46,7 +46,7 @@ def filters(kernel: Any, *, limit: int = 64) -> Figure:
 def filters_before_after(before: Any, after: Any, *, limit: int = 24) -> Figure:
     """Draws the same filters before and after training, on one scale, so that growth shows as well as shape.
 
-    In a first layer look for edges (one side red, the other blue), bars and corners: before training there are none.
+    In a first layer look for edges (one side unlike the other), bars and corners: before training there are none.
 
     Args:
       before: (height, width, channels, filters), of the state that training began from.

@@ -40,7 +40,7 @@ def confident_mistakes(
         figure.text(0.5, 0.5, "no image was classified wrongly", ha="center", va="center", fontsize=canvas.LABEL)
         return figure
     width = canvas.WIDTH - 2 * canvas.MARGIN
-    longest = max(len("taken for ") + len(names[k]) for k in probabilities[order].argmax(axis=1))
+    longest = max(len("said ") + len(names[k]) for k in probabilities[order].argmax(axis=1))
     fitting = max(3, min(6, int(width / (longest * _LETTER))))
     columns = max(3, -(-len(order) // -(-len(order) // fitting)))  # rows of about the same length
     pictures = [canvas.as_picture(images[index]) for index in order]
@@ -54,7 +54,7 @@ def confident_mistakes(
     for place, index in enumerate(order):
         left, top = canvas.tile_corner(place, columns, aspect, below)
         taken = probabilities[index].argmax()
-        text = f"is {names[labels[index]]}\ntaken for {names[taken]}\n{probabilities[index, taken]:.0%} sure"
+        text = f"is {names[labels[index]]}\nsaid {names[taken]}\n{probabilities[index, taken]:.0%} sure"
         axes.text(
             left + 0.5, top + aspect + 0.05, text,
             ha="center", va="top", fontsize=canvas.SMALL, linespacing=1.15, parse_math=False,

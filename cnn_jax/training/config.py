@@ -201,6 +201,8 @@ class ExperimentConfig(TrainConfig):
     """Replace the run in `out`."""
     device: str | None = None
     """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default JAX's first."""
+    report: bool = True
+    """Write report.html into the folder of the run when it has ended, as `cnn-jax report` does; it takes seconds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,7 @@ CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorb
 _OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, REPORT, *(name + ".tmp" for name in (CONFIG, RECORDS, REPORT))}
 
 # Options that may change when a run goes on: they decide where things are and how often they are saved.
-_MAY_CHANGE = ("out", "resume", "overwrite", "device", "data.dir", "checkpoint")
+_MAY_CHANGE = ("out", "resume", "overwrite", "device", "report", "data.dir", "checkpoint")
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,19 @@
+"""`cnn-jax report`: a run as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cnn_jax.data.pictures import shown
+from cnn_jax.report import write_report
+from cnn_jax.training.checkpoints import hush_orbax
+
+
+def report(path: Path, out: Path | None) -> None:
+    """Writes the report on a run and prints where it is.
+
+    Raises:
+        InputError: there is no such run, or the file cannot be written.
+    """
+    hush_orbax()
+    print(shown(write_report(path, out)))

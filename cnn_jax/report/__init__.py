@@ -1,0 +1,5 @@
+"""A run as one HTML file: what it is, how it learned, how well it does, and what it looks like inside."""
+
+from cnn_jax.report.write import write_report
+
+__all__ = ["write_report"]

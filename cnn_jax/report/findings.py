@@ -1,0 +1,100 @@
+"""What a report on a run is made of, read from the run's folder and measured on its test images."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from cnn_jax import data
+from cnn_jax.errors import InputError
+from cnn_jax.training import Evaluation, Run, load_run
+from cnn_jax.training.folder import own_data_dir, read_config
+from cnn_jax.training.records import read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A run, and how it does on its test images.
+
+    Attributes:
+        run: the trained model.
+        config: the run's `config.json`.
+        records: the run's records.
+        test: the test images, their labels and what the model makes of them; None where they cannot be had.
+        missing: why they cannot be had, or "".
+    """
+
+    run: Run
+    config: dict[str, Any]
+    records: list[dict[str, Any]]
+    test: Measured | None
+    missing: str
+
+    def last(self, split: str) -> dict[str, Any] | None:
+        """The last record of a split, if there is one."""
+        return next((record for record in reversed(self.records) if record.get("split") == split), None)
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        """Steps in which every training image is seen once; None where the configuration does not say."""
+        batch = self.config["config"].get("batch_size")
+        return self.images / batch if self.images and isinstance(batch, int) and batch > 0 else None
+
+    @property
+    def images(self) -> int | None:
+        """The number of training images; None where the configuration does not say."""
+        images = self.config["data"].get("images")
+        return images if isinstance(images, int) and images > 0 else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long training took, over all starts; None where no epoch has been recorded."""
+        return (self.last("train") or {}).get("seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Test images and what a model makes of them.
+
+    Attributes:
+        dataset: the images as they are in the data set, and their labels.
+        evaluation: figures and scores.
+        probabilities: float32 (N, classes).
+    """
+
+    dataset: data.Dataset
+    evaluation: Evaluation
+    probabilities: np.ndarray = field(repr=False)
+
+    @functools.cached_property
+    def predicted(self) -> np.ndarray:
+        """The class taken for the likeliest, int (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """What a configuration has in a place where it should have a mapping, an empty one where it has not."""
+    return value if isinstance(value, dict) else {}
+
+
+def gather(path: Path) -> Findings:
+    """Reads and measures a run.
+
+    Raises:
+        InputError: the folder holds no run, or one that is damaged or has no checkpoint.
+    """
+    run, config = load_run(path), read_config(path)
+    test, missing = None, ""
+    try:
+        dataset = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
+        evaluation = run.evaluate(dataset)
+    except InputError as error:
+        missing = str(error)
+    else:
+        test = Measured(dataset=dataset, evaluation=evaluation, probabilities=softmax(evaluation.scores, axis=1))
+    return Findings(run=run, config=config, records=read_records(path), test=test, missing=missing)

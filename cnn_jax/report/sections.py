@@ -1,0 +1,172 @@
+"""The sections of a report on one run: what it is, how it learned, and how well it does."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import pictures
+from cnn_jax.describe import describe
+from cnn_jax.pictures.confusion import most_frequent
+from cnn_jax.report import page
+from cnn_jax.report.findings import Findings, mapping
+from cnn_jax.training.display import duration
+from cnn_jax.training.evaluation import by_class
+
+_MANY = 12  # more classes have no counts in the cells of their matrix, so the worst are listed besides
+_LISTED = 10
+
+_CURVES = (
+    "How the loss and the share of wrong answers fell, epoch by epoch. A training figure is the mean over its epoch, "
+    "taken while the network still learned, so early on it can lie above the test's. Where training goes on falling "
+    "and test does not, the network learns its training images by heart."
+)
+
+
+def summary(found: Findings) -> str:
+    """The large figures at the top."""
+    figures: dict[str, tuple[str, str]] = {}
+    loss_name = found.run.loss.name.replace("_", " ")
+    recorded = found.last("test")
+    if found.test is not None:
+        evaluation, wrong = found.test.evaluation, int(np.sum(found.test.predicted != found.test.dataset.labels))
+        figures["test accuracy"] = f"{evaluation.accuracy:.2%}", f"{wrong:,} of {evaluation.count:,} wrong"
+        figures["test loss"] = f"{evaluation.loss:.4f}", loss_name
+    elif recorded is not None:
+        figures["test accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
+        figures["test loss"] = f"{recorded['loss']:.4f}", loss_name
+    figures |= common_figures(found)
+    figures["seed"] = str(found.config["config"].get("seed", "?")), ""
+    return page.headline(figures)
+
+
+def common_figures(found: Findings) -> dict[str, tuple[str, str]]:
+    """The large figures that a run of one seed and of several have alike."""
+    figures: dict[str, tuple[str, str]] = {}
+    seconds, epoch = found.seconds, found.steps_per_epoch
+    figures["training"] = (
+        "?" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else duration(seconds),
+        f"{found.run.step:,} steps" + (f", {found.run.step / epoch:.3g} epochs" if epoch else ""),
+    )
+    counts = {"training": found.images, "test": len(found.test.dataset) if found.test else None}
+    split = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    figures["data"] = found.run.data_name, f"{split} images" if split else ""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(found.run.variables["params"]))
+    figures["model"] = str(found.config["model"]["name"]), f"{parameters:,} parameters"
+    return figures
+
+
+def origin(config: dict[str, Any], found: Findings) -> str:
+    """What is needed to repeat the run whose `config.json` this is."""
+    described = config["data"]
+    device, command = mapping(config.get("device")), config.get("command")
+    command = [str(part) for part in command] if isinstance(command, list) else []
+    if command and command[0].endswith(".py"):
+        command.insert(0, "python")
+    versions = ", ".join(f"{name} {version}" for name, version in mapping(config.get("versions")).items())
+    values = {
+        "data": f"{found.run.data_name} {described.get('version', '')}".rstrip()
+        + f", {len(found.run.class_names)} classes, "
+        f"images {_size(found.run.image_shape)} brought to {_size(found.run.model.input_size)}",
+        "checkpoint": f"{'best by validation' if found.run.best else 'newest'}, step {found.run.step:,}",
+        "device": f"{device.get('count', '?')} {device.get('platform', '?')} ({device.get('kind', '?')})",
+        "git commit": str(config.get("git_commit") or "outside a checkout"),
+        "versions": versions or "not recorded",
+    }
+    return page.section("How to repeat it", page.code(shlex.join(command) or "not recorded"), page.facts(values))
+
+
+def learning(found: Findings) -> str:
+    """The curves."""
+    if found.last("train") is None:
+        return page.section("Learning", page.paragraph("No epoch has been recorded yet."), wide=False)
+    figure = pictures.curves([found.records], steps_per_epoch=found.steps_per_epoch)
+    return page.section(
+        "Learning", page.picture(figure, "Curves of loss and error over training.", _CURVES), wide=False
+    )
+
+
+def classes(found: Findings) -> str:
+    """The confusion matrix and a table of the classes."""
+    if found.test is None:
+        return page.section("Classes", no_images(found))
+    names = found.run.class_names
+    rows, confusion = by_class(found.test.dataset.labels, found.test.predicted, names)
+    figure = pictures.confusion_matrix(confusion, names)
+    alt = f"Confusion matrix: {np.trace(confusion):,} of {confusion.sum():,} test images on the diagonal."
+    caption = (
+        "Each row holds the test images of one class, each column what they were taken for. Blue is right; orange is "
+        "wrong, and the deeper, the more often for its class."
+    )
+    table = page.table(
+        ("class", "images", "recall", "precision", "F1"),
+        [(r["name"], f"{r['count']:,}", *(_percent(r[key]) for key in ("recall", "precision", "f1"))) for r in rows],
+    )
+    meaning = page.paragraph(
+        "Recall: of the images of a class, how many were found. Precision: of the images said to be of a class, how "
+        "many are. F1 is between the two."
+    )
+    listed = _frequent(confusion, names) if len(names) > _MANY else ""
+    return page.section("Classes", page.side_by_side(page.picture(figure, alt, caption) + listed, table + meaning))
+
+
+def mistakes(found: Findings) -> str:
+    """The most confident mistakes."""
+    title = "The surest mistakes"
+    if found.test is None:
+        return page.section(title, no_images(found), wide=False)
+    test = found.test
+    figure = pictures.confident_mistakes(
+        test.dataset.images, test.dataset.labels, test.probabilities, found.run.class_names
+    )
+    caption = (
+        "Test images that the network got wrong while it was surest, with the probability that it gave its answer. "
+        "Some are hard for people too; an easy one among them is worth a look."
+    )
+    return page.section(title, page.picture(figure, "Test images that were classified wrongly.", caption), wide=False)
+
+
+def volumes(found: Findings) -> str:
+    """The layers of the model."""
+    run = found.run
+    return page.section("Layers", describe(run.model, (*run.model.input_size, run.image_shape[-1])).html())
+
+
+def configuration(config: dict[str, Any]) -> str:
+    """All options of the run whose `config.json` this is."""
+    options = {"model": config["model"]} | config["config"]
+    table = page.table(("option", "value"), [(name, value) for name, value in _flat(options)], left=(0, 1))
+    return page.section("Configuration", page.folded("all options of this run", table))
+
+
+def no_images(found: Findings) -> str:
+    """What stands in place of a section that needs the test images."""
+    return page.paragraph(f"Left out, because the test images could not be had: {found.missing}")
+
+
+def _size(sizes: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, sizes or ()))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if np.isfinite(share) else "\N{EN DASH}"
+
+
+def _frequent(confusion: np.ndarray, names: tuple[str, ...]) -> str:
+    rows = []
+    for true, taken in most_frequent(confusion, _LISTED):
+        count = confusion[true, taken]
+        rows.append((names[true], names[taken], f"{count:,}", _percent(count / confusion[true].sum())))
+    return page.table(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat(item, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, "" if value is None else str(value)

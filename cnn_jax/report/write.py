@@ -1,0 +1,72 @@
+"""`write_report`: a run as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cnn_jax.data.pictures import shown
+from cnn_jax.errors import InputError
+from cnn_jax.report import inside, page, sections, several
+from cnn_jax.report.findings import Findings, gather
+from cnn_jax.training.folder import REPORT, read_config, write_atomically
+
+
+def write_report(path: Path, out: Path | None = None) -> Path:
+    """Writes what a run is, how it learned and what it looks like inside, as one HTML file that needs nothing else.
+
+    The report on a run of several seeds has the figures of all, and everything else of the median one. The test images
+    are looked for as `cnn-jax evaluate` does; where they cannot be had, the parts that need them are left out with a
+    sentence.
+
+    Args:
+        path: the folder of a run.
+        out: the file to write; by default report.html in that folder.
+
+    Returns:
+        The file that was written, whole or not at all.
+
+    Raises:
+        InputError: the folder holds no run, or one that is not finished or cannot be read; or the file cannot be
+            written.
+    """
+    out = path / REPORT if out is None else out
+    config = read_config(path)
+    _check_place(out)
+    seeds = several.read_seeds(path, config)
+    middle = several.median(seeds) if seeds else None
+    found = gather(middle.path if middle else path)
+    name = f"{found.config['model']['name']} on {found.run.data_name}"
+    body = [page.title(name, shown(path))]
+    if middle:
+        body += [several.summary(seeds, found), "<main>", *several.comparison(seeds, found), several.detail(middle)]
+    else:
+        body += [sections.summary(found), "<main>", sections.learning(found)]
+    body += [*_one(found), sections.origin(config, found), sections.configuration(config), "</main>"]
+    try:
+        write_atomically(out, page.page(name, body))
+    except OSError as error:
+        raise InputError(f"{out}: expected a file that can be written, got: {error.strerror}") from None
+    return out
+
+
+def _check_place(out: Path) -> None:
+    """InputError where a file cannot be: better before the work than after it."""
+    try:
+        if out.is_dir():
+            raise InputError(f"{out}: expected a file to write the report to, it is a folder")
+        if not out.parent.is_dir():
+            raise InputError(f"{out}: expected a file in a folder that is there; make the folder, or name another")
+    except OSError as error:
+        raise InputError(f"{out}: expected a file that can be written, got: {error.strerror}") from None
+
+
+def _one(found: Findings) -> list[str]:
+    """What both kinds of report show of one trained network."""
+    return [
+        sections.mistakes(found),
+        sections.classes(found),
+        inside.filters(found),
+        inside.attention(found),
+        inside.features(found),
+        sections.volumes(found),
+    ]
