@@ -351,6 +351,7 @@ def test_the_command_line_trains_seeds_and_reads_each(tmp_path, capsys, monkeypa
         "seed": 3,
         "data": DataConfig(validation=0.5),
         "out": path,
+        "report": False,
     }
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
     monkeypatch.setenv("COLUMNS", "80")
