@@ -61,7 +61,8 @@ def make_train_step(
         key = jax.random.fold_in(state.rng, state.step)
         rngs = {"dropout": key}
         if augment is not None:
-            images = augment(jax.random.fold_in(key, 1), images)
+            # Without the barrier XLA distorts the images anew for every place of the first layer's window.
+            images = jax.lax.optimization_barrier(augment(jax.random.fold_in(key, 1), images))
 
         def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             variables = state.replace(params=params).variables
