@@ -1,8 +1,8 @@
 """The ten digits as drawn in 7x12 cells, the centres of LeNet-5's radial basis units.
 
-LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), Figure 3: the
-printable ASCII characters, of which the digits are here. Characters that are easily confused were drawn alike: 0, 2,
-4 and 5 are small letters o, z, y and s with a bar above.
+LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), Figure 3, which
+shows all printable ASCII characters. Those that are easily confused are drawn alike, so that a wrong one is at least
+near; 0, 2, 4 and 5 stand lower than the other digits, with a bar above them.
 """
 
 from __future__ import annotations
