@@ -56,7 +56,7 @@ def collect(results: Sequence[tuple[dict[str, Any], np.ndarray]], count: int) ->
 def by_class(
     labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Figures of each class, and the confusion matrix.
+    """Figures of each class, and the confusion matrix, by scikit-learn.
 
     Args:
         labels: int (N,).
@@ -64,16 +64,15 @@ def by_class(
         names: of the classes.
 
     Returns:
-        For each class its "name", "count", "precision", "recall" and "f1", their harmonic mean (NaN where the
-        denominator is 0), and int (classes, classes): how many images of the row's class were taken for the column's.
+        For each class its "name", "count", "precision", "recall" and "f1" (NaN where the denominator is 0), and
+        int (classes, classes): how many images of the row's class were taken for the column's.
     """
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    hits, counts, taken = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 of 0 is NaN
-        figures = (hits / taken, hits / counts, 2 * hits / (taken + counts))
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    indices = list(range(len(names)))
+    figures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=np.nan)
     classes = [
         {"name": name, "count": int(count), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
-        for name, count, precision, recall, f1 in zip(names, counts, *figures, strict=True)
+        for name, precision, recall, f1, count in zip(names, *figures, strict=True)
     ]
-    return classes, confusion
+    return classes, confusion_matrix(labels, predicted, labels=indices)
