@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
+from cnn_jax.describe import describe
 from cnn_jax.errors import InputError
 from cnn_jax.models import lenet1998
 from cnn_jax.models.bitmaps import digit_bitmaps
@@ -144,10 +145,16 @@ def test_parameters_and_connections_are_those_of_the_papers(name):
     assert parameters == {layer: numbers[0] for layer, numbers in zip(layers, paper, strict=True)}
     assert connections == {layer: numbers[1] for layer, numbers in zip(layers, paper, strict=True)}
     assert (sum(parameters.values()), sum(connections.values())) == TOTALS[name]
+    described = describe(models.build(name), images(name).shape[1:])
+    rows = {row.layer: (row.parameters, row.connections) for row in described}
+    # The radial basis units learn nothing, but are connected.
+    expected = dict(zip(layers, paper, strict=True)) | ({"output": (0, 840)} if "output" not in layers else {})
+    assert rows == expected
 
 
-def test_lenet5_has_the_papers_connections_with_those_of_its_radial_basis_units():
-    assert sum(connections for _, connections in PAPER["lenet5_original"][1]) + 10 * 84 == 340_908
+def test_lenet5_has_the_papers_totals_and_85_parameters_a_class_more_with_a_softmax_head():
+    total = describe(models.build("lenet5_original"), (32, 32, 1)).total
+    assert (total.parameters, total.connections) == (60_000, 340_908)
     softmax = models.build("lenet5_original", head="softmax")
     assert count(draw_variables(softmax, (1, 32, 32, 1))) == 60_000 + 10 * 85
 

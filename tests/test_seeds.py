@@ -14,6 +14,7 @@ from jax.test_util import check_grads
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import layers, models
+from cnn_jax.describe import describe
 from cnn_jax.training import LossConfig, make_loss
 from tests.drawn import count, draw_variables
 from tests.geometries import normal
@@ -165,11 +166,9 @@ def test_a_patch_as_large_as_the_image_makes_it_a_regular_network():
 
 def test_small_patches_need_fewer_weights_because_they_are_shared():
     """Convolutional networks share their parameters, so that they have fewer than a dense layer of these volumes."""
-    image = np.zeros((1, 32, 32, 3))
-    convolution = jax.eval_shape(layers.Conv(12, (5, 5)).init, jax.random.key(0), image)
-    dense = jax.eval_shape(layers.Dense(32 * 32 * 12).init, jax.random.key(0), image.reshape(1, -1))
-    assert count(convolution) == 5 * 5 * 3 * 12 + 12
-    assert count(dense) == (32 * 32 * 3 + 1) * 32 * 32 * 12
+    row = next(iter(describe(layers.Conv(12, (5, 5)), (32, 32, 3))))
+    assert row.parameters == 5 * 5 * 3 * 12 + 12
+    assert row.dense_parameters == (32 * 32 * 3 + 1) * 32 * 32 * 12
     # Sharing also means that what is seen does not depend on where: a moved image gives the moved result.
     x, kernel = normal(3, (12, 12, 3), (5, 5, 3, 2))
     y, moved = (F.conv(z, kernel, padding="VALID") for z in (x, np.roll(x, (2, 1), (0, 1))))
