@@ -70,7 +70,7 @@ HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
     "a & b",
-    "$\\frac{",
+    "$\\frac{$",
     "--!><b>",
     "漢字 \x07\udc80",
 )
