@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from cnn_jax.report import page
 from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.report.sections import no_images
 from cnn_jax.training import Run, create_state
+from cnn_jax.training.devices import current_device
 
 
 def attention(found: Findings) -> str:
@@ -32,8 +33,8 @@ def attention(found: Findings) -> str:
     images, inputs = _as_input(run, test.dataset.images[chosen])
     taken = test.predicted[chosen]
 
-    # Both maps of all images in one program: compiling is what takes the time.
-    @jax.jit
+    # Both maps of all images in one program.
+    @_run_once
     @jax.vmap
     def explain(image: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
         maps = {"gradient": pictures.saliency(run.model, run.variables, image, label)}
@@ -93,7 +94,7 @@ def filters(found: Findings) -> str:
         )
 
     # Only the first layer's parameters are asked for, so nothing else is compiled.
-    @jax.jit
+    @_run_once
     def begin() -> jax.Array:
         return _at(create_state(run.model, optax.identity(), _input_shape(run), seed).params, path)
 
@@ -109,6 +110,12 @@ def filters(found: Findings) -> str:
     return page.section(
         title, page.picture(figure, "Filters of the first layer before and after training.", caption), wide=False
     )
+
+
+def _run_once(function: Callable[..., Any]) -> Any:
+    """`jax.jit` of what runs once: on CPU with no optimising, which takes longer than it can save."""
+    options = {"xla_backend_optimization_level": 0} if current_device().platform == "cpu" else None
+    return jax.jit(function, compiler_options=options)
 
 
 def deepest_map(rows: Sequence[LayerRow]) -> str | None:
