@@ -14,20 +14,17 @@ from cnn_jax import models
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS
 from tests import reference
+from tests.drawn import count, draw_variables
 
 
 def images(*shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
-def count(tree):
-    return sum(p.size for p in jax.tree.leaves(tree))
-
-
 @pytest.fixture(scope="module")
 def lenet():
     model = models.build("lenet5")
-    return model, model.init(jax.random.key(0), images(1, 32, 32, 1))
+    return model, draw_variables(model, (1, 32, 32, 1))
 
 
 def test_every_volume_of_lenet5_by_name(lenet):
@@ -85,8 +82,7 @@ def looped_lenet5(params, image, activation):
 )
 def test_lenet5_computes_its_table(name, function):
     model, x = models.build("lenet5", activation=name), images(2, 32, 32, 1)
-    # Biases away from zero, but not so far that every unit saturates: there an average and a maximum are the same.
-    variables = jax.tree.map(lambda p: p + 0.01, model.init(jax.random.key(1), x))
+    variables = draw_variables(model, x.shape)
     expected = [looped_lenet5(variables["params"], image, function) for image in x]
     np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-4, atol=1e-4)
 
@@ -104,16 +100,15 @@ def test_a_larger_image_gives_the_scores_of_every_window(lenet, height, width, g
 
 
 def test_lenet5_takes_colours_and_other_numbers_of_classes():
-    model = models.build("lenet5", num_classes=26)
-    scores, variables = model.init_with_output(jax.random.key(0), images(2, 32, 32, 3))
-    assert scores.shape == (2, 26)
+    model, x = models.build("lenet5", num_classes=26), images(2, 32, 32, 3)
+    variables = draw_variables(model, x.shape)
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 26)
     assert count(variables) == 51_902 + 2 * 25 * 6 + 16 * 121
 
 
 def test_mlp_is_its_formula():
     model, x = models.build("mlp"), images(3, 8, 8, 1)
-    variables = model.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.1, variables["params"])
+    params = draw_variables(model, x.shape, dtype=np.float64)["params"]
     assert {name: p["kernel"].shape for name, p in params.items()} == {
         "hidden_1": (64, 100),
         "hidden_2": (100, 100),
@@ -130,8 +125,8 @@ def test_mlp_is_its_formula():
 @pytest.mark.parametrize("features", [(), (7,), (5, 6, 7)])
 def test_mlp_of_any_widths(features):
     model = models.build("mlp", features=features, num_classes=3, activation="relu")
-    scores, variables = model.init_with_output(jax.random.key(0), images(2, 4, 5, 3))
-    assert scores.shape == (2, 3)
+    variables = draw_variables(model, (2, 4, 5, 3))
+    assert jax.eval_shape(model.apply, variables, images(2, 4, 5, 3)).shape == (2, 3)
     sizes = [60, *features, 3]
     assert count(variables) == sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
@@ -142,8 +137,7 @@ def test_convnet_is_its_formula(pool):
         "convnet", filters=(3, 2), kernel_size=2, activation="tanh", pool=pool, features=(4,), num_classes=3
     )
     x = images(2, 7, 9, 2)
-    variables = model.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.1, variables["params"])
+    params = draw_variables(model, x.shape, dtype=np.float64)["params"]
     hidden = np.asarray(x, np.float64)
     for number in (1, 2):
         kernel, bias = params[f"conv_{number}"]["kernel"], params[f"conv_{number}"]["bias"]
@@ -164,9 +158,10 @@ def test_the_standard_call(name):
     model = models.build(name)
     height, width = model.input_size
     x = images(2, height, width, 1)
-    variables = model.init(jax.random.key(0), x, train=False)
-    np.testing.assert_array_equal(model.apply(variables, x, train=True), model.apply(variables, x, train=False))
-    assert model.apply(variables, x).shape == (2, 10)
+    variables = draw_variables(model, x.shape)
+    training, evaluating = (model.apply(variables, x, train=train) for train in (True, False))
+    np.testing.assert_array_equal(training, evaluating)
+    assert evaluating.shape == (2, 10)
     assert pickle.loads(pickle.dumps(model)) == model
 
 
