@@ -57,35 +57,39 @@ class Row:
     options: dict[str, Any]
 
 
+# Chosen among a dozen by the error on 5,000 images held out of the training images; the test images had no say.
 ROWS: dict[str, Row] = {
     "lenet1": Row(
         title="LeNet-1",
         paper=1.7,
         model="lenet1",
         epochs=15,
-        options={"optimizer": OptimizerConfig(learning_rate=1e-2)},
+        options={"optimizer": OptimizerConfig(learning_rate=1e-2, weight_decay=0.02)},
     ),
     "lenet4": Row(
         title="LeNet-4",
         paper=1.1,
         model="lenet4",
         epochs=10,
-        options={"optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.05)},
+        options={
+            "optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.05),
+            "loss": LossConfig(label_smoothing=0.1),
+        },
     ),
     "lenet5": Row(
         title="LeNet-5",
         paper=0.95,
         model="lenet5_original",
-        epochs=10,
-        options={"optimizer": OptimizerConfig(learning_rate=3e-3, weight_decay=0.05), "loss": LossConfig(name="map")},
+        epochs=12,
+        options={"optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.1), "loss": LossConfig(name="map")},
     ),
     "lenet5-distorted": Row(
         title="LeNet-5, distorted",
         paper=0.8,
         model="lenet5_original",
-        epochs=20,
+        epochs=15,
         options={
-            "optimizer": OptimizerConfig(learning_rate=3e-3, weight_decay=0.05),
+            "optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.1),
             "loss": LossConfig(name="map"),
             "augment": AugmentConfig(name="affine"),
         },
