@@ -222,11 +222,8 @@ class Outer(nn.Module):
     @nn.compact
     def __call__(self, x):
         pair = Odd(name="pair")(x)
-        return Odd(name="encoded").encode(inputs_of(pair)), nn.Dense(features=2, name="kept")(inputs=x)
-
-
-def inputs_of(pair):
-    return pair[0]
+        boxed = nn.with_partitioning(nn.initializers.ones, ("in", "out"))
+        return Odd(name="encoded").encode(pair[0]), nn.Dense(2, kernel_init=boxed, name="kept")(inputs=x)
 
 
 def test_every_parameter_is_counted_once():
@@ -368,6 +365,7 @@ def test_html(volumes):
     assert rows[1] == ["size", "stride", "offset"]
     assert rows[3:] == list(expected_cells(volumes))
     assert volumes._repr_html_() == volumes.html()
+    assert volumes.html().count("title=") == 10
     for colour in ("color:", "background"):
         assert colour not in volumes.html()
 
@@ -381,6 +379,25 @@ def test_names_cannot_break_the_table():
     volumes = describe(Sly(), (2, 3))
     assert Reader(volumes.html()).rows[3][0] == "<b>|&"
     assert r"| <b>\|& |" in volumes.markdown()
+
+
+@pytest.mark.parametrize(
+    ("padding", "pairs", "cell"),
+    [
+        ("SAME", ((1, 2),), "1+2"),
+        ("SAME_LOWER", ((2, 1),), "2+1"),
+        ("CAUSAL", ((3, 0),), "3+0"),
+        ("REFLECT", ((1, 2),), "1+2"),
+        (2, ((2, 2),), "2"),
+        ([(0, 5)], ((0, 5),), "0+5"),
+    ],
+)
+def test_padding(padding, pairs, cell):
+    # Windows of extent four at 0, 2, ... of nine elements: the fifth is the last that "SAME" keeps.
+    model = nn.Conv(1, 2, strides=2, kernel_dilation=3, padding=padding)
+    volumes = describe(model, (9, 1))
+    assert volumes[0].padding == pairs
+    assert volumes.text().splitlines()[3].split()[4] == cell
 
 
 def test_what_differs_by_axis():

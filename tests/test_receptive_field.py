@@ -160,6 +160,7 @@ MODELS = {
     "flattened branches": lambda x: jnp.concatenate([conv()(x).reshape(1, -1), x.mean((1, 2))], axis=-1),
     "global": lambda x: layers.GlobalAvgPool()(conv(padding=2)(x)),
     "global in the middle": lambda x: conv(padding="VALID")(excite(conv(padding="VALID")(x))),
+    "rows in one": lambda x: layers.Conv(2, (1, 3), padding="VALID")(x).reshape(1, 6, 12),
     "one axis": lambda x: nn.Conv(2, (3,), padding="SAME_LOWER", strides=2)(conv(padding="VALID")(x).sum(2)),
     "transposed axes": lambda x: layers.Conv(2, (2, 3), strides=(2, 1))(x.swapaxes(1, 2)).swapaxes(1, 2),
     "bottleneck": lambda x: conv(padding="VALID")(bottleneck(x)),

@@ -82,8 +82,11 @@ def html(volumes: Volumes) -> str:
 
 
 def _cell(tag: str, content: str, column: _Column, attributes: str = "") -> str:
-    name = ' class="name"' if column.left else ""
-    return f"<{tag}{attributes}{name}>{escape(content)}</{tag}>"
+    if column.left:
+        attributes += ' class="name"'
+    if tag == "th" and column.meaning:
+        attributes += f' title="{column.meaning}"'
+    return f"<{tag}{attributes}>{escape(content)}</{tag}>"
 
 
 def _table(volumes: Volumes, columns: Sequence[_Column]) -> tuple[list[_Column], list[list[str]]]:
@@ -150,28 +153,42 @@ def _memory(row: LayerRow) -> str:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column: its heading in text and elsewhere, what stands in it, and the heading of the group it belongs to."""
+    """A column: its heading in text and elsewhere, what stands in it, the heading above, and a word on its meaning."""
 
     short: str
     heading: str
     cell: Callable[[LayerRow], str]
     group: str = ""
     left: bool = False
+    meaning: str = ""
 
 
+_GROUP = "receptive field"
 _COLUMNS = (
     _Column("layer", "layer", lambda row: row.layer, left=True),
     _Column("kind", "kind", lambda row: row.kind, left=True),
     _Column("kernel", "kernel", lambda row: _sizes(row.kernel)),
     _Column("stride", "stride", lambda row: _sizes(row.stride)),
-    _Column("pad", "padding", _padding),
-    _Column("output", "output volume", lambda row: _sizes(row.output)),
-    _Column("params", "parameters", lambda row: _count(row.parameters)),
-    _Column("connections", "connections", lambda row: _count(row.connections)),
-    _Column("mult-adds", "multiply-adds", lambda row: _count(row.multiply_adds)),
-    _Column("sees", "size", _field("size"), group="receptive field"),
-    _Column("step", "stride", _field("stride"), group="receptive field"),
-    _Column("from", "offset", _field("offset"), group="receptive field"),
-    _Column("memory", "memory", _memory),
+    _Column("pad", "padding", _padding, meaning="zeros around the input; 1+2: one before, two after"),
+    _Column("output", "output volume", lambda row: _sizes(row.output), meaning="height x width x channels"),
+    _Column("params", "parameters", lambda row: _count(row.parameters), meaning="trained values"),
+    _Column(
+        "connections",
+        "connections",
+        lambda row: _count(row.connections),
+        meaning="weights and biases into each unit, over all units, as LeCun et al. (1998) count them",
+    ),
+    _Column("mult-adds", "multiply-adds", lambda row: _count(row.multiply_adds), meaning="products that are added up"),
+    _Column("sees", "size", _field("size"), _GROUP, meaning="pixels in a line that a unit sees"),
+    _Column("step", "stride", _field("stride"), _GROUP, meaning="pixels from a unit to its neighbour"),
+    _Column(
+        "from", "offset", _field("offset"), _GROUP, meaning="first pixel that the first unit sees; below 0: padding"
+    ),
+    _Column("memory", "memory", _memory, meaning="of the output, in float32"),
 )
-_DENSE = _Column("dense", "parameters if dense", lambda row: _count(row.dense_parameters))
+_DENSE = _Column(
+    "dense",
+    "parameters if dense",
+    lambda row: _count(row.dense_parameters),
+    meaning="what a dense layer between the same volumes would need",
+)

@@ -61,7 +61,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> Volumes:
             lambda variables, x: model.apply(variables, x, rngs=rngs, mutable=DenyList("params"), **arguments)
         )(variables, x)
     pixels = tuple(Axis(image(), dim) for dim in range(1, len(input_shape)))
-    walk = _Walk(marks.calls, nn.meta.unbox(variables).get("params", {}), len(pixels))
+    walk = _Walk(marks.calls, variables.get("params", {}), len(pixels))
     walk.run(closed.jaxpr, [*[Weights()] * (len(closed.jaxpr.invars) - 1), pixels])
     return Volumes(model=type(model).__name__, input=x.shape[1:], rows=walk.finished())
 

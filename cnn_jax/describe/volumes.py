@@ -30,9 +30,10 @@ class LayerRow:
       multiply_adds: products of a weight and an input, each added to a sum. Convolutions and dense layers have them,
         `Subsample` has one for each unit and `RadialBasis` one for each connection; biases, pools and all other
         layers count none. Padding counts as input.
-      receptive_field: what a unit of the output sees of the input along each spatial axis; None where that cannot be
-        told: behind transposed convolutions with a stride, 'CIRCULAR' or 'REFLECT' padding and operations that move
-        elements about, and for inputs without spatial axes.
+      receptive_field: what a unit of the output sees of the input along each spatial axis; None where this is not to be
+        had as size, stride and offset, or not known: behind transposed convolutions with a stride, dilated inputs,
+        'CIRCULAR' or 'REFLECT' padding, masks that leave positions out, loops and operations that move elements
+        about; and for inputs without spatial axes.
       memory: bytes of the output in float32.
       dense_parameters: of a convolution, the parameters that a dense layer between the same two volumes would need,
         with a bias for each unit if the convolution has biases; None for other layers.
