@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from cnn_jax.lowering import bilinear, choice, direct, pooling
+from cnn_jax.lowering import bilinear, choice, direct, extremes, sums
 from cnn_jax.lowering.choice import use
 from cnn_jax.lowering.direct import dot
-from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.geometry import Geometry, Windows
 
 __all__ = ["conv", "dot", "reduce_window", "use"]
 
@@ -71,10 +71,13 @@ def reduce_window(
     strides: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
 ) -> jax.Array:
-    """As `direct.reduce_window`; sums and their gradient are each lowered as `choice` says."""
-    if reducer == "sum" and _may_choose(x):
-        return pooling.window_sum(x, pooling.Windows(x.shape[1:-1], window, strides, padding))
-    return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
+    """As `direct.reduce_window`; of floats it and its derivatives are each lowered as `choice` says."""
+    if not _may_choose(x):
+        return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
+    windows = Windows(x.shape[1:-1], window, strides, padding)
+    if reducer == "sum":
+        return sums.window_sum(x, windows)
+    return extremes.window_extreme(x, extremes.Extremes(windows, reducer))
 
 
 def _may_choose(*arrays: jax.Array) -> bool:

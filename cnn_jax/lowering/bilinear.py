@@ -18,12 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 
 from cnn_jax.lowering import banded, choice, direct, shifted
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.primitive import define
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -62,7 +62,7 @@ _WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
 }
 
 
-def _shape(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -> tuple[int, ...]:
+def _shape(operation: choice.Operation, a: Any, b: Any, *, geometry: Geometry) -> tuple[int, ...]:
     """Of the result, from operands with the leading dimension R."""
     if operation == "conv":
         return (*a.shape[:2], *geometry.out, b.shape[-1])
@@ -130,13 +130,13 @@ def _batch(
 
 
 def _primitive(operation: choice.Operation) -> Primitive:
-    primitive = Primitive(f"cnn_{operation}")
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
-    primitive.def_abstract_eval(lambda a, b, *, geometry: ShapedArray(_shape(operation, a, b, geometry), a.dtype))
+    primitive = define(
+        f"cnn_{operation}",
+        functools.partial(_shape, operation),
+        stock=functools.partial(_stock, operation),
+        cpu=functools.partial(_chosen, operation),
+    )
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)
-    for platform, function in ((None, _stock), ("cpu", _chosen)):
-        rule = mlir.lower_fun(functools.partial(function, operation), multiple_results=False)
-        mlir.register_lowering(primitive, rule, platform=platform)
     return primitive
 
 

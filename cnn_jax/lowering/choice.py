@@ -12,7 +12,7 @@ from typing import Literal
 
 import jax
 
-from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.geometry import Geometry, Windows
 
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
 
@@ -52,3 +52,13 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> 
     if patches > _MOST_PATCHES or math.prod(geometry.window) < 16 or inputs > 16:
         return "direct", {}
     return "banded", {"block": 4 if inputs <= 2 else 2}
+
+
+def slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether a pool of an array of `shape`, or its gradient, is taken from one strided slice per place of a window."""
+    return 0 not in shape and math.prod(windows.window) <= 16
+
+
+def repeats(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether the gradient of a sum repeats the cotangents, of `shape`: where windows lie side by side."""
+    return 0 not in shape and windows.window == windows.strides and not any(map(any, windows.padding))

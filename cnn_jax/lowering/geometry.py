@@ -1,4 +1,4 @@
-"""The shape of a two-dimensional convolution, without the sizes of batch and channels."""
+"""The shapes of convolutions and pools, without the sizes of batch and channels."""
 
 from __future__ import annotations
 
@@ -48,6 +48,33 @@ class Geometry:
     def plain(self) -> bool:
         """Whether there are neither dilations nor groups."""
         return self.input_dilation == (1, 1) == self.kernel_dilation and self.groups == 1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over volumes (N, *size, C).
+
+    Attributes:
+      size: of the volume, in each spatial dimension.
+      window, strides: extent and step of the windows.
+      padding: what is added before and after each dimension.
+    """
+
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """How many windows there are in each dimension."""
+        ones = (1,) * len(self.size)
+        return tuple(map(_positions, self.size, self.window, self.strides, self.padding, ones, ones))
+
+    @property
+    def overlap(self) -> bool:
+        """Whether an element lies in several windows."""
+        return any(window > stride for window, stride in zip(self.window, self.strides, strict=True))
 
 
 def _positions(
