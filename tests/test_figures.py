@@ -98,7 +98,7 @@ class Stem(nn.Module):
         x = layers.Conv(20, (3, 3), name="conv")(images)
         x = layers.MaxPool((2, 2), strides=(2, 2), name="pool")(nn.relu(x))
         x = layers.GlobalAvgPool(name="mean")(x)
-        return layers.Dense(5, name="scores")(x)
+        return -layers.Dense(5, name="scores")(x)  # as after a layer of distances, of which the least wins
 
 
 def test_feature_maps_have_a_strip_for_every_layer_with_its_values():
@@ -122,12 +122,12 @@ def test_feature_maps_have_a_strip_for_every_layer_with_its_values():
     labels = figure.axes[4].get_xticklabels()
     assert [label.get_text() for label in labels][:4] == ["cat", "dog", "owl", "$\\frac{$"]
     scores = mean @ variables["params"]["scores"]["kernel"] + variables["params"]["scores"]["bias"]
-    assert [label.get_fontweight() == "bold" for label in labels] == [k == scores.argmax() for k in range(5)]
+    assert [label.get_fontweight() == "bold" for label in labels] == [k == scores.argmin() for k in range(5)]
     texts(figure)
 
 
 def test_a_model_without_maps_has_bars_only():
-    model = models.build("mlp", features=(30,), num_classes=5)
+    model = models.build("mlp", features=[30], num_classes=5)
     image = draw(4, 4, 1).astype(np.float32)
     figure = pictures.feature_maps(model, jax.jit(model.init)(jax.random.key(0), image[None]), image)
     assert [len(axes.images) for axes in figure.axes] == [1, 0, 0]

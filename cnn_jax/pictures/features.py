@@ -34,7 +34,7 @@ def feature_maps(
       model: a Linen module called as `model.apply(variables, images)`.
       variables: its parameters and statistics.
       image: (H, W, C) floats, normalised as the model is used to.
-      class_names: names for the scores, the last volume.
+      class_names: names for the last volume, where it is the scores; that of the likeliest class is bold.
       limit: most maps to show of a layer.
 
     Returns:
@@ -42,7 +42,7 @@ def feature_maps(
     """
     image = np.asarray(image)
     names = layer_names(model, image.shape)
-    outputs = jax.device_get(jax.jit(functools.partial(layer_outputs, model))(variables, image[None]))
+    outputs, scores = jax.device_get(jax.jit(functools.partial(_run, model))(variables, image[None]))
     volumes = [_squeezed(output[0]) for output in outputs]
 
     width = canvas.WIDTH - 2 * canvas.MARGIN
@@ -66,8 +66,13 @@ def feature_maps(
         _head(axes, name, output.shape[1:], note)
         top += height
     if named and class_names is not None:
-        _name_bars(axes, volumes[-1], class_names)
+        _name_bars(axes, int(scores.argmax()), class_names)
     return figure
+
+
+def _run(model: nn.Module, variables: Any, images: jax.Array) -> tuple[list[jax.Array], Any]:
+    """What every layer gives, and the scores: those are not always what the last layer gives."""
+    return layer_outputs(model, variables, images), model.apply(variables, images)
 
 
 def _squeezed(volume: np.ndarray) -> np.ndarray:
@@ -132,9 +137,9 @@ def _labels(class_names: Sequence[str]) -> tuple[list[str], bool, float]:
     return labels, upright, longest + 0.06 if upright else 0.18
 
 
-def _name_bars(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> None:
+def _name_bars(axes: Axes, winner: int, class_names: Sequence[str]) -> None:
     labels, upright, _ = _labels(class_names)
     rotation = 90 if upright else 0
-    axes.set_xticks(range(len(values)), labels, fontsize=canvas.SMALL, rotation=rotation, parse_math=False)
+    axes.set_xticks(range(len(labels)), labels, fontsize=canvas.SMALL, rotation=rotation, parse_math=False)
     axes.tick_params(length=0, pad=2)
-    axes.get_xticklabels()[int(np.argmax(values))].set_fontweight("bold")
+    axes.get_xticklabels()[winner].set_fontweight("bold")
