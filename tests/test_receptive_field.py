@@ -212,6 +212,8 @@ def test_maxima_see_what_wins_somewhere():
         lambda x: jnp.roll(x, 1, axis=1),
         lambda x: x.reshape(1, 4, 2, 4, 2, 2).mean((2, 4)),
         lambda x: x.reshape(1, -1)[..., None],
+        lambda x: jax.lax.reshape(x, (1, 8, 8, 2), (0, 2, 1, 3)),
+        lambda x: jnp.concatenate([x[:, :0].reshape(1, -1), x.mean((1, 2))], axis=-1),
         lambda x: nn.MultiHeadDotProductAttention(1)(x.reshape(1, 64, 2)),
         lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jnp.pad(y, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1], x),
     ],
