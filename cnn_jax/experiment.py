@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.report import write_report
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.config import ExperimentConfig, to_dict
-from cnn_jax.training.devices import current_device, select_device
+from cnn_jax.training.devices import current_device, select_device, split_cpu
 from cnn_jax.training.display import Display, duration
 from cnn_jax.training.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.training.replicas import ReplicasResult, fit_replicas
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 
 def run_experiment(
-    config: ExperimentConfig, experiment: str, model: str, fields: dict[str, Any]
+    config: ExperimentConfig,
+    experiment: str,
+    model: str,
+    fields: dict[str, Any],
+    *,
+    prepare: Callable[[data.Dataset], data.Dataset] | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> FitResult | ReplicasResult:
     """Loads the data, builds the model, opens the folder of the run, trains, prints how it went, and reports.
 
@@ -38,6 +45,8 @@ def run_experiment(
         experiment: name of the experiment, for the folder's default name.
         model: name of the model in `models.MODELS`.
         fields: its fields; `num_classes` comes from the data.
+        prepare: makes of a split what is to be learned from or tested on; by default that is the split itself.
+        finish: does what else is to be done with the folder of the finished run, before the report on it.
 
     Returns:
         What `fit` returned, or `fit_replicas` where `config.replicas` is more than one.
@@ -48,6 +57,8 @@ def run_experiment(
     """
     began = time.monotonic()
     hush_orbax()
+    if config.replicas > 1:
+        split_cpu()
     if config.device is not None:
         select_device(config.device)
 
@@ -60,6 +71,8 @@ def run_experiment(
     image_size = models.build(model, **fields).input_size
     train = data.load(config.data.name, "train", data_dir=config.data.dir, image_size=image_size)
     test = data.load(config.data.name, "test", data_dir=config.data.dir, image_size=image_size)
+    if prepare is not None:
+        train, test = prepare(train), prepare(test)
     if config.data.pixel_range is not None:
         train = data.rescale(train, *config.data.pixel_range)
     everything, validation = train, None
@@ -101,6 +114,8 @@ def run_experiment(
         _say_how_to_resume(result, path)
         raise SystemExit(128 + result.interrupted)
     _print_results(result, path, time.monotonic() - began)
+    if finish is not None:
+        finish(path)
     if config.report:
         _report(path)
     return result

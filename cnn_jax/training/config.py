@@ -200,7 +200,8 @@ class ExperimentConfig(TrainConfig):
     overwrite: bool = False
     """Replace the run in `out`."""
     device: str | None = None
-    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default JAX's first."""
+    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default JAX's first. Replicas are
+    spread over all devices, or all of the platform named; on cpu that is over its cores."""
     report: bool = True
     """Write report.html into the folder of the run when it has ended, as `cnn-jax report` does; it takes seconds."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import jax
 import jax.numpy as jnp
 
@@ -13,8 +16,14 @@ def current_device() -> jax.Device:
     return jnp.zeros(()).devices().pop()
 
 
+def usable_devices() -> list[jax.Device]:
+    """The devices that a program may be spread over: what `select_device` named, else all of JAX's."""
+    selected = jax.config.jax_default_device
+    return [selected] if isinstance(selected, jax.Device) else jax.devices(selected)
+
+
 def select_device(name: str) -> None:
-    """Makes JAX use the device of that name: a platform, as "cpu", "gpu" or "tpu", or one of several, as "gpu:1".
+    """Makes JAX use the devices of a platform, as "cpu", "gpu" or "tpu", or one of several, as "gpu:1".
 
     Raises:
         InputError: JAX sees no such device; the message lists those it sees.
@@ -26,4 +35,17 @@ def select_device(name: str) -> None:
     except (RuntimeError, ValueError, IndexError):
         seen = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
         raise InputError(f"device: expected one that JAX sees ({seen}), got {name!r}") from None
-    jax.config.update("jax_default_device", device)
+    jax.config.update("jax_default_device", device if index else platform)
+
+
+def split_cpu() -> None:
+    """Makes each core of the CPU a device of JAX, so that replicas spread over them.
+
+    A small network gives one core little to share with another, but two replicas keep two cores busy. Only possible
+    before JAX first looks for its devices: later, and where the environment sets their number, nothing changes.
+    """
+    chosen = jax.config.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen:
+        with contextlib.suppress(RuntimeError):
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            jax.config.update("jax_num_cpu_devices", cores)

@@ -22,7 +22,7 @@ from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, c
 from cnn_jax.training.folder import RunFolder, seed_folder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
-from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh
+from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh, step_replicas
 from cnn_jax.training.program import all_finite
 from cnn_jax.training.recipe import count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
@@ -185,7 +185,7 @@ class Replicas:
         self.schedule = recipe.schedule
         self._init = jax.jit(jax.vmap(lambda seed: recipe.init(jax.random.key(seed))), out_shardings=self._own)
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
-        self.train_step = jax.jit(map_replicas(recipe.train_step, (0, 0)), donate_argnums=0)
+        self.train_step = step_replicas(recipe.train_step, replicas)
         self._eval_step = jax.jit(map_replicas(recipe.eval_step, (0, 0)))
         self._all_finite = jax.jit(jax.vmap(all_finite))
         self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)
