@@ -56,8 +56,8 @@ class LeNet1(nn.Module):
     | H4     | 2x2 subsampling, activation                    | 4x4x12          | 24         | 960         |
     | output | scores                                         | 10              | 1,930      | 1,930       |
 
-    Its digits were 16x16 pixels in the middle of a field of 28x28 (1998, section III.C); MNIST's, which fill 20x20,
-    have to be made smaller for it. The outputs of 1990 were squashed too; here they are scores.
+    In 1998 (section III.C) its digits were shrunk to 16x16 pixels in the middle of the field; MNIST's own images, as
+    they come, fill 20x20 of it. The outputs of 1990 were squashed too; here they are scores.
 
     Attributes:
       num_classes: number of scores.
