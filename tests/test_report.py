@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -87,6 +88,18 @@ def test_text_in_figures_can_be_read_on_a_phone(browser, report):
     )
     assert len(heights) > 100
     assert min(heights) > 8  # CSS pixels; upright text is a little higher than its font size
+
+
+def test_no_name_is_so_long_that_it_widens_the_page(browser, tmp_path, monkeypatch):
+    names = [f"{'unbroken' * 9}{k}" for k in range(13)]
+    found = make_findings(tmp_path / ("run" * 30), names=names, **{"option" * 20: "value" * 40})
+    found = dataclasses.replace(found, run=dataclasses.replace(found.run, data_name="set" * 30))
+    for section in ("attention", "features", "filters"):  # compiled for other tests
+        monkeypatch.setattr(write.inside, section, lambda found: "")
+    monkeypatch.setattr(write, "gather", lambda path: found)
+    browser.open(write_report(tmp_path / ("run" * 30)), 390)
+    browser.evaluate("document.querySelector('details').open = true")
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
 
 
 # What else a run may be.
