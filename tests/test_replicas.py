@@ -8,39 +8,37 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from cnn_jax import cli, data, training
+from cnn_jax import data
 from cnn_jax.errors import InputError
-from cnn_jax.experiment import run_experiment
 from cnn_jax.training import (
-    AugmentConfig,
-    DataConfig,
     ExperimentConfig,
-    Hyperparameters,
-    OptimizerConfig,
     TrainingDivergedError,
     fit,
     fit_replicas,
-    load_run,
-    make_optimizer,
-    make_train,
     seeds,
-    summarise,
-    train_arrays,
 )
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.replicas import Replicas
 from tests.test_training_loop import SignalAt
-from tests.tiny import TRACES, TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
+from tests.tiny import (
+    TRACES,
+    TinyNet,
+    assert_close,
+    assert_same_bits,
+    make_config,
+    make_dataset,
+    make_folder,
+    records,
+    steps_kept,
+)
 
 TRAIN, TEST = make_dataset(70), make_dataset(30, seed=1, split="test")
 CONFIG = make_config(seed=4)
@@ -90,15 +88,6 @@ def alone(tmp_path_factory):
         results.append(fit(TinyNet(), rest, config, test=TEST, validation=validation, folder=folder))
         folder.close()
     return paths, results
-
-
-def assert_close(state, expected, **tolerance):
-    def check(leaf, reference):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf, reference = jax.random.key_data(leaf), jax.random.key_data(reference)
-        np.testing.assert_allclose(leaf, reference, **({"rtol": 1e-4, "atol": 1e-5} | tolerance))
-
-    jax.tree.map(check, state, expected)
 
 
 def part(stacked, k: int):
@@ -198,11 +187,37 @@ def test_a_crash_while_the_seeds_folders_are_written_is_made_good(together, tmp_
     assert_same_run(tmp_path, train_in(tmp_path, resume=True), together)
 
 
+def start(script: str, *arguments: Path, **environment: str) -> subprocess.Popen:
+    """Runs a script that has the names of this file, in a process of its own, with what has been compiled here."""
+    environment |= {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys\nfrom tests.test_replicas import *\n{script}", *map(str, arguments)],
+        cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_killed_and_resumed_is_undisturbed(together, tmp_path):
+    """In the middle, and while the seeds are given their folders."""
+    path = tmp_path / "run"
+    script = "train_in(Path(sys.argv[1]), resume=True)"
+    for moment in ("checkpoints/1?", "seed-5/checkpoints/*"):
+        process = start(script, path)
+        while process.poll() is None and not any(path.glob(moment)):
+            time.sleep(0.001)
+        process.kill()
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, output
+    assert_same_run(path, train_in(path, resume=True), together)
+
+
 def test_spread_over_devices_is_the_same(together, tmp_path):
     """Of four devices six replicas take three, by twos; five take one."""
     script = """
-import sys; sys.path.insert(0, ".")
-from tests.test_replicas import *
+from cnn_jax import training
 assert [training.replica_mesh(n).size for n in range(1, 9)] == [1, 2, 3, 4, 1, 3, 1, 4]
 folder = make_folder(Path(sys.argv[2]), seed=4, replicas=6)
 found = fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=6, test=TEST, validation=0.2, folder=folder)
@@ -224,75 +239,16 @@ one, other = (jax.jit(f(combine, axes))(own, 3.0) for f in (jax.vmap, training.m
 assert len(other["sum"].devices()) == 4
 assert_same_bits(other, one)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "found.npz"), str(tmp_path / "run")],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
-        env=os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    devices = "--xla_force_host_platform_device_count=4"
+    process = start(script, tmp_path / "found.npz", tmp_path / "run", XLA_FLAGS=devices)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     found = np.load(tmp_path / "found.npz")
     assert found["accuracies"][:3].tolist() == together[1].accuracies("best").tolist()
     for seed in SEEDS:
         assert steps_kept(tmp_path / "run" / f"seed-{seed}", "best") == steps_kept(together[0] / f"seed-{seed}", "best")
     for index, leaf in enumerate(jax.tree.leaves(together[1].state.params)):
         np.testing.assert_allclose(found[f"arr_{index}"][:3], leaf, rtol=1e-4, atol=1e-5)
-
-
-def test_vmap_over_keys_rates_and_decays_is_runs_of_their_own():
-    """With distortions, whose random numbers are the seed's too."""
-    seeds, rates, decays = (7, 8), (1e-3, 1e-2), (0.0, 0.5)
-
-    def configured(seed, rate=0.1, decay=0.1):
-        optimizer, augment = OptimizerConfig(learning_rate=rate, weight_decay=decay), AugmentConfig(name="affine")
-        return make_config(seed=seed, optimizer=optimizer, augment=augment, epochs=2)
-
-    train = make_train(TinyNet(), configured(0), TRAIN.statistics)
-    arrays = train_arrays(TinyNet(), TRAIN, configured(0), seeds)
-    axes = (0, 0, {"image": None, "label": None, "order": 0})
-    numbers = Hyperparameters(learning_rate=jnp.array(rates), weight_decay=jnp.array(decays))
-    keys = jax.vmap(jax.random.key)(jnp.array(seeds))
-    states, metrics = jax.jit(jax.vmap(train, axes))(keys, numbers, arrays)
-    assert metrics["loss"].shape == (2, 18)
-    expected = fit(TinyNet(), TRAIN, configured(seeds[1], rates[1], decays[1]))
-    assert_close(part(states, 1), expected.state)
-    assert metrics["accuracy"][1, -9:].mean() == pytest.approx(expected.train["accuracy"])
-    for k, seed in enumerate(seeds):
-        order = train_arrays(TinyNet(), TRAIN, configured(0), seed)["order"]
-        np.testing.assert_array_equal(order, arrays["order"][k])
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_traced_weight_decay_is_the_configured_one(name):
-    params, grads = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
-
-    def update(config, decay=None):
-        optimizer = make_optimizer(config, lambda count: 0.1, decay)
-        return optimizer.update(grads, optimizer.init(params), params)[0]
-
-    found = jax.vmap(lambda decay: update(OptimizerConfig(name=name, weight_decay=7.0), decay))(jnp.array([0.0, 0.3]))
-    for k, decay in enumerate((0.0, 0.3)):
-        assert_close(part(found, k), update(OptimizerConfig(name=name, weight_decay=decay)), rtol=1e-6)
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30), st.floats(0.5, 0.99))
-def test_the_summary_is_student_s(values, confidence):
-    found = summarise(values, confidence)
-    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
-    assert found.std == pytest.approx(np.sqrt(sum((v - np.mean(values)) ** 2 for v in values) / (len(values) - 1)))
-    expected = stats.ttest_1samp(values, 0.0).confidence_interval(confidence) if found.std > 1e-6 else values[:1] * 2
-    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-6, abs=1e-5)
-
-
-def test_one_value_has_no_deviation():
-    found = summarise([0.985])
-    assert found.mean == 0.985
-    assert np.isnan([found.std, found.low, found.high]).all()
-    assert (found.percent(), summarise([0.5, 0.6, 0.7]).percent()) == ("98.50%", "60.00 ± 10.00 %")
 
 
 def test_one_seed_that_diverges_is_named(monkeypatch):
@@ -325,70 +281,3 @@ def test_bad_numbers_of_replicas_are_named(replicas):
 def test_bad_validation_is_named(validation):
     with pytest.raises(InputError, match="validation: expected"):
         fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=2, validation=validation)
-
-
-def test_overwriting_takes_the_seeds_folders_and_no_others(together, tmp_path):
-    path = shutil.copytree(together[0], tmp_path / "run")
-    for name in ("seed-7", "seed-4-notes", "seed-"):
-        (path / name).mkdir()
-    make_folder(path, overwrite=True).close()
-    assert {entry.name for entry in path.iterdir()} == {"config.json", ".lock", "seed-7", "seed-4-notes", "seed-"}
-
-
-def test_a_crash_while_overwriting_leaves_what_can_be_overwritten(together, tmp_path, monkeypatch):
-    path = shutil.copytree(together[0], tmp_path / "run")
-
-    def crash(target, *arguments):
-        if target.name == "seed-5":
-            raise KeyboardInterrupt
-        rmtree(target, *arguments)
-
-    rmtree = shutil.rmtree
-    monkeypatch.setattr(shutil, "rmtree", crash)
-    with pytest.raises(KeyboardInterrupt):
-        make_folder(path, overwrite=True)
-    monkeypatch.undo()
-    assert (path / "seed-5").exists()
-    make_folder(path).close()
-    assert {entry.name for entry in path.iterdir()} == {"config.json", ".lock"}
-
-
-def test_the_command_line_trains_seeds_and_reads_each(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "run"
-    options = {
-        "epochs": 1,
-        "batch_size": 256,
-        "replicas": 2,
-        "seed": 3,
-        "data": DataConfig(validation=0.5),
-        "out": path,
-        "report": False,
-    }
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
-    monkeypatch.setenv("COLUMNS", "80")
-    result = run_experiment(ExperimentConfig(**options), "mlp", "mlp", {"features": (8,)})
-    out = capsys.readouterr().out
-    assert max(len(line) for line in out.splitlines() if line[0] in "┃│") <= 80
-    rows = [line.split() for line in out.replace("│", " ").splitlines()]
-    found = {row[0]: row for row in rows if len(row) == 7}
-    for k, seed in enumerate(("3", "4")):
-        expected = [f"{result.accuracies(split)[k]:.2%}" for split in ("validation", "test", "best")]
-        assert found[seed][2::2] == expected
-    accuracy, (first, second) = result.summary["best"]["accuracy"], result.accuracies("best")
-    assert found["mean"][6] == f"{(first + second) / 2:.2%}"
-    assert found["std"][6] == f"{abs(first - second) / np.sqrt(2):.2%}"
-    assert f"test accuracy {accuracy.percent()} (mean ± standard deviation over 2 seeds)" in out
-    for k, seed in enumerate((3, 4)):
-        run = load_run(path / f"seed-{seed}")
-        assert run.evaluate(data.load("digits", "test")).accuracy == result.accuracies("best")[k]
-
-    monkeypatch.setattr(sys, "argv", ["cnn-jax", "evaluate", str(path)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    error = capsys.readouterr().err
-    assert (stop.value.code, error.count("\n")) == (2, 1)
-    assert "it trained 2; choose one of" in error
-    assert "seed-3 to seed-4" in error
-    with pytest.raises(InputError, match=r"differ in replicas \(run 2, now 3\)"):
-        run_experiment(ExperimentConfig(**options | {"replicas": 3, "resume": True}), "mlp", "mlp", {"features": (8,)})
-    assert training.load_run(path / "seed-4").step == result.state.step[1]

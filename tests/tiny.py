@@ -75,3 +75,14 @@ def assert_same_bits(state, expected) -> None:
     assert structure == expected_structure
     for leaf, reference in zip(map(raw, leaves), map(raw, expected_leaves), strict=True):
         assert (leaf.dtype, leaf.shape, leaf.tobytes()) == (reference.dtype, reference.shape, reference.tobytes())
+
+
+def assert_close(state, expected, **tolerance) -> None:
+    """Two training states, or parts of them, are equal to rounding, and their random keys exactly."""
+
+    def check(leaf, reference):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, reference = jax.random.key_data(leaf), jax.random.key_data(reference)
+        np.testing.assert_allclose(leaf, reference, **({"rtol": 1e-4, "atol": 1e-5} | tolerance))
+
+    jax.tree.map(check, state, expected)

@@ -183,7 +183,7 @@ class Replicas:
         recipe = make_recipe(model, config, train.statistics, image_shape, self.total)
 
         self.schedule = recipe.schedule
-        self._init = jax.jit(jax.vmap(lambda seed: recipe.init(jax.random.key(seed))), out_shardings=self._own)
+        self._init = jax.jit(map_replicas(lambda seed: recipe.init(jax.random.key(seed)), (0,)))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
         self.train_step = step_replicas(recipe.train_step, replicas)
         self._eval_step = jax.jit(map_replicas(recipe.eval_step, (0, 0)))
