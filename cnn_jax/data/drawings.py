@@ -53,23 +53,16 @@ def light_on_dark(grey: np.ndarray) -> np.ndarray:
 def isolate_ink(picture: np.ndarray) -> np.ndarray:
     """Returns what is drawn in a light-on-dark uint8 picture (H, W), cut out: float32 (h, w), 0 paper to 1 ink.
 
-    The paper's brightness may vary smoothly: a quadratic surface fitted to it is subtracted. Ink is what stands out
-    of the paper and its noise, by a quarter of the ink's own level at least; specks are wiped off.
+    As `lift_ink`; specks are wiped off.
 
     Raises:
       InputError: nothing is drawn on it.
     """
     from scipy import ndimage
 
-    picture = _within(picture, _SIDE)
-    above = picture - _paper(picture)
-    paper = np.abs(above[above < _QUARTER * np.max(above)])
-    noise = 1.4826 * np.median(paper) if paper.size else 0.0  # the median deviation of a normal distribution, scaled
-    inked = above > max(_FAINTEST, _NOISES * noise)
+    ink, inked = lift_ink(picture, _SIDE)
     if not inked.any():
         raise InputError("no drawing found: expected strokes that stand out of their background")
-    level = np.percentile(above[inked], 90)
-    inked &= above > _QUARTER * level
 
     # Marks this close to each other are one: a stroke that noise has broken is no row of specks.
     near = ndimage.binary_dilation(inked, np.ones((3, 3)), iterations=max(1, round(max(inked.shape) / 200)))
@@ -80,8 +73,31 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
     if longest < _SPECK * max(inked.shape):
         raise InputError("no drawing found: expected strokes, found specks only")
     rows, columns = _occupied(inked & kept[marks])
-    ink = np.where(kept[marks], above / level, 0.0)[rows, columns]
-    return np.clip(ink, 0.0, 1.0).astype(np.float32)
+    return np.where(kept[marks], ink, np.float32(0))[rows, columns]
+
+
+def lift_ink(picture: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tells what is drawn in a light-on-dark uint8 picture (H, W) from its paper.
+
+    The paper's brightness may vary smoothly: a quadratic surface fitted to it is subtracted. Ink is what stands out
+    of the paper and its noise, by a quarter of the ink's own level at least.
+
+    Args:
+      picture: uint8 (H, W).
+      longest: side in pixels that larger pictures are brought down to first.
+
+    Returns:
+      float32 (h, w), from 0, paper, to 1, ink at its own level; and bool (h, w), where there is ink.
+    """
+    picture = _within(picture, longest)
+    above = picture - _paper(picture)
+    paper = np.abs(above[above < _QUARTER * np.max(above)])
+    noise = 1.4826 * np.median(paper) if paper.size else 0.0  # the median deviation of a normal distribution, scaled
+    inked = above > max(_FAINTEST, _NOISES * noise)
+    if not inked.any():
+        return np.zeros(picture.shape, np.float32), inked
+    level = np.percentile(above[inked], 90)
+    return np.clip(above / level, 0.0, 1.0).astype(np.float32), inked & (above > _QUARTER * level)
 
 
 def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
