@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, choice, direct, shifted
+from cnn_jax.lowering import banded, choice, direct, shifted, taps
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import define
 
@@ -55,10 +55,20 @@ def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> j
     return jax.linear_transpose(lambda kernel: _direct_conv(x, kernel, geometry), kernel)(y)[0]
 
 
-_WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
-    "conv": {"direct": _direct_conv, "banded": banded.conv, "shifted": shifted.conv},
-    "input_gradient": {"direct": _direct_input_gradient, "banded": banded.input_gradient},
-    "weight_gradient": {"direct": _direct_weight_gradient, "banded": banded.weight_gradient},
+WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
+    "conv": {"direct": _direct_conv, "banded": banded.conv, "shifted": shifted.conv, "taps": taps.conv},
+    "input_gradient": {
+        "direct": _direct_input_gradient,
+        "banded": banded.input_gradient,
+        "shifted": shifted.input_gradient,
+        "taps": taps.input_gradient,
+    },
+    "weight_gradient": {
+        "direct": _direct_weight_gradient,
+        "banded": banded.weight_gradient,
+        "shifted": shifted.weight_gradient,
+        "taps": taps.weight_gradient,
+    },
 }
 
 
@@ -83,11 +93,11 @@ def _channels(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -
 def _chosen(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
     sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
     way, arguments = choice.choose(operation, geometry, sizes)
-    return _each(functools.partial(_WAYS[operation][way], geometry=geometry, **arguments), a, b)
+    return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
 
 
 def _stock(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _each(functools.partial(_WAYS[operation]["direct"], geometry=geometry), a, b)
+    return _each(functools.partial(WAYS[operation]["direct"], geometry=geometry), a, b)
 
 
 def _each(function: Callable[..., jax.Array], a: jax.Array, b: jax.Array) -> jax.Array:

@@ -15,11 +15,21 @@ import jax
 from cnn_jax.lowering.geometry import Geometry, Windows
 
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
+Choice = tuple[str, dict[str, int]]
+"""The name of a lowering and its further arguments."""
 
 _used = jax.make_user_context("auto")
 
-# Elements of the patches of one image. They are picked by a table of this size, which is part of the program.
-_MOST_PATCHES = 2**20
+DIRECT: Choice = ("direct", {})
+
+# Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
+_FEW = 16
+# A small image, in outputs: XLA's own convolution does not fill its products with these.
+_SMALL = 64
+# Places in a window, each of which is a term of its own in the program.
+_MOST_TAPS = 49
+# Elements of the patches of one image that `banded` picks by a table, which is part of the program.
+_MOST_PICKED = 2**20
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -37,21 +47,39 @@ def current() -> str:
     return _used.value
 
 
-def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> tuple[str, dict[str, int]]:
-    """The name of a lowering and its further arguments, on a CPU, for `sizes` (R, N, inputs, outputs).
-
-    Few channels are where XLA:CPU is slow. A large window over them is where a few outputs computed together are
-    worth their products with zeros; where one output is all there is, the product is an ordinary one.
-    """
+def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> Choice:
+    """The lowering of an operation on the CPU, for `sizes` (R, N, inputs, outputs)."""
     inputs, outputs = sizes[2:]
-    if not geometry.plain or 0 in (*sizes, *geometry.size, *geometry.out):
-        return "direct", {}
-    if operation == "conv" and inputs == 1 and math.prod(geometry.window) <= 49 and outputs <= 64:
+    taps = math.prod(geometry.window)
+    dilated = geometry.input_dilation != (1, 1) or geometry.kernel_dilation != (1, 1)
+    if dilated or 0 in (*sizes, *geometry.size, *geometry.out):
+        return DIRECT
+    alone = geometry.groups == inputs and (inputs > 1 or (operation == "conv" and outputs <= 64))
+    if alone and taps <= _MOST_TAPS:
         return "shifted", {}
-    patches = math.prod((*geometry.out, *geometry.window)) * inputs
-    if patches > _MOST_PATCHES or math.prod(geometry.window) < 16 or inputs > 16:
-        return "direct", {}
-    return "banded", {"block": 4 if inputs <= 2 else 2}
+    if geometry.groups > 1:
+        return DIRECT
+    picked = math.prod(geometry.out) * taps * inputs
+    if inputs <= _FEW and picked <= _MOST_PICKED and (taps >= 16 or operation != "conv"):
+        return "banded", {"block": _block(inputs, taps)}
+    if taps > _MOST_TAPS:
+        return DIRECT
+    small = math.prod(geometry.out) <= _SMALL
+    if operation == "weight_gradient" or small or (operation == "input_gradient" and _thin(geometry)):
+        return "taps", {}
+    return DIRECT
+
+
+def _block(inputs: int, taps: int) -> int:
+    """Outputs of a row computed together: more where the window is large and the channels are few."""
+    if taps < 9:
+        return 1
+    return 4 if inputs <= 2 and taps >= 16 else 2
+
+
+def _thin(geometry: Geometry) -> bool:
+    """Whether an input gradient is mostly zeros to XLA, or no convolution at all: strided, or of one tap."""
+    return geometry.strides != (1, 1) or geometry.window == (1, 1)
 
 
 def slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,8 @@
-"""Convolution of few input channels as shifted images, each times one number of the kernel per output channel."""
+"""Convolutions of each input channel alone, as shifted images multiplied and added up, with no matrix product.
+
+With one input channel, or with as many groups as input channels (depthwise), a tap of the window meets one number of
+the input for each output. XLA:CPU's own convolution then has no product to run fast, and takes one element at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,41 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_jax.lowering import taps
 from cnn_jax.lowering.geometry import Geometry
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Convolution of x (N, H, W, I) with kernel (kh, kw, I, O) in kh * kw * I multiply-adds of whole images."""
-    (ho, wo), (sh, sw) = geometry.out, geometry.strides
-    kh, kw, channels, _ = kernel.shape
-    rows, columns = (ho - 1) * sh, (wo - 1) * sw
-    (top, _), (left, _) = geometry.padding
-    _, height, width, _ = x.shape
-    config = ((0, 0, 0), (top, rows + kh - height - top, 0), (left, columns + kw - width - left, 0), (0, 0, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    """Convolution of x (N, H, W, I) with kernel (kh, kw, 1, O) in I groups: a multiply-add of images per tap."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    terms = []
-    for i, j, c in itertools.product(range(kh), range(kw), range(channels)):
-        piece = x[:, i : i + rows + 1 : sh, j : j + columns + 1 : sw, c : c + 1]
-        terms.append(piece.astype(wide) * kernel[i, j, c].astype(wide))
-    total = functools.reduce(lax.add, terms)
+    pairs = zip(taps.seen(x, geometry), _numbers(kernel, wide), strict=True)
+    terms = [_repeated(tap.astype(wide), kernel) * number for tap, number in pairs]
     # Without the barrier XLA computes the sum again for every use of each output, in whatever follows.
-    return lax.optimization_barrier(total.astype(x.dtype))
+    return lax.optimization_barrier(functools.reduce(lax.add, terms).astype(x.dtype))
+
+
+def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Gradient to the input, from the cotangent y (N, h, w, O): multiples of y, added up where the taps lie."""
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    each = (*y.shape[:3], geometry.groups, y.shape[3] // geometry.groups)
+    terms = [(y.astype(wide) * k).reshape(each).sum(-1) for k in _numbers(kernel, wide)]
+    return taps.spread(terms, geometry).astype(y.dtype)
+
+
+def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): sums of products per tap."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = y.astype(wide)
+    sums = [(_repeated(tap.astype(wide), y) * y).sum((0, 1, 2)) for tap in taps.seen(x, geometry)]
+    return jnp.stack(sums).reshape(*geometry.window, 1, y.shape[3]).astype(x.dtype)
+
+
+def _numbers(kernel: jax.Array, dtype: jnp.dtype) -> list[jax.Array]:
+    """The kernel's numbers at each tap, (O,)."""
+    kh, kw = kernel.shape[:2]
+    return [kernel[i, j, 0].astype(dtype) for i, j in itertools.product(range(kh), range(kw))]
+
+
+def _repeated(tap: jax.Array, like: jax.Array) -> jax.Array:
+    """A tap's (N, h, w, I), each channel as often as it has outputs; one channel is left to broadcast."""
+    return tap if tap.shape[3] == 1 else jnp.repeat(tap, like.shape[3] // tap.shape[3], 3)

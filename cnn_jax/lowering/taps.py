@@ -1,0 +1,76 @@
+"""Convolution as matrix products of channels, one for each place ("tap") of the window, or all of them together.
+
+At each tap the convolution is a product: the elements of the input which that tap meets, (N * h * w, I), with the
+kernel's matrix there, (I, O). XLA:CPU's own convolution is as fast where images are large, since it never writes the
+patches down. It is slower where images are small, and its weight gradient nearly everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnn_jax.lowering.geometry import Geometry
+
+
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Convolution of x (N, H, W, I) with kernel (kh, kw, I, O): the taps side by side, in one product."""
+    patches = jnp.concatenate(seen(x, geometry), -1)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return _product(patches.reshape(-1, matrix.shape[0]), matrix, (1, 0), geometry, (x.shape[0], *geometry.out, -1))
+
+
+def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): a product for each tap."""
+    inputs, outputs = x.shape[-1], y.shape[-1]
+    y = y.reshape(-1, outputs)
+    each = [_product(tap.reshape(-1, inputs), y, (0, 0), geometry, (inputs, outputs)) for tap in seen(x, geometry)]
+    return jnp.stack(each).reshape(*geometry.window, inputs, outputs)
+
+
+def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Gradient to the input, from the cotangent y (N, h, w, O): one product, and the taps added up where they lie."""
+    inputs, outputs = kernel.shape[2:]
+    matrix = kernel.reshape(-1, outputs)
+    shape = (*y.shape[:3], len(matrix) // inputs, inputs)
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    shares = _product(y.reshape(-1, outputs), matrix, (1, 1), geometry, shape, wide)
+    return spread([shares[..., n, :] for n in range(shape[3])], geometry).astype(y.dtype)
+
+
+def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """What each tap, rows before columns, meets of x (N, H, W, C): arrays (N, h, w, C)."""
+    config = [(0, 0, 0), *((low, high, 0) for low, high in geometry.padding), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    (rows, columns), (down, right) = geometry.out, geometry.strides
+    return [
+        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        for i, j in itertools.product(*map(range, geometry.window))
+    ]
+
+
+def spread(taps: list[jax.Array], geometry: Geometry) -> jax.Array:
+    """The transpose of `seen`: each of `taps`, (N, h, w, C), put back where it was met, and all added up."""
+    zero = jnp.zeros((), taps[0].dtype)
+    total = None
+    for tap, at in zip(taps, itertools.product(*map(range, geometry.window)), strict=True):
+        config = [(0, 0, 0)]
+        for i, (low, _), size, out, stride in zip(
+            at, geometry.padding, geometry.size, geometry.out, geometry.strides, strict=True
+        ):
+            config.append((i - low, size - (i - low) - (out - 1) * stride - 1, stride - 1))
+        piece = lax.pad(tap, zero, [*config, (0, 0, 0)])
+        total = piece if total is None else total + piece
+    # Without the barrier XLA adds the taps up again for every use.
+    return lax.optimization_barrier(total)
+
+
+def _product(a, b, axes, geometry, shape, dtype=None):
+    """Product over one axis of each, which keeps the sums of half-precision operands in float32, in a new shape."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    dims = (((axes[0],), (axes[1],)), ((), ()))
+    product = lax.dot_general(a, b, dims, precision=geometry.precision, preferred_element_type=wide)
+    return product.reshape(shape).astype(dtype or a.dtype)

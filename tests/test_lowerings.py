@@ -1,0 +1,300 @@
+"""Each way of putting a convolution or a pool to XLA, against NumPy in float64, and its derivatives against XLA's."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.linen import pooling
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn_jax import functional as F  # noqa: N812
+from cnn_jax import lowering
+from cnn_jax.lowering import bilinear, choice
+from cnn_jax.lowering.geometry import Geometry
+from tests.geometries import ints, normal, seeds
+
+TINY = {"bfloat16": 2.0**-133, "float16": 2.0**-24}
+UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def make_geometry(size, window, strides=(1, 1), padding=((0, 0), (0, 0)), groups=1):
+    return Geometry(
+        size=size, window=window, strides=strides, padding=padding, input_dilation=(1, 1), kernel_dilation=(1, 1),
+        groups=groups, precision=None,
+    )  # fmt: skip
+
+
+@st.composite
+def geometries(draw):
+    window, strides = draw(ints(1, 4, 2)), draw(ints(1, 3, 2))
+    padding = draw(st.tuples(ints(-1, 2, 2), ints(-1, 2, 2)))
+    least = [max(1, w - sum(p), 1 + sum(-q for q in p if q < 0)) for w, p in zip(window, padding, strict=True)]
+    size = tuple(draw(st.integers(low, low + 5)) for low in least)
+    return make_geometry(size, window, strides, padding)
+
+
+def patches(x, geometry):
+    """A view of padded or cropped x: the elements under each window, (N, h, w, kh, kw, I), in x's memory."""
+    view = np.lib.stride_tricks.sliding_window_view(x, geometry.window, (1, 2), writeable=True)
+    view = view[:, :: geometry.strides[0], :: geometry.strides[1]]
+    return view.transpose(0, 1, 2, 4, 5, 3)
+
+
+def padded(x, geometry):
+    x = np.pad(x, [(0, 0), *(tuple(max(p, 0) for p in pair) for pair in geometry.padding), (0, 0)])
+    crops = [
+        slice(max(-low, 0), n - max(-high, 0)) for n, (low, high) in zip(x.shape[1:3], geometry.padding, strict=True)
+    ]
+    return x[:, crops[0], crops[1]]
+
+
+def conv(x, kernel, geometry):
+    return np.einsum("nhwklc,klco->nhwo", patches(padded(x, geometry), geometry), kernel)
+
+
+def weight_gradient(x, y, geometry):
+    return np.einsum("nhwklc,nhwo->klco", patches(padded(x, geometry), geometry), y)
+
+
+def input_gradient(y, kernel, geometry):
+    """Each element's share in the outputs, found by looking where its own index went."""
+    channels = kernel.shape[2]
+    index = np.arange(1, 1 + math.prod(geometry.size)).reshape(1, *geometry.size, 1)  # 0 is padding
+    seen = patches(padded(index, geometry), geometry)[0, ..., 0]
+    x = np.zeros((y.shape[0], 1 + index.size, channels))
+    shares = np.einsum("nhwo,klco->nhwklc", y, kernel)
+    for n in range(y.shape[0]):
+        np.add.at(x[n], seen.reshape(-1), shares[n].reshape(-1, channels))
+    return x[:, 1:].reshape(y.shape[0], *geometry.size, channels)
+
+
+REFERENCE = {"conv": conv, "input_gradient": input_gradient, "weight_gradient": weight_gradient}
+
+
+def operands(operation, arrays):
+    x, kernel, y = arrays
+    return {"conv": (x, kernel), "input_gradient": (y, kernel), "weight_gradient": (x, y)}[operation]
+
+
+@settings(max_examples=12, deadline=None)
+@given(geometries(), ints(1, 3, 3), st.integers(1, 5), seeds, st.sampled_from(["float32", "bfloat16", "float16"]))
+def test_every_lowering_is_within_rounding_of_the_definition(geometry, counts, block, seed, dtype):
+    n, i, o = counts
+    shapes = (n, *geometry.size, i), (*geometry.window, i, o), (n, *geometry.out, o)
+    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+
+    @jax.jit
+    def everything(arrays):
+        results = {}
+        for operation, ways in bilinear.WAYS.items():
+            for name in ["banded", "taps"] + ["shifted"] * (i == 1):
+                arguments = {"block": block} if name == "banded" else {}
+                results[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)
+        return results
+
+    exact = [np.asarray(a, np.float64) for a in arrays]
+    terms = {
+        "conv": math.prod(geometry.window) * i,
+        "input_gradient": math.prod(geometry.window) * o,
+        "weight_gradient": math.prod(geometry.out) * n,
+    }
+    for (operation, name), result in everything(arrays).items():
+        assert result.dtype == dtype
+        expected = REFERENCE[operation](*operands(operation, exact), geometry)
+        size = REFERENCE[operation](*operands(operation, [abs(a) for a in exact]), geometry)
+        # A sum of m products errs by at most gamma_m times the sum of their sizes, in whichever order it is taken
+        # (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). All are summed in float32; a result
+        # of half precision is then rounded once.
+        error = terms[operation] * UNIT["float32"]
+        bound = error / (1 - error) * size
+        if dtype != "float32":
+            bound += UNIT[dtype] * (abs(expected) + bound) + TINY[dtype]
+        assert (abs(np.asarray(result, np.float64) - expected) <= bound).all(), (operation, name)
+
+
+# One for every rule of `choice`, and what it leaves to XLA: (size, window, strides, padding, inputs, outputs, groups).
+CASES = [
+    ((8, 9), (4, 5), (1, 1), ((0, 0), (2, 1)), 1, 3, 1),
+    ((8, 9), (5, 4), (2, 1), ((1, 2), (-1, 2)), 2, 3, 1),
+    ((5, 4), (2, 3), (1, 2), ((1, 0), (1, 1)), 17, 2, 1),
+    ((6, 5), (3, 2), (2, 1), ((1, 1), (0, 1)), 3, 6, 3),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives_and_maps_are_those_of_the_stock_convolution(case):
+    size, window, strides, padding, i, o, groups = case
+    x, kernel, dx, dk = normal(0, (2, *size, i), (*window, i // groups, o), (2, *size, i), (*window, i // groups, o))
+
+    def conv(x, kernel):
+        return F.conv(x, kernel, strides=strides, padding=padding, feature_group_count=groups)
+
+    def loss(x, kernel):
+        y = jnp.tanh(conv(x, kernel))
+        return (y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum()
+
+    grad = jax.grad(loss, (0, 1))
+
+    def to_input(y, kernel):
+        return jax.linear_transpose(lambda x: conv(x, kernel), x)(y)[0]
+
+    def to_kernel(x, y):
+        return jax.linear_transpose(lambda kernel: conv(x, kernel), kernel)(y)[0]
+
+    def everything(x, kernel, dx, dk):
+        xs, kernels, y = jnp.stack([x, dx], 1), jnp.stack([kernel, dk]), conv(x, kernel)
+        return {
+            "gradient of gradient": jax.grad(lambda *a: sum((g**2).sum() for g in grad(*a)), (0, 1))(x, kernel),
+            "tangent": jax.jvp(loss, (x, kernel), (dx, dk)),
+            "mapped inputs": jax.vmap(grad, (1, None))(xs, kernel),
+            "mapped kernels": jax.vmap(grad, (None, 0), -1)(x, kernels),
+            "to input, mapped kernels": jax.vmap(to_input, (None, 0))(y, kernels),
+            "to kernel, mapped inputs": jax.vmap(to_kernel, (1, None))(xs, y),
+        }
+
+    with jax.enable_x64(True):
+        ours = jax.jit(everything)(x, kernel, dx, dk)
+        with lowering.use("direct"):
+            stock = jax.jit(everything)(x, kernel, dx, dk)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), ours, stock)
+
+
+def pool_everything(x, pool, window, strides, padding):
+    def value(x):
+        return pool(x, window, strides, padding)
+
+    c = jnp.cos(jnp.arange(value(x).size)).reshape(value(x).shape)
+    grad = jax.grad(lambda x: (jnp.sin(value(x)) * c).sum())
+    return {
+        "value": value(x),
+        "gradient": jax.vjp(value, x)[1](c),
+        "hessian-vector": jax.jvp(grad, (x,), (x[::-1],)),
+        "gradient of gradient": jax.grad(lambda x: (grad(x) ** 2).sum())(x),
+        "mapped": jax.vmap(grad, 1)(jnp.stack([x, x[::-1]], 1)),
+    }
+
+
+@pytest.mark.parametrize("pool", [F.max_pool, F.min_pool, F.avg_pool])
+@pytest.mark.parametrize(
+    "geometry", [((2, 2), (2, 2), "VALID"), ((3, 2), (2, 1), "SAME"), ((2, 3), (3, 1), ((1, 0), (1, 2)))]
+)
+def test_derivatives_of_pools_are_those_of_the_stock_pools(pool, geometry):
+    x = np.random.default_rng(0).permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 100.0
+    with jax.enable_x64(True):
+        ours = jax.jit(lambda x: pool_everything(x, pool, *geometry))(x)
+        with lowering.use("direct"):
+            stock = jax.jit(lambda x: pool_everything(x, pool, *geometry))(x)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), ours, stock)
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, np.nan), (-np.inf, 0, np.inf)])
+@pytest.mark.parametrize("geometry", [((2, 2), (2, 2), "VALID"), ((3, 3), (2, 1), "SAME")])
+def test_of_equal_elements_the_one_wins_that_wins_in_flax(values, geometry):
+    x = jnp.asarray(np.random.default_rng(0).choice(values, (2, 7, 6, 3)), jnp.float32)
+    for ours, flax in [(F.max_pool, pooling.max_pool), (F.min_pool, pooling.min_pool)]:
+        y, back = jax.vjp(lambda z, p=ours: p(z, *geometry), x)
+        stock, stock_back = jax.vjp(lambda z, p=flax: p(z, *geometry), x)
+        cotangent = jnp.arange(1.0, 1 + y.size).reshape(y.shape)
+        np.testing.assert_array_equal(y, stock)
+        np.testing.assert_array_equal(back(cotangent)[0], stock_back(cotangent)[0])
+
+
+def network(x, kernel):
+    return F.max_pool(F.avg_pool(F.conv(x, kernel), (2, 2), (2, 2)), (2, 2), (2, 2)).sum()
+
+
+X, K = jnp.ones((2, 8, 8, 2)), jnp.ones((4, 4, 2, 3))
+
+
+def test_scanned_and_rematerialised_steps_are_the_steps():
+    def step(kernel, _):
+        return kernel - 0.1 * jax.grad(jax.checkpoint(network), 1)(X, kernel), None
+
+    scanned = jax.jit(lambda kernel: jax.lax.scan(step, kernel, length=3)[0])(K)
+    stepped = functools.reduce(lambda kernel, _: kernel - 0.1 * jax.grad(network, 1)(X, kernel), range(3), K)
+    np.testing.assert_allclose(scanned, stepped, rtol=1e-5)
+
+
+STOCK = {"convolution", "reduce_window", "select_and_scatter"}
+
+
+def operations(**lower):
+    """XLA operations of a loss and its gradients."""
+    text = jax.jit(jax.value_and_grad(network, (0, 1))).trace(X, K).lower(**lower).as_text()
+    return set(re.findall(r"stablehlo\.(\w+)", text))
+
+
+def test_other_platforms_get_xlas_own_operations():
+    assert not operations() & STOCK
+    for platform in ("cuda", "tpu"):
+        assert operations(lowering_platforms=(platform,)) >= STOCK
+
+
+def test_use_overrides_what_is_traced_inside_it():
+    function = jax.jit(network)
+    assert "cnn_" in str(function.trace(X, K).jaxpr)
+    with lowering.use("direct"):
+        assert "cnn_" not in str(function.trace(X, K).jaxpr)
+        assert operations() >= STOCK
+        with lowering.use("auto"):
+            assert not operations() & STOCK
+    assert not operations() & STOCK
+
+
+def test_use_names_what_it_knows():
+    with pytest.raises(ValueError, match=r"^use: lowering must be 'auto' or 'direct', got 'fast'$"):
+        lowering.use("fast")
+
+
+def test_a_program_does_not_depend_on_when_it_is_made():
+    def program():
+        jax.clear_caches()
+        return jax.jit(jax.grad(network)).lower(X, K).as_text()
+
+    assert program() == program()
+
+
+SHARDED = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.test_lowerings import K, X, network
+x, kernel = jax.random.normal(jax.random.key(0), X.shape), jax.random.normal(jax.random.key(1), K.shape)
+grad = jax.grad(network, (0, 1))
+expected = grad(x, kernel)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    xs, ks = jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(kernel, NamedSharding(mesh, P()))
+    with jax.set_mesh(mesh):
+        found = jax.jit(grad)(xs, ks)
+        mapped = jax.jit(jax.shard_map(grad, in_specs=(P("data"), P()), out_specs=(P("data"), P())))(xs, ks)
+    for got in (found, mapped):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+    assert found[0].sharding.is_equivalent_to(xs.sharding, 4)
+"""
+
+
+def test_gradients_are_the_same_over_two_devices():
+    variables = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", SHARDED], env=variables, check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_choices_are_lowerings_that_take_the_geometry():
+    plain = make_geometry((8, 8), (5, 5))
+    for operation, ways in bilinear.WAYS.items():
+        assert choice.choose(operation, plain, (1, 4, 6, 16))[0] == "banded"
+        for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 2}):
+            assert choice.choose(operation, dataclasses.replace(plain, **changed), (1, 4, 6, 16)) == choice.DIRECT
+        for sizes in ((1, 0, 6, 16), (1, 4, 1, 1), (10, 4, 1, 6), (1, 4, 512, 512)):
+            assert choice.choose(operation, plain, sizes)[0] in ways
