@@ -1,4 +1,4 @@
-"""`cnn-jax evaluate | predict | describe | report`: what to do with a finished run.
+"""`cnn-jax evaluate | predict | detect | describe | report`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
@@ -16,10 +16,11 @@ from tyro.conf import Positional, arg
 import cnn_jax
 from cnn_jax import command
 
-DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or show what its model consists of.
+DESCRIPTION = """Use a finished run: measure it, let it read pictures or find digits in them, or show what is in it.
 
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
     cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
+    cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
     cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
     cnn-jax report runs/a                      all of it with pictures, as one HTML file
     cnn-jax --version
@@ -27,6 +28,7 @@ DESCRIPTION = """Use a finished run: measure it, let it classify pictures, or sh
 Bad input is one line on standard error and exit code 2."""
 
 RunPath = Annotated[Path, Positional, arg(metavar="RUN")]
+Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(at least one)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +54,30 @@ class Predict:
 
     run: RunPath
     """Folder of a run."""
-    images: Annotated[
-        tuple[Path, ...],
-        Positional,
-        arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(at least one)"),
-    ] = ()
+    images: Images = ()
     """PNG or JPEG files of any size and mode (also GIF, BMP, TIFF, WebP), or folders, searched with their subfolders.
     A picture of the training images' size is used as it is; any other is brought to that size.
     For a run on light drawings on black, as digits are, dark drawings on light paper are inverted, cut out of the
     page, thickened where the pen was thin, scaled and centred like those: give one digit a picture, on plain paper."""
     top: Annotated[int, arg(metavar="K")] = 3
     """How many classes to show of each picture."""
+    json: bool = False
+    """Print a JSON list instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect:
+    """Digits in larger pictures and boxes round them, by a run of experiments/detect_digits.py."""
+
+    run: RunPath
+    """Folder of the run."""
+    images: Images = ()
+    """Pictures as for predict, of any size and with any number of digits, dark on light or light on dark. Those longer
+    than 1,024 pixels are brought down to that; digits less than 14 pixels long are not found."""
+    least: Annotated[float, arg(metavar="SCORE")] = 0.5
+    """Lowest score to show, from 0 to 1."""
+    draw: Annotated[Path | None, arg(metavar="DIR|FILE")] = None
+    """Folder for copies of the pictures with the boxes drawn on them; for one picture also a PNG or JPEG file."""
     json: bool = False
     """Print a JSON list instead of a table."""
 
@@ -96,10 +111,10 @@ class Report:
     """File to write; by default report.html in the folder."""
 
 
-COMMANDS: Any = Evaluate | Predict | Describe | Report
+COMMANDS: Any = Evaluate | Predict | Detect | Describe | Report
 
 
-def run(options: Evaluate | Predict | Describe | Report) -> None:
+def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
     """Does what a command line asks for.
 
     Raises:
@@ -114,6 +129,11 @@ def run(options: Evaluate | Predict | Describe | Report) -> None:
         from cnn_jax.cli.predict import predict
 
         if not predict(options.run, options.images, options.top, options.json):
+            raise SystemExit(command.BAD_INPUT)
+    elif isinstance(options, Detect):
+        from cnn_jax.cli.detect import detect
+
+        if not detect(options.run, options.images, options.least, options.draw, options.json):
             raise SystemExit(command.BAD_INPUT)
     elif isinstance(options, Report):
         from cnn_jax.cli.report import report

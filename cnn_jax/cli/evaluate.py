@@ -11,6 +11,7 @@ import numpy as np
 from cnn_jax import data
 from cnn_jax.cli.opening import check_finite, open_run
 from cnn_jax.cli.tables import WIDTH, percent, show, show_json
+from cnn_jax.detection import as_trained_on
 from cnn_jax.pictures.confusion import most_frequent
 from cnn_jax.training.evaluation import by_class
 from cnn_jax.training.folder import own_data_dir
@@ -29,6 +30,7 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     dataset = data.load(
         name or run.data_name, split, data_dir=data_dir or own_data_dir(path), image_size=run.model.input_size
     )
+    dataset = as_trained_on(run, dataset)
     result = run.evaluate(dataset)
     check_finite(run, result.scores)
     names = dataset.class_names

@@ -11,6 +11,7 @@ In a notebook the figure that ends a cell is shown; `figure.savefig("filters.png
 from cnn_jax.pictures.attribution import class_activation_map, grad_cam, layer_names, layer_outputs, saliency
 from cnn_jax.pictures.confusion import confusion_matrix
 from cnn_jax.pictures.curves import curves
+from cnn_jax.pictures.detections import detections, draw_boxes
 from cnn_jax.pictures.features import feature_maps
 from cnn_jax.pictures.filters import filters, filters_before_after
 from cnn_jax.pictures.heat import heat_maps
@@ -21,6 +22,8 @@ __all__ = [
     "confident_mistakes",
     "confusion_matrix",
     "curves",
+    "detections",
+    "draw_boxes",
     "feature_maps",
     "filters",
     "filters_before_after",

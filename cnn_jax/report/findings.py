@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from cnn_jax import data
+from cnn_jax.detection import as_trained_on
 from cnn_jax.errors import InputError
 from cnn_jax.training import Evaluation, Run, load_run
 from cnn_jax.training.folder import own_data_dir, read_config
@@ -92,6 +93,7 @@ def gather(path: Path) -> Findings:
     test, missing = None, ""
     try:
         dataset = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
+        dataset = as_trained_on(run, dataset)
         evaluation = run.evaluate(dataset)
     except InputError as error:
         missing = str(error)

@@ -22,7 +22,9 @@ from cnn_jax.training.checkpoints import BEST, NEWEST
 from cnn_jax.training.devices import current_device
 
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
-_OURS = {CONFIG, RECORDS, EVENTS, NEWEST, BEST, LOCK, REPORT, *(name + ".tmp" for name in (CONFIG, RECORDS, REPORT))}
+FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
+_TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
+_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, *(name + ".tmp" for name in _TEXTS)}
 
 # Options that may change when a run goes on: they decide where things are and how often they are saved.
 _MAY_CHANGE = ("out", "resume", "overwrite", "device", "report", "data.dir", "checkpoint")

@@ -1,0 +1,41 @@
+"""Finding digits in larger pictures: scenes to learn from, a network swept over them, boxes, and how good they are."""
+
+from cnn_jax.detection.boxes import iou, non_max_suppression
+from cnn_jax.detection.finding import Detections, candidates, find
+from cnn_jax.detection.measure import Found, figures, find_in_scenes
+from cnn_jax.detection.pages import find_in_picture
+from cnn_jax.detection.precision import average_precision, match, precision_recall
+from cnn_jax.detection.runs import as_trained_on, check_finds, find_in_test_scenes, test_windows, train_windows
+from cnn_jax.detection.scenes import Scene, SceneConfig, make_scene
+from cnn_jax.detection.sweep import pyramid, stride_of, sweep
+from cnn_jax.detection.windows import BACKGROUND, cut_windows, framed, window_dataset
+
+__all__ = [
+    "BACKGROUND",
+    "Detections",
+    "Found",
+    "Scene",
+    "SceneConfig",
+    "as_trained_on",
+    "average_precision",
+    "candidates",
+    "check_finds",
+    "cut_windows",
+    "figures",
+    "find",
+    "find_in_picture",
+    "find_in_scenes",
+    "find_in_test_scenes",
+    "framed",
+    "iou",
+    "make_scene",
+    "match",
+    "non_max_suppression",
+    "precision_recall",
+    "pyramid",
+    "stride_of",
+    "sweep",
+    "test_windows",
+    "train_windows",
+    "window_dataset",
+]

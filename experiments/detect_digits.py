@@ -1,0 +1,112 @@
+"""Finding digits in larger pictures: LeNet-5 with a background class, swept over whole scenes.
+
+Trains on windows cut out of scenes of 128x128 pixels: digits at random places and sizes, among bits of strokes, lines
+and noise. Then finds the digits in scenes made of test digits, which it has never seen, and prints the average
+precision of each class.
+
+    python experiments/detect_digits.py                        the digits that come with scikit-learn
+    python experiments/detect_digits.py --data.name mnist      MNIST
+    cnn-jax detect RUN photo.jpg                               what a run finds in a picture
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_jax import command, data, detection, models, pictures
+from cnn_jax.cli import tables
+from cnn_jax.experiment import run_experiment
+from cnn_jax.models import Activation
+from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
+from cnn_jax.training.config import check
+from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeNet5Config:
+    """The network."""
+
+    activation: Activation = "tanh"
+    """Nonlinearity after each convolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
+    """Windows out of training scenes, AdamW under a one-cycle schedule (Smith and Topin 2018)."""
+
+    epochs: int = 4
+    """Passes over the windows."""
+    scenes: int = 0
+    """Training scenes to cut windows out of, about 29 each; 0 takes 2,000 for digits and 8,000 for anything else."""
+    model: LeNet5Config = LeNet5Config()
+    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
+
+    def __post_init__(self) -> None:
+        check(self.scenes >= 0, "scenes", "a whole number >= 0", self.scenes)
+        if self.scenes == 0:
+            object.__setattr__(self, "scenes", 2000 if self.data.name == "digits" else 8000)
+        super().__post_init__()
+
+
+def main(config: Config) -> None:
+    prepare = functools.partial(windows, config)
+    finish = functools.partial(measure_and_show, config)
+    run_experiment(config, "detect-digits", "lenet5", dataclasses.asdict(config.model), prepare=prepare, finish=finish)
+
+
+def windows(config: Config, digits: data.Dataset) -> data.Dataset:
+    """The windows of a split's digits to learn from or to be tested on."""
+    side = models.LeNet5.input_size[0]
+    if digits.split != "train":
+        return detection.test_windows(digits, side)
+    print(f"cutting windows out of {config.scenes:,} scenes", flush=True)
+    return detection.train_windows(digits, side, config.seed, config.scenes)
+
+
+def measure_and_show(config: Config, path: Path) -> None:
+    """Finds digits in test scenes; writes figures and a picture into the folder of the run, or of each of its seeds."""
+    seeds = range(config.seed, config.seed + config.replicas)
+    paths = [path] if config.replicas == 1 else [path / seed_folder(seed) for seed in seeds]
+    digits = data.load(config.data.name, "test", data_dir=config.data.dir)
+    figures = [measure(own, digits) for own in paths]
+    classes = zip(*(one["classes"] for one in figures), strict=True)
+    means = [{"name": "all", "average_precision": one["mean_average_precision"]} | one for one in figures]
+    first = figures[0]
+    tables.show(
+        ("digit", "in scenes", "average precision", "precision", "recall"),
+        [*(cells(of_class) for of_class in classes), cells(means)],
+    )
+    print(
+        f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
+    )
+    print(
+        f"precision and recall are of boxes with a score of at least {first['least']}, of which there are pictures in:"
+    )
+    print("\n".join(f"  {own / PICTURE}" for own in paths))
+
+
+def measure(path: Path, digits: data.Dataset) -> dict[str, Any]:
+    """Finds digits in the test scenes by the run in `path`, and writes its figures and its picture."""
+    run = load_run(path)
+    found = detection.find_in_test_scenes(run, digits)
+    figures = detection.figures(found, run.class_names[:-1])
+    write_atomically(path / FIGURES, json.dumps(figures, indent=2) + "\n")
+    pictures.detections(found, run.class_names, figures["least"]).savefig(path / PICTURE, dpi=200)
+    return figures
+
+
+def cells(seeds: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """A row of the table, of the figures of each seed: mean, and deviation where there are several."""
+    shares = ("average_precision", "precision", "recall")
+    values = [[seed[name] for seed in seeds if seed[name] is not None] for name in shares]
+    return seeds[0]["name"], f"{seeds[0]['digits']:,}", *(summarise(v).percent() if v else "-" for v in values)
+
+
+if __name__ == "__main__":
+    command.main(main, Config, description=__doc__)
