@@ -37,6 +37,7 @@ CASES: list[list[str]] = [
     *(["--checkpoint.every-seconds", value] for value in ("-1", "nan", "inf", "x")),
     *(["--checkpoint.keep", value] for value in ("0", "-1", "x")),
     *(["--epochs", "-1"], ["--batch-size", "0"], ["--batch-size", "-8"], ["--seed", "-1"], ["--seed", str(2**31)]),
+    *(["--replicas", value] for value in ("0", "-1", "1.5", "x", str(2**31 + 1))),
     *(["--data.validation", value] for value in ("-1", "1.5", "nan", "inf", "1437", "99999")),
     *(
         ["--data.name", value]
