@@ -10,6 +10,7 @@ from cnn_jax.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from cnn_jax.training.devices import split_cpu
 from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.loop import TrainingDivergedError
 from cnn_jax.training.losses import make_loss
@@ -55,6 +56,7 @@ __all__ = [
     "make_train_step",
     "map_replicas",
     "replica_mesh",
+    "split_cpu",
     "summarise",
     "train_arrays",
 ]

@@ -87,7 +87,7 @@ def fit_replicas(
 
     Each seed has the initial parameters, the batches, the random numbers and the steps that `fit` gives it, and ends
     as it does there but for the rounding of sums that are taken in another order. The seeds are spread over the devices
-    (`replica_mesh`); the images stay on them.
+    (`replica_mesh`; on CPU over the cores, where `split_cpu` came first); the images stay on them.
 
     Args:
         model: a Linen module with an `input_size`, called as `model.apply(variables, images, train=...)`.
@@ -181,7 +181,6 @@ class Replicas:
 
         image_shape = self._images["train"]["image"].shape[1:]
         recipe = make_recipe(model, config, train.statistics, image_shape, self.total)
-
         self.schedule = recipe.schedule
         self._init = jax.jit(map_replicas(lambda seed: recipe.init(jax.random.key(seed)), (0,)))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
