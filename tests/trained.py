@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.experiment import run_experiment
-from cnn_jax.training import DataConfig, ExperimentConfig
+from cnn_jax.training import CheckpointConfig, DataConfig, ExperimentConfig
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +22,11 @@ def trained(factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def _trained(path: Path) -> Path:
-    config = ExperimentConfig(epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path, report=False)
+    # One checkpoint, at the end, however slow the machine is: tests damage it, and an older one would stand in for it.
+    once = CheckpointConfig(every_seconds=None)
+    config = ExperimentConfig(
+        epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path, report=False, checkpoint=once
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         run_experiment(config, "lenet5", "lenet5", {"activation": "tanh"})
     return path
