@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import InputError
+
+_OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
 
 def current_device() -> jax.Device:
@@ -18,7 +21,7 @@ def current_device() -> jax.Device:
 
 def usable_devices() -> list[jax.Device]:
     """The devices that a program may be spread over: what `select_device` named, else all of JAX's."""
-    selected = jax.config.jax_default_device
+    selected = _OPTIONS.jax_default_device
     return [selected] if isinstance(selected, jax.Device) else jax.devices(selected)
 
 
@@ -44,7 +47,7 @@ def split_cpu() -> None:
     A small network gives one core little to share with another, but two replicas keep two cores busy. Only possible
     before JAX first looks for its devices: later, and where the environment sets their number, nothing changes.
     """
-    chosen = jax.config.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
+    chosen = _OPTIONS.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
         with contextlib.suppress(RuntimeError):
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
