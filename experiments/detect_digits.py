@@ -43,14 +43,14 @@ class Config(ExperimentConfig):
     epochs: int = 4
     """Passes over the windows."""
     scenes: int = 0
-    """Training scenes to cut windows out of, about 29 each; 0 takes 2,000 for digits and 8,000 for anything else."""
+    """Training scenes to cut windows out of, about 24 each; 0 takes 1,000 for digits and 8,000 for anything else."""
     model: LeNet5Config = LeNet5Config()
     optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
 
     def __post_init__(self) -> None:
         check(self.scenes >= 0, "scenes", "a whole number >= 0", self.scenes)
         if self.scenes == 0:
-            object.__setattr__(self, "scenes", 2000 if self.data.name == "digits" else 8000)
+            object.__setattr__(self, "scenes", 1000 if self.data.name == "digits" else 8000)
         super().__post_init__()
 
 

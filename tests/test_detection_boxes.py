@@ -17,6 +17,7 @@ from cnn_jax import detection
 
 ROWS = 12  # all arrays of the random cases have as many rows, so that each function is compiled once
 iou = jax.jit(detection.iou)
+cover = jax.jit(detection.cover)
 suppress = jax.jit(detection.non_max_suppression)
 match = jax.jit(detection.match)
 
@@ -59,6 +60,17 @@ def test_iou_is_that_of_a_loop(first, second):
 
 
 @cases
+@given(boxes(), boxes())
+def test_cover_is_that_of_a_loop(first, second):
+    def share(a, b):
+        smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+        sides = [max(0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1)]
+        return sides[0] * sides[1] / smaller if smaller else 0
+
+    np.testing.assert_allclose(cover(first, second), [[share(a, b) for b in second] for a in first], atol=1e-6)
+
+
+@cases
 @given(boxes(), scores, labels, st.sampled_from([0.0, 0.3, 0.5]), st.booleans())
 def test_suppression_is_that_of_a_loop(boxes, scores, labels, threshold, by_class):
     kept: list[int] = []
@@ -68,6 +80,14 @@ def test_suppression_is_that_of_a_loop(boxes, scores, labels, threshold, by_clas
             kept.append(row)
     found = suppress(boxes, scores, threshold, labels if by_class else jnp.zeros_like(labels))
     assert np.flatnonzero(found).tolist() == sorted(kept)
+
+
+def test_where_there_are_no_boxes_there_is_nothing_to_do():
+    none, some = jnp.zeros((0, 4)), jnp.ones((2, 4))
+    empty, two = jnp.zeros(0), jnp.ones(2)
+    assert suppress(none, empty, 0.5).tolist() == []
+    assert match(none, empty, empty, some, two, two > 0).tolist() == []
+    assert match(some, two, two, none, empty, empty > 0).tolist() == [-1, -1]
 
 
 def test_suppression_without_labels_is_across_classes():

@@ -33,6 +33,13 @@ def rectangles() -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def dataset(images: np.ndarray, labels: np.ndarray, ink: float | None = 0.625) -> data.Dataset:
+    return data.Dataset(
+        name="drawn", version="1", split="train", images=images, labels=labels, class_names=tuple("abcde"),
+        statistics=data.Statistics(mean=(0.2,), std=(0.3,), ink=ink), fingerprint="",
+    )  # fmt: skip
+
+
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None))
 def make_scenes(key, images, labels):
@@ -119,20 +126,26 @@ def test_pasting_and_cutting_move_images_to_the_pixel():
     np.testing.assert_allclose(window[:, :2], np.median(image[::4, ::4]), atol=1e-6)
 
 
-def test_windows_show_digits_in_the_middle_and_background_does_not(scenes):
+def test_windows_show_digits_in_the_middle_and_background_does_not():
     """Seen in the windows themselves: where a full rectangle stands, and how long it is."""
-    cut_windows = jax.jit(jax.vmap(lambda key, scene: detection.cut_windows(key, scene, SIDE, 9)))
-    found, classes, usable = map(np.asarray, cut_windows(jax.random.split(jax.random.key(2), COUNT), scenes))
-    assert found.shape == (COUNT, windows.PER_DIGIT * 8 + windows.BESIDE + windows.ELSEWHERE, SIDE, SIDE, 1)
-    assert found.dtype == np.uint8
-    digits, background = usable & (classes < 9), usable & (classes == 9)
-    assert digits.sum() == windows.PER_DIGIT * scenes.valid.sum()
-    assert background.sum() > COUNT * 8
-    shown = np.array([_shows(window[..., 0]) for window in found.reshape(-1, SIDE, SIDE, 1)]).reshape(usable.shape)
-    assert shown[digits].mean() > 0.85  # where two touch, what is in the middle is both
-    assert shown[background].mean() < 0.02
-    offsets = [_middle(window[..., 0])[0] for window in found[digits]]
+    digits = dataset(*rectangles())
+    found = detection.window_dataset(digits, jax.random.key(2), 80, CONFIG)  # more than a chunk, and not a whole number
+    assert found.images.shape[1:] == (SIDE, SIDE, 1)
+    assert found.images.dtype == np.uint8
+    assert found.class_names == (*digits.class_names, "background")
+    assert found.statistics == digits.statistics
+    counts = np.bincount(found.labels)
+    assert len(counts) == 6
+    assert 80 * 2 < counts[:5].sum() < 80 * 8 * windows.PER_DIGIT
+    assert counts[5] > 80 * 8
+    shown = np.array([_shows(window[..., 0]) for window in found.images])
+    assert shown[found.labels < 5].mean() > 0.85  # where two touch, what is in the middle is both
+    assert shown[found.labels == 5].mean() < 0.02
+    offsets = [_middle(window[..., 0])[0] for window in found.images[found.labels < 5]]
     assert np.percentile(np.abs(offsets), 75) > 1  # they move about within the tolerances
+    widths = [_width(window[..., 0]) for window in found.images[(found.labels < 5) & shown]]
+    expected = WIDTHS[found.labels[(found.labels < 5) & shown]]
+    assert np.median(np.abs(widths - expected) / expected) < 0.15
 
 
 def _middle(window):
@@ -143,6 +156,10 @@ def _middle(window):
         return np.array([SIDE, SIDE]), 0
     box = ndimage.find_objects(marks)[np.bincount(middle[middle > 0]).argmax() - 1]
     return np.array([(s.start + s.stop - SIDE) / 2 for s in box]), max(s.stop - s.start for s in box)
+
+
+def _width(window):
+    return (window[SIDE // 2] > 0.5 * window.max()).sum()
 
 
 def _shows(window):
@@ -194,11 +211,7 @@ def test_the_box_of_an_image():
 @pytest.mark.parametrize(("size", "ink", "own"), [(28, 20 / 28, 28), (8, 1.0, 20), (64, 1.0, 20), (28, 0.3, 32)])
 def test_framing_brings_drawings_to_one_length(size, ink, own):
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 1), np.uint8)
-    statistics = data.Statistics(mean=(0.2,), std=(0.3,), ink=ink)
-    digits = data.Dataset(
-        name="drawn", version="1", split="train", images=images, labels=np.arange(3, dtype=np.int32),
-        class_names=("a", "b", "c"), statistics=statistics, fingerprint="",
-    )  # fmt: skip
+    digits = dataset(images, np.arange(3, dtype=np.int32), ink)
     framed = detection.framed(digits, SIDE)
     assert framed.images.shape == (3, SIDE, SIDE, 1)
     assert framed.statistics.ink == pytest.approx(ink * own / SIDE)
@@ -214,10 +227,5 @@ def test_framing_brings_drawings_to_one_length(size, ink, own):
 
 
 def test_framing_refuses_what_is_not_drawn():
-    digits = data.Dataset(
-        name="photos", version="1", split="train", images=np.zeros((1, 8, 8, 1), np.uint8),
-        labels=np.zeros(1, np.int32), class_names=("a",),
-        statistics=data.Statistics(mean=(0.5,), std=(0.2,), ink=None), fingerprint="",
-    )  # fmt: skip
-    with pytest.raises(InputError, match="photos: expected one-channel drawings"):
-        detection.framed(digits, SIDE)
+    with pytest.raises(InputError, match="drawn: expected one-channel drawings"):
+        detection.framed(dataset(*rectangles(), ink=None), SIDE)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import data, detection, models
+from cnn_jax import detection, models
 from cnn_jax.detection import pages
 from cnn_jax.detection.finding import best_on_each
 from cnn_jax.errors import InputError
+from tests import bars
 
 SIDE = 32
-STATISTICS = data.Statistics(mean=(0.1,), std=(0.3,), ink=0.625)
 
 
 @pytest.fixture(scope="module")
@@ -83,33 +83,11 @@ def test_one_box_is_kept_of_those_on_one_digit_whatever_their_classes():
     np.testing.assert_array_equal(boxes[:2], [[1, 0, 20, 11], [0, 40, 20, 50]])
 
 
-class Oracle:
-    """Stands for a network of two classes: says 0 of windows in whose middle something 14 to 24 pixels high stands."""
-
-    input_size = (SIDE, SIDE)
-
-    def apply(self, variables, images):
-        ink = images[..., 0] > 1.0
-        rows = [ink[:, y : y + ink.shape[1] - SIDE + 1 : 2, 15 : ink.shape[2] - 16 : 2] for y in (3, 9, 22, 28)]
-        digit = rows[1] & rows[2] & ~rows[0] & ~rows[3]
-        return 8.0 * jnp.stack([digit, ~digit], axis=-1)
-
-    def init_with_output(self, key, images):
-        scores = self.apply({}, images)
-        return (scores[:, 0, 0] if scores.shape[1:3] == (1, 1) else scores), {}
-
-
-def test_digits_are_found_where_they_are():
-    """Bars of three heights, one at the picture's corner, are found with their boxes; half a bar and a blot are not."""
-    image = np.full((100, 120, 1), 10, np.uint8)
-    bars = [(30, 20, 48, 23), (60, 70, 84, 74), (82, 115, 100, 119)]
-    for top, left, bottom, right in bars:
-        image[top:bottom, left:right] = 220
-    image[5:14, 60:63] = 220
-    image[20:70, 95:105] = 220
-    find = jax.jit(lambda image: detection.find(Oracle(), {}, STATISTICS, image, detection.pyramid(15, 30, SIDE)))
-    boxes, labels, scores = map(np.asarray, find(image))
+def test_bars_are_found_where_they_are():
+    factors = detection.pyramid(15, 30, bars.SIDE)
+    find = jax.jit(lambda image: detection.find(bars.BarFinder(), {}, bars.STATISTICS, image, factors))
+    boxes, labels, scores = map(np.asarray, find(bars.picture()[..., None]))
     there = scores >= 0.5
-    assert sorted(np.rint(boxes[there]).astype(int).tolist()) == sorted(map(list, bars))
+    assert sorted(np.rint(boxes[there]).astype(int).tolist()) == bars.BARS.tolist()
     assert not labels[there].any()
     assert (np.diff(scores[np.isfinite(scores)]) <= 0).all()

@@ -17,6 +17,7 @@ from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
 
 _EDGES = ("top", "left", "bottom", "right")
+_SURE = 0.9  # a drawing says how sure it is only of what is less sure than this
 _SUFFIXES = (".png", ".jpg", ".jpeg")  # of one file to draw to; anything else is a folder
 
 
@@ -60,7 +61,9 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
         ]
         found.append({"path": str(file), "height": pixels.shape[0], "width": pixels.shape[1], "found": here})
         if target is not None:
-            texts = [f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)]
+            texts = [
+                name if score >= _SURE else f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)
+            ]
             _write(target, pictures.draw_boxes(on_paper(pixels), np.asarray(boxes), texts))
     if as_json:
         show_json(found)

@@ -1,6 +1,6 @@
 """Finding digits in larger pictures: scenes to learn from, a network swept over them, boxes, and how good they are."""
 
-from cnn_jax.detection.boxes import iou, non_max_suppression
+from cnn_jax.detection.boxes import cover, iou, non_max_suppression
 from cnn_jax.detection.finding import Detections, candidates, find
 from cnn_jax.detection.measure import Found, figures, find_in_scenes
 from cnn_jax.detection.pages import find_in_picture
@@ -20,6 +20,7 @@ __all__ = [
     "average_precision",
     "candidates",
     "check_finds",
+    "cover",
     "cut_windows",
     "figures",
     "find",

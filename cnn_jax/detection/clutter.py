@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.detection.boxes import area, intersection
+from cnn_jax.detection.boxes import cover
 from cnn_jax.detection.resampling import paste
 
 TRIES = 16  # places a thing is tried at before it is left out
@@ -44,8 +44,7 @@ def place(
     """
     corners *= side - size
     boxes = jnp.concatenate([corners, corners + size], axis=1)
-    smaller = jnp.minimum(area(boxes)[:, None], area(taken)[None, :])
-    fits = jnp.all((intersection(boxes, taken) <= overlap * smaller) | ~valid, axis=1)
+    fits = jnp.all((cover(boxes, taken) <= overlap) | ~valid, axis=1)
     return boxes[jnp.argmax(fits)], jnp.any(fits)
 
 

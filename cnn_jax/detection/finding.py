@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import data
-from cnn_jax.detection.boxes import non_max_suppression
+from cnn_jax.detection.boxes import cover, non_max_suppression
 from cnn_jax.detection.ink import middle_box
 from cnn_jax.detection.resampling import cut, paper
 from cnn_jax.detection.sweep import stride_of, sweep
 from cnn_jax.detection.windows import EXTENT, middle_and_length, shows
 
-_SAME = 0.3  # intersection over union above which two boxes are on one digit
+_SAME = 0.3  # intersection over union above which two boxes of one class are on one digit
+_INSIDE = 0.6  # share of the smaller box above which two boxes of any classes are: one is on a part, or on both
 _WINDOWS_A_PEAK = 32  # of a grid, one in so many windows can be a candidate: digits side by side take more room
 _FEWEST = 16
 
@@ -40,9 +41,10 @@ def candidates(model: nn.Module, variables: Any, statistics: data.Statistics, im
 
     First the network is swept over the image: of all its windows, a candidate is where no neighbour among the eight on
     the grid has a likelier class other than the background. The box of a candidate is that of the ink in its middle
-    (`middle_box`). Then the network looks again, at a window with that box in its middle and at its right size, which
-    the grid and the scales need not have. The second look gives the label; the score is the geometric mean of the
-    highest probabilities of both.
+    (`middle_box`); it must lie there and be as large as a digit's, at twice the tolerances of the training windows.
+    Then the network looks again, at a window with that box in its middle and at its right size, which the grid and the
+    scales need not have. The second look gives the label; the score is the geometric mean of the highest probabilities
+    of both.
 
     Args:
         model: of the things to find, and last the background; its `input_size` is a square.
@@ -64,16 +66,13 @@ def candidates(model: nn.Module, variables: Any, statistics: data.Statistics, im
     highest, index = jax.lax.top_k(jnp.where(best >= around, best, -jnp.inf).ravel(), count)
     corners = stride * jnp.stack(jnp.unravel_index(index, best.shape), axis=1)
 
-    def box(corner: jax.Array) -> jax.Array:
-        return middle_box(jax.lax.dynamic_slice(image, corner, (side, side))) + jnp.tile(corner, 2)
-
-    def window(box: jax.Array) -> jax.Array:
-        middle, longer = middle_and_length(box)
-        return cut(image, side, EXTENT * side / longer, middle)
-
-    boxes = jax.vmap(box)(corners)
-    fits = jnp.diagonal(jax.vmap(lambda corner: shows(boxes, jnp.float32(1), corner + side / 2, side, 2.0))(corners))
-    again = probabilities(jax.vmap(window)(boxes))[:, 0, 0]
+    windows = jax.vmap(lambda corner: jax.lax.dynamic_slice(image, corner, (side, side)))(corners)
+    boxes = jax.vmap(middle_box)(windows)
+    fits = shows(boxes, jnp.float32(1), jnp.full(2, side / 2), side, slack=2.0)
+    boxes += jnp.tile(corners, 2)
+    middles, lengths = middle_and_length(boxes)
+    windows = jax.vmap(lambda size, middle: cut(image, side, size, middle))(EXTENT * side / lengths, middles)
+    again = probabilities(windows)[:, 0, 0]
     # A digit is one at both looks; either alone takes more of what only happens to look like one.
     both = jnp.sqrt(jnp.maximum(highest, 0.0) * jnp.max(again, axis=-1))
     scores = jnp.where(jnp.isfinite(highest) & fits, both, -jnp.inf)
@@ -83,10 +82,12 @@ def candidates(model: nn.Module, variables: Any, statistics: data.Statistics, im
 def best_on_each(found: Detections, least: float) -> Detections:
     """Leaves out candidates with a score below `least`, and those whose box is on the same digit as a better one's.
 
-    Classes and scales make no difference: what is one digit gets one box. Rows are sorted, the best first.
+    First within each class, by intersection over union; then across classes, by the share of the smaller box, since at
+    some scale a part of a digit looks like another. Rows are sorted, the best first.
     """
     scores = jnp.where(found.scores >= least, found.scores, -jnp.inf)
-    scores = jnp.where(non_max_suppression(found.boxes, scores, _SAME), scores, -jnp.inf)
+    scores = jnp.where(non_max_suppression(found.boxes, scores, _SAME, found.labels), scores, -jnp.inf)
+    scores = jnp.where(non_max_suppression(found.boxes, scores, _INSIDE, overlap=cover), scores, -jnp.inf)
     order = jnp.argsort(-scores, stable=True)
     return Detections(found.boxes[order], found.labels[order], scores[order])
 

@@ -68,19 +68,31 @@ def find_in_scenes(
     """
     side = model.input_size[0]
     smallest, largest = (EXTENT * side * size for size in config.sizes)
-    factors = pyramid(smallest, largest, side)
+    static = model, statistics, config, pyramid(smallest, largest, side)
+    keys, inputs = jax.random.split(key, count), (variables, jnp.asarray(digits.images), jnp.asarray(digits.labels))
+    chunks = [keys[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
+    parts = [jax.device_get(_find_in_chunk(*static, chunk, *inputs)) for chunk in chunks]
+    scenes, detections, hits = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return Found(scenes=scenes, detections=detections, hits=hits)
 
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, None, None, None))
-    def chunk(key: jax.Array, variables: Any, images: jax.Array, labels: jax.Array) -> tuple[Scene, Detections, Any]:
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _find_in_chunk(
+    model: nn.Module,
+    statistics: data.Statistics,
+    config: SceneConfig,
+    factors: tuple[float, ...],
+    keys: jax.Array,
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[Scene, Detections, jax.Array]:
+    def in_scene(key: jax.Array) -> tuple[Scene, Detections, jax.Array]:
         scene = make_scene(key, images, labels, config)
         found = find(model, variables, statistics, scene.image, factors)
         return scene, found, match(*found, scene.boxes, scene.labels, scene.valid, IOU)
 
-    keys, inputs = jax.random.split(key, count), (variables, jnp.asarray(digits.images), jnp.asarray(digits.labels))
-    parts = [jax.device_get(chunk(keys[start : start + _CHUNK], *inputs)) for start in range(0, count, _CHUNK)]
-    scenes, detections, hits = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-    return Found(scenes=scenes, detections=detections, hits=hits)
+    return jax.vmap(in_scene)(keys)
 
 
 def figures(found: Found, class_names: Sequence[str]) -> dict[str, Any]:

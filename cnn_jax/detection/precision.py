@@ -40,6 +40,8 @@ def match(
     Returns:
         int (N,): the row of the true box that each right detection found, -1 for wrong ones and empty rows.
     """
+    if not len(boxes) or not len(true_boxes):
+        return jnp.full(len(boxes), -1)
     overlaps = jnp.where((labels[:, None] == true_labels) & true_valid, iou(boxes, true_boxes), 0.0)
     candidates = jnp.where(jnp.isfinite(scores), jnp.max(overlaps, axis=1), 0.0) >= threshold
     nearest = jnp.argmax(overlaps, axis=1)

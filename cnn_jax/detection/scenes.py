@@ -73,18 +73,17 @@ def make_scene(key: jax.Array, images: jax.Array, labels: jax.Array, config: Sce
         labels: int (N,).
         config: what scenes look like.
     """
-    numbers, noise = jax.random.split(key)
     shapes = [
         (config.most, _OF_DIGIT), (config.fragments, 1 + clutter.OF_FRAGMENT), (config.strokes, clutter.OF_STROKE),
-        (clutter.OF_RULING,), (clutter.OF_PAPER,), (2,),
+        (clutter.OF_RULING,), (clutter.OF_PAPER,), (2,), (config.side, config.side),
     ]  # fmt: skip
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
-    pieces = jnp.split(jax.random.uniform(numbers, (ends[-1],)), ends[:-1])
-    digits, fragments, strokes, lines, slope, (count, spread) = (
+    pieces = jnp.split(jax.random.uniform(key, (ends[-1],)), ends[:-1])
+    digits, fragments, strokes, lines, slope, (count, spread), noise = (
         piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)
     )
     picked = (len(images) * jnp.concatenate([digits[:, 0], fragments[:, 0]])).astype(int)
-    inks = images[picked, :, :, 0].astype(jnp.float32) / 255
+    inks = jnp.asarray(images)[picked, :, :, 0].astype(jnp.float32) / 255
 
     def draw_digit(drawn: tuple, inputs: tuple) -> tuple[tuple, None]:
         canvas, boxes, valid = drawn
@@ -110,6 +109,8 @@ def make_scene(key: jax.Array, images: jax.Array, labels: jax.Array, config: Sce
     canvas, _ = jax.lax.scan(add_fragment, canvas, (fragments[:, 1:], inks[config.most :]))
     canvas, _ = jax.lax.scan(add_stroke, canvas, strokes)
     canvas = jnp.maximum(canvas, clutter.ruling(lines, config.side)) + clutter.paper(slope, config.side)
-    canvas += 0.06 * spread * jax.random.normal(noise, canvas.shape)
+    canvas += 0.06 * spread * math.sqrt(2) * jax.lax.erf_inv(2 * jnp.maximum(noise, 1e-6) - 1)  # normal deviates
     image = jnp.rint(255 * jnp.clip(canvas, 0.0, 1.0)).astype(jnp.uint8)[..., None]
-    return Scene(image, boxes, jnp.where(valid, labels[picked[: config.most]], -1).astype(jnp.int32), valid)
+    return Scene(
+        image, boxes, jnp.where(valid, jnp.asarray(labels)[picked[: config.most]], -1).astype(jnp.int32), valid
+    )

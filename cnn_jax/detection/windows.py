@@ -160,19 +160,23 @@ def window_dataset(digits: data.Dataset, key: jax.Array, scenes: int, config: Sc
     Returns:
         A data set with the class `BACKGROUND` after those of the digits; its statistics are the digits'.
     """
-    side, background = digits.images.shape[1], len(digits.class_names)
-
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, None, None))
-    def chunk(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        drawn, chosen = jax.random.split(key)
-        return cut_windows(chosen, make_scene(drawn, images, labels, config), side, background)
-
     keys, inputs = jax.random.split(key, scenes), (jnp.asarray(digits.images), jnp.asarray(digits.labels))
     found = []
     for start in range(0, scenes, _CHUNK):
-        images, labels, usable = jax.device_get(chunk(keys[start : start + _CHUNK], *inputs))
+        chunk = _windows_of_scenes(config, len(digits.class_names), keys[start : start + _CHUNK], *inputs)
+        images, labels, usable = jax.device_get(chunk)
         found.append((images[usable], labels[usable]))
     images, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     names = (*digits.class_names, BACKGROUND)
     return dataclasses.replace(digits, images=images, labels=labels, class_names=names)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _windows_of_scenes(
+    config: SceneConfig, background: int, keys: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_scene(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        drawn, chosen = jax.random.split(key)
+        return cut_windows(chosen, make_scene(drawn, images, labels, config), images.shape[1], background)
+
+    return jax.vmap(of_scene)(keys)
