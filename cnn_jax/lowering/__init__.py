@@ -8,89 +8,9 @@ take integers). A faster way of computing the same thing is chosen here, and its
 `choice` says which way is taken where, `use` overrides it. README.md beside this file says what was measured.
 """
 
-from __future__ import annotations
-
-from typing import Literal
-
-import jax
-import jax.numpy as jnp
-from jax import lax
-from jax.typing import DTypeLike
-
-from cnn_jax.lowering import bilinear, choice, direct, extremes, sums
 from cnn_jax.lowering.choice import use
 from cnn_jax.lowering.direct import dot
-from cnn_jax.lowering.geometry import Geometry, Windows
+from cnn_jax.lowering.door import conv, reduce_window
+from cnn_jax.lowering.general import conv_general_dilated
 
-__all__ = ["conv", "dot", "reduce_window", "use"]
-
-
-def conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    input_dilation: tuple[int, ...],
-    kernel_dilation: tuple[int, ...],
-    feature_group_count: int,
-    precision: lax.PrecisionLike,
-    preferred_element_type: DTypeLike | None,
-) -> jax.Array:
-    """As `direct.conv`; in two dimensions it and its gradients are each lowered as `choice` says."""
-    if len(strides) == 2 and preferred_element_type is None and _may_choose(x, kernel):
-        geometry = Geometry(
-            size=x.shape[1:3],
-            window=kernel.shape[:2],
-            strides=strides,
-            padding=padding,
-            input_dilation=input_dilation,
-            kernel_dilation=kernel_dilation,
-            groups=feature_group_count,
-            precision=precision,
-        )
-        return bilinear.conv(x, kernel, geometry)
-    return direct.conv(
-        x,
-        kernel,
-        strides=strides,
-        padding=padding,
-        input_dilation=input_dilation,
-        kernel_dilation=kernel_dilation,
-        feature_group_count=feature_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
-
-
-def reduce_window(
-    x: jax.Array,
-    reducer: Literal["sum", "max", "min"],
-    *,
-    window: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-) -> jax.Array:
-    """As `direct.reduce_window`; of floats it and its derivatives are each lowered as `choice` says."""
-    if not _may_choose(x):
-        return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
-    windows = Windows(x.shape[1:-1], window, strides, padding)
-    if reducer == "sum":
-        return sums.window_sum(x, windows)
-    return extremes.window_extreme(x, extremes.Extremes(windows, reducer))
-
-
-def _may_choose(*arrays: jax.Array) -> bool:
-    """Whether there is a choice: real floats of known size, in an ordinary function of whole arrays.
-
-    Where types carry a sharding (explicit axes of a mesh, `jax.shard_map`), XLA's own operations know what to do.
-    """
-    return choice.current() == "auto" and all(
-        jnp.issubdtype(a.dtype, jnp.floating) and all(isinstance(d, int) for d in a.shape) and not _typed(jax.typeof(a))
-        for a in arrays
-    )
-
-
-def _typed(aval) -> bool:
-    manual = aval.manual_axis_type
-    return any(aval.sharding.spec) or bool(manual.varying or manual.unreduced or manual.reduced)
+__all__ = ["conv", "conv_general_dilated", "dot", "reduce_window", "use"]

@@ -31,6 +31,12 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return conv_p.bind(x[None], kernel[None], geometry=geometry)[0]
 
 
+def transposed(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """As `conv`, for a geometry that is `transposed`: as the input gradient which it is."""
+    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return input_gradient_p.bind(x[None], kernel[None], geometry=geometry.transpose)[0]
+
+
 def _direct_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return direct.conv(
         x,

@@ -26,6 +26,8 @@ DIRECT: Choice = ("direct", {})
 _FEW = 16
 # A small image, in outputs: XLA's own convolution does not fill its products with these.
 _SMALL = 64
+# Outputs enough that an input gradient's one product is worth writing its shares down, to be added up.
+_MANY = 256
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
@@ -60,14 +62,16 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> 
     if geometry.groups > 1:
         return DIRECT
     picked = math.prod(geometry.out) * taps * inputs
-    if inputs <= _FEW and picked <= _MOST_PICKED and (taps >= 16 or operation != "conv"):
+    wanted = operation != "conv" or (taps >= 16 and geometry.strides == (1, 1))
+    if inputs <= _FEW and picked <= _MOST_PICKED and wanted:
         return "banded", {"block": _block(inputs, taps)}
     if taps > _MOST_TAPS:
         return DIRECT
     small = math.prod(geometry.out) <= _SMALL
-    if operation == "weight_gradient" or small or (operation == "input_gradient" and _thin(geometry)):
-        return "taps", {}
-    return DIRECT
+    if operation == "input_gradient":
+        fast = taps == 1 or (outputs >= _MANY and (small or geometry.strides != (1, 1)))
+        return ("taps", {}) if fast else DIRECT
+    return ("taps", {}) if operation == "weight_gradient" or small else DIRECT
 
 
 def _block(inputs: int, taps: int) -> int:
@@ -75,11 +79,6 @@ def _block(inputs: int, taps: int) -> int:
     if taps < 9:
         return 1
     return 4 if inputs <= 2 and taps >= 16 else 2
-
-
-def _thin(geometry: Geometry) -> bool:
-    """Whether an input gradient is mostly zeros to XLA, or no convolution at all: strided, or of one tap."""
-    return geometry.strides != (1, 1) or geometry.window == (1, 1)
 
 
 def slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -22,6 +22,7 @@ from jax.interpreters import ad, batching
 from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.products import wide
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def _sliced_pick(x: jax.Array, t: jax.Array, *, geometry: Extremes) -> jax.Array
 
 def _sliced_place(x: jax.Array, y: jax.Array, *, geometry: Extremes) -> jax.Array:
     """The cotangents of each place in the window, spread out and added up."""
-    windows, wide = geometry.windows, jnp.promote_types(y.dtype, jnp.float32)
-    winner, y, zero = _winner(x, geometry), y.astype(wide), jnp.zeros((), wide)
+    windows, y, zero = geometry.windows, y.astype(wide(y.dtype)), jnp.zeros((), wide(y.dtype))
+    winner = _winner(x, geometry)
     if windows.overlap:  # or XLA looks for the winner again for every place that a window covers
         winner = lax.optimization_barrier(winner)
     dimensions = list(zip(windows.size, windows.out, windows.strides, windows.padding, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from jax.lax import PrecisionLike
@@ -45,9 +46,22 @@ class Geometry:
         )
 
     @property
-    def plain(self) -> bool:
-        """Whether there are neither dilations nor groups."""
-        return self.input_dilation == (1, 1) == self.kernel_dilation and self.groups == 1
+    def transposed(self) -> bool:
+        """Whether this is the input gradient of a strided convolution, and nothing more."""
+        return self.strides == (1, 1) == self.kernel_dilation and self.input_dilation != (1, 1) and self.groups == 1
+
+    @property
+    def transpose(self) -> Geometry:
+        """The strided convolution whose input gradient this is, with the kernel flipped and its channels swapped."""
+        return dataclasses.replace(
+            self,
+            size=self.out,
+            strides=self.input_dilation,
+            padding=tuple(
+                (w - 1 - low, w - 1 - high) for w, (low, high) in zip(self.window, self.padding, strict=True)
+            ),
+            input_dilation=(1, 1),
+        )
 
 
 @dataclass(frozen=True)

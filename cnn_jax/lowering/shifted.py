@@ -15,30 +15,29 @@ from jax import lax
 
 from cnn_jax.lowering import taps
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.products import wide
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (kh, kw, 1, O) in I groups: a multiply-add of images per tap."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    pairs = zip(taps.seen(x, geometry), _numbers(kernel, wide), strict=True)
-    terms = [_repeated(tap.astype(wide), kernel) * number for tap, number in pairs]
+    dtype = wide(x.dtype)
+    pairs = zip(taps.seen(x, geometry), _numbers(kernel, dtype), strict=True)
+    terms = [_repeated(tap.astype(dtype), kernel) * number for tap, number in pairs]
     # Without the barrier XLA computes the sum again for every use of each output, in whatever follows.
     return lax.optimization_barrier(functools.reduce(lax.add, terms).astype(x.dtype))
 
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): multiples of y, added up where the taps lie."""
-    wide = jnp.promote_types(y.dtype, jnp.float32)
     each = (*y.shape[:3], geometry.groups, y.shape[3] // geometry.groups)
-    terms = [(y.astype(wide) * k).reshape(each).sum(-1) for k in _numbers(kernel, wide)]
+    terms = [(y.astype(wide(y.dtype)) * k).reshape(each).sum(-1) for k in _numbers(kernel, wide(y.dtype))]
     return taps.spread(terms, geometry).astype(y.dtype)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): sums of products per tap."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    y = y.astype(wide)
-    sums = [(_repeated(tap.astype(wide), y) * y).sum((0, 1, 2)) for tap in taps.seen(x, geometry)]
+    y = y.astype(wide(x.dtype))
+    sums = [(_repeated(tap.astype(y.dtype), y) * y).sum((0, 1, 2)) for tap in taps.seen(x, geometry)]
     return jnp.stack(sums).reshape(*geometry.window, 1, y.shape[3]).astype(x.dtype)
 
 

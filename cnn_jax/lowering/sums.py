@@ -17,6 +17,7 @@ from jax.interpreters import ad, batching
 from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.products import wide
 
 
 def window_sum(x: jax.Array, geometry: Windows) -> jax.Array:
@@ -39,7 +40,7 @@ def _sliced_sum(x: jax.Array, *, geometry: Windows) -> jax.Array:
     The barriers are what makes it fast: without them XLA computes what comes before (an activation, say) again for
     every term, and the sums again for every use.
     """
-    total = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = x.astype(wide(x.dtype))
     for axis in range(1, x.ndim - 1):
         extent, stride = geometry.window[axis - 1], geometry.strides[axis - 1]
         total = lax.optimization_barrier(total) if axis > 1 else total

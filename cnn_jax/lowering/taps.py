@@ -14,20 +14,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.products import product, wide
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (kh, kw, I, O): the taps side by side, in one product."""
     patches = jnp.concatenate(seen(x, geometry), -1)
     matrix = kernel.reshape(-1, kernel.shape[-1])
-    return _product(patches.reshape(-1, matrix.shape[0]), matrix, (1, 0), geometry, (x.shape[0], *geometry.out, -1))
+    y = product(patches.reshape(-1, matrix.shape[0]), matrix, (1, 0), geometry.precision, x.dtype)
+    return y.reshape(x.shape[0], *geometry.out, -1)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): a product for each tap."""
     inputs, outputs = x.shape[-1], y.shape[-1]
     y = y.reshape(-1, outputs)
-    each = [_product(tap.reshape(-1, inputs), y, (0, 0), geometry, (inputs, outputs)) for tap in seen(x, geometry)]
+    each = [product(tap.reshape(-1, inputs), y, (0, 0), geometry.precision, x.dtype) for tap in seen(x, geometry)]
     return jnp.stack(each).reshape(*geometry.window, inputs, outputs)
 
 
@@ -35,10 +37,9 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
     """Gradient to the input, from the cotangent y (N, h, w, O): one product, and the taps added up where they lie."""
     inputs, outputs = kernel.shape[2:]
     matrix = kernel.reshape(-1, outputs)
-    shape = (*y.shape[:3], len(matrix) // inputs, inputs)
-    wide = jnp.promote_types(y.dtype, jnp.float32)
-    shares = _product(y.reshape(-1, outputs), matrix, (1, 1), geometry, shape, wide)
-    return spread([shares[..., n, :] for n in range(shape[3])], geometry).astype(y.dtype)
+    shares = product(y.reshape(-1, outputs), matrix, (1, 1), geometry.precision, wide(y.dtype))
+    shares = shares.reshape(*y.shape[:3], -1, inputs)
+    return spread([shares[..., n, :] for n in range(shares.shape[3])], geometry).astype(y.dtype)
 
 
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
@@ -66,11 +67,3 @@ def spread(taps: list[jax.Array], geometry: Geometry) -> jax.Array:
         total = piece if total is None else total + piece
     # Without the barrier XLA adds the taps up again for every use.
     return lax.optimization_barrier(total)
-
-
-def _product(a, b, axes, geometry, shape, dtype=None):
-    """Product over one axis of each, which keeps the sums of half-precision operands in float32, in a new shape."""
-    wide = jnp.promote_types(a.dtype, jnp.float32)
-    dims = (((axes[0],), (axes[1],)), ((), ()))
-    product = lax.dot_general(a, b, dims, precision=geometry.precision, preferred_element_type=wide)
-    return product.reshape(shape).astype(dtype or a.dtype)

@@ -1,0 +1,42 @@
+"""The lowerings behind the signature of `jax.lax.conv_general_dilated`, for layers that take such a function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from cnn_jax.lowering import door
+
+# Images (N, H, W, C) and kernels (kh, kw, in, out), in the notation of lax.ConvDimensionNumbers.
+_CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+
+
+def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """`jax.lax.conv_general_dilated` in arguments, results and errors, and faster on the CPU for many shapes.
+
+    For the layers of other libraries: `flax.linen.Conv(..., conv_general_dilated=lowering.conv_general_dilated)`.
+    Images (N, H, W, C) with kernels (kh, kw, in, out) are lowered as `choice` says; all else is passed on.
+    """
+
+    def stock(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(lhs, rhs, *args, **kwargs)
+
+    # What XLA is asked for is read off the stock function, which has checked the arguments and filled in the defaults.
+    jaxpr = jax.make_jaxpr(stock)(lhs, rhs)
+    asked = jaxpr.eqns[0].params
+    plain = len(jaxpr.eqns) == 1 and asked["batch_group_count"] == 1 and 0 not in jaxpr.out_avals[0].shape
+    if not plain or tuple(asked["dimension_numbers"]) != _CHANNELS_LAST or asked["out_sharding"] is not None:
+        return stock(lhs, rhs)
+    return door.conv(
+        lhs,
+        rhs,
+        strides=asked["window_strides"],
+        padding=asked["padding"],
+        input_dilation=asked["lhs_dilation"],
+        kernel_dilation=asked["rhs_dilation"],
+        feature_group_count=asked["feature_group_count"],
+        precision=asked["precision"],
+        preferred_element_type=asked["preferred_element_type"],
+    )

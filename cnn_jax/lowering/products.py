@@ -1,0 +1,25 @@
+"""Matrix products of operands of any float dtype, with no more rounding than float32 has."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.lax import PrecisionLike
+from jax.typing import DTypeLike
+
+
+def wide(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which to add up numbers of `dtype`: at least float32."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def product(a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: PrecisionLike, dtype: DTypeLike) -> jax.Array:
+    """Product of two matrices over one axis of each, in `dtype`: that of the operands, or `wide` of it.
+
+    bfloat16 with a result in bfloat16 is left to XLA, whose products of it are the faster ones where the CPU has them
+    and add up in float32. All other half precision is widened first: XLA:CPU has no kernels for every such product.
+    """
+    if jnp.dtype(dtype) != a.dtype or dtype == jnp.float16:
+        a, b = a.astype(wide(a.dtype)), b.astype(wide(b.dtype))
+    return lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), precision=precision).astype(dtype)
