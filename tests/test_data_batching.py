@@ -49,18 +49,15 @@ def test_every_epoch_is_a_permutation(seed, n, batch_size):
 
 
 @settings(deadline=None, max_examples=60)
-@given(SEEDS, SIZES, st.integers(1, 60), st.integers(0, 30))
-def test_restart_goes_on_with_the_same_batches(seed, n, batch_size, start):
-    dataset = numbered(n)
-    undisturbed = itertools.islice(data.train_batches(dataset, batch_size, seed), start, start + 4)
-    restarted = data.train_batches(dataset, batch_size, seed, start_step=start)
-    for step, (one, other) in enumerate(zip(undisturbed, restarted, strict=False), start):
-        expected = data.batch_indices(seed, n, batch_size, step)
-        for batch in (one, other):
-            np.testing.assert_array_equal(indices_of(batch["image"]), expected)
-            np.testing.assert_array_equal(batch["label"], expected % 3)
-            assert batch["image"].shape == (batch_size, 1, 2, 1)
-            assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
+@given(SEEDS, SIZES, st.integers(1, 60), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=4))
+def test_any_stretch_of_the_order_is_its_batches(seed, n, batch_size, stretches):
+    """Wherever a run goes on, and however many steps it takes at a time."""
+    order = data.train_order(n, batch_size, seed)
+    for step, steps in stretches:
+        found = order(step, steps)
+        assert (found.shape, found.dtype) == ((steps, batch_size), np.int64)
+        for k, batch in enumerate(found, step):
+            np.testing.assert_array_equal(batch, data.batch_indices(seed, n, batch_size, k))
 
 
 def test_batches_do_not_depend_on_batch_size():
@@ -169,11 +166,11 @@ def test_bad_holdouts(validation):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda d: data.train_batches(d, 0, 0), "batch size"),
-        (lambda d: data.train_batches(d, -3, 0), "batch size"),
-        (lambda d: data.train_batches(d, 4, -1), "seed"),
-        (lambda d: data.train_batches(d, 4, 2**64), "seed"),
-        (lambda d: data.train_batches(d, 4, 0, start_step=-1), "step"),
+        (lambda d: data.train_order(len(d), 0, 0), "batch size"),
+        (lambda d: data.train_order(len(d), -3, 0), "batch size"),
+        (lambda d: data.train_order(len(d), 4, -1), "seed"),
+        (lambda d: data.train_order(len(d), 4, 2**64), "seed"),
+        (lambda d: data.train_order(len(d), 4, 0)(-1, 1), "step"),
         (lambda d: data.eval_batches(d, 0), "batch size"),
         (lambda d: data.holdout(d, 2, -1), "seed"),
         (lambda d: data.batch_indices(0, 0, 1, 0), "at least one example"),

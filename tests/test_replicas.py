@@ -153,9 +153,11 @@ def test_a_seed_s_folder_goes_on_as_a_run(together, alone, tmp_path):
         assert result.evaluations[split].accuracy == expected.accuracy
 
 
-def test_mapped_as_on_accelerators_it_is_the_same(together, monkeypatch):
-    monkeypatch.setattr(mapping, "_on_cpu", lambda mesh: False)
-    result = fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=3, test=TEST, validation=0.2)
+@pytest.mark.parametrize(("on_cpu", "steps"), [(True, 5), (False, 1), (False, 5)])
+def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(together, monkeypatch, on_cpu, steps):
+    monkeypatch.setattr(mapping, "_on_cpu", lambda mesh: on_cpu)
+    config = dataclasses.replace(CONFIG, steps_per_call=steps)
+    result = fit_replicas(TinyNet(), TRAIN, config, replicas=3, test=TEST, validation=0.2)
     assert_close(result.state, together[1].state)
     assert result.accuracies().tolist() == together[1].accuracies().tolist()
     np.testing.assert_allclose(result.train["loss"], together[1].train["loss"], rtol=1e-4)

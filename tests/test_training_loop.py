@@ -15,9 +15,11 @@ from cnn_jax.errors import InputError
 from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.display import Display, duration
+from cnn_jax.training.recipe import count_per_call
 from tests.tiny import (
     TRACES,
     TinyNet,
+    assert_close,
     assert_same_bits,
     make_config,
     make_dataset,
@@ -102,6 +104,54 @@ def test_interrupted_and_resumed_is_undisturbed(undisturbed, tmp_path, steps, nu
     assert records(tmp_path) == records(path)
 
 
+@pytest.fixture(scope="module")
+def by_fives(tmp_path_factory):
+    """Five steps a call, which divide neither an epoch nor what is between two checkpoints."""
+    path = tmp_path_factory.mktemp("by_fives")
+    return path, train_in(path, many(5), test=TEST)
+
+
+def many(steps: int, **changes):
+    checkpoint = CheckpointConfig(every_steps=7, every_seconds=None, keep=100)
+    return make_config(**({"steps_per_call": steps, "checkpoint": checkpoint} | changes))
+
+
+def test_many_steps_a_call_are_the_steps_one_by_one(undisturbed, by_fives):
+    (path, expected), (together, result) = undisturbed, by_fives
+    # A loop may round otherwise than the same steps on their own.
+    assert_close(result.state, expected.state)
+    assert result.train == pytest.approx(expected.train, rel=1e-5)
+    assert result.evaluations["test"].accuracy == expected.evaluations["test"].accuracy
+    assert steps_kept(together) == [7, 14, 21, 28, TOTAL]
+    lines, references = records(together), records(path)
+    assert [(line["split"], line["step"]) for line in lines] == [(line["split"], line["step"]) for line in references]
+    for line, reference in zip(lines, references, strict=True):
+        assert {k: v for k, v in line.items() if k != "split"} == pytest.approx(
+            {k: v for k, v in reference.items() if k != "split"}, rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("steps", [2, 8, 1000])
+def test_how_many_steps_a_call_takes_changes_no_bit(by_fives, steps):
+    """Of two and more: it is one program, told how many to take."""
+    result = fit(TinyNet(), TRAIN, many(steps), test=TEST)
+    assert_same_bits(result.state, by_fives[1].state)
+    assert result.train == by_fives[1].train
+    assert result.images_per_second > 0
+
+
+def test_resumed_with_other_steps_a_call_is_undisturbed(by_fives, tmp_path):
+    path, expected = by_fives
+    for steps, at in ((3, 1), (1000, 9), (2, 20)):
+        stopped = train_in(tmp_path, many(steps), resume=True, test=TEST, display=SignalAt(at, signal.SIGTERM))
+        assert stopped.interrupted == signal.SIGTERM
+        assert int(stopped.state.step) < TOTAL
+    result = train_in(tmp_path, many(5), resume=True, test=TEST)
+    assert_same_bits(result.state, expected.state)
+    assert result.train == expected.train
+    assert records(tmp_path) == records(path)
+
+
 def test_handlers_are_put_back(undisturbed, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train_in(tmp_path, display=SignalAt(3, signal.SIGTERM))
@@ -123,7 +173,7 @@ def test_the_newest_few_are_kept(tmp_path):
 
 
 def test_zero_seconds_saves_each_step(tmp_path):
-    train_in(tmp_path, make_config(checkpoint=CheckpointConfig(every_seconds=0.0, keep=100)))
+    train_in(tmp_path, make_config(steps_per_call=1, checkpoint=CheckpointConfig(every_seconds=0.0, keep=100)))
     assert steps_kept(tmp_path) == list(range(1, TOTAL + 1))
 
 
@@ -214,9 +264,22 @@ def test_nan_names_the_step_it_came_at(tmp_path):
         fit(TinyNet(), broken, make_config())
 
 
-def test_each_step_is_compiled_once():
+def test_nan_in_the_middle_of_a_call_names_its_step():
+    optimizer = OptimizerConfig(name="sgd", learning_rate=1e30, momentum=0.0)
+    messages = set()
+    for steps in (1, 7):
+        with pytest.raises(TrainingDivergedError) as caught:
+            fit(TinyNet(), TRAIN, make_config(optimizer=optimizer, steps_per_call=steps))
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    assert 1 < int(messages.pop().split(" at step ")[1].split()[0]) < 7
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_each_step_is_compiled_once(steps):
     TRACES.clear()
-    fit(TinyNet(), TRAIN, make_config(), test=TEST, validation=make_dataset(300, seed=2))
+    config = make_config(steps_per_call=steps)
+    fit(TinyNet(), TRAIN, config, test=TEST, validation=make_dataset(300, seed=2))
     # Initialisation, the train step and the evaluation step, though epochs and splits end in part batches.
     assert TRACES == [False, True, False]
 
@@ -257,6 +320,23 @@ def test_events_are_the_records(undisturbed):
     }
     assert events.keys() == wanted.keys()
     assert all(events[key] == pytest.approx(value, rel=1e-6) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("asked", "platform", "images", "expected"),
+    [
+        (None, "cpu", 61, 1),
+        (None, "gpu", 61, 8),
+        (None, "tpu", 64, 8),
+        (None, "gpu", 5, 1),
+        (3, "cpu", 61, 3),
+        (3, "gpu", 61, 3),
+        (100, "cpu", 61, 8),
+    ],
+)
+def test_a_call_takes_what_is_asked_for_or_suits_the_platform(asked, platform, images, expected):
+    """Batches of eight; never more than the longest epoch has."""
+    assert count_per_call(make_config(steps_per_call=asked), images, platform) == expected
 
 
 def test_a_torn_record_is_dropped(undisturbed, tmp_path):

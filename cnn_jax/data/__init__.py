@@ -1,6 +1,6 @@
 """Where arrays come from: TFDS data sets read without TensorFlow, the embedded digits, and batches of them."""
 
-from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_batches, train_indices
+from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
 from cnn_jax.data.dataset import Dataset, Statistics, normalise, rescale
 from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
@@ -16,6 +16,5 @@ __all__ = [
     "load",
     "normalise",
     "rescale",
-    "train_batches",
-    "train_indices",
+    "train_order",
 ]

@@ -9,7 +9,6 @@ Philox, which NumPy guarantees to stay the same; the streams of `Generator` meth
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -27,32 +26,30 @@ def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
     Raises:
       InputError: for a seed outside [0, 2**64), n < 1, batch_size < 1 or step < 0.
     """
-    _check_stream(seed, n, batch_size, step)
-    return _positions(step, n, batch_size, functools.partial(_permutation, seed, n))
+    return train_order(n, batch_size, seed)(step, 1)[0]
 
 
-def train_batches(dataset: Dataset, batch_size: int, seed: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yields training batches without end, from step `start_step` on; batch k is that of `batch_indices`.
+def train_order(n: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
+    """The order that a run takes the examples in, without making any permutation twice for steps in a row.
 
-    Yields:
-      {"image": uint8 (batch_size, H, W, C), "label": int32 (batch_size,)}.
-
-    Raises:
-      InputError: at the call, as `batch_indices`.
-    """
-    stream = train_indices(len(dataset), batch_size, seed, start_step)
-    return ({"image": dataset.images[indices], "label": dataset.labels[indices]} for indices in stream)
-
-
-def train_indices(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[np.ndarray]:
-    """Yields the `batch_indices` of one training batch after the other without end, from step `start_step` on.
+    Returns:
+      `order(step, steps)`, the `batch_indices` of so many training batches from `step` on, int64 (steps, batch_size).
 
     Raises:
-      InputError: at the call, as `batch_indices`.
+      InputError: here or from `order`, as `batch_indices`.
     """
-    _check_stream(seed, n, batch_size, start_step)
+    _check_seed(seed)
+    _check_batch_size(batch_size)
+    if n < 1:
+        raise InputError(f"training: expected at least one example, got {n}")
     permutation = functools.lru_cache(maxsize=2)(functools.partial(_permutation, seed, n))
-    return (_positions(step, n, batch_size, permutation) for step in itertools.count(start_step))
+
+    def order(step: int, steps: int) -> np.ndarray:
+        if step < 0:
+            raise InputError(f"training step: expected 0 or more, got {step}")
+        return _stretch(step * batch_size, (step + steps) * batch_size, n, permutation).reshape(steps, batch_size)
+
+    return order
 
 
 def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -153,13 +150,13 @@ def _permutation(seed: int, n: int, epoch: int) -> np.ndarray:
     return np.argsort(philox.random_raw(n), kind="stable")
 
 
-def _positions(step: int, n: int, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
-    position, end = step * batch_size, (step + 1) * batch_size
-    pieces = []
-    while position < end:
-        epoch, offset = divmod(position, n)
-        pieces.append(permutation(epoch)[offset : offset + end - position])
-        position += len(pieces[-1])
+def _stretch(start: int, end: int, n: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
+    """The examples at positions [start, end) of the stream."""
+    pieces = [np.empty(0, np.int64)]
+    while start < end:
+        epoch, offset = divmod(start, n)
+        pieces.append(permutation(epoch)[offset : offset + end - start])
+        start += len(pieces[-1])
     return np.concatenate(pieces)
 
 
@@ -171,12 +168,3 @@ def _check_seed(seed: int) -> None:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"batch size: expected at least 1, got {batch_size}")
-
-
-def _check_stream(seed: int, n: int, batch_size: int, step: int) -> None:
-    _check_seed(seed)
-    _check_batch_size(batch_size)
-    if n < 1:
-        raise InputError(f"training: expected at least one example, got {n}")
-    if step < 0:
-        raise InputError(f"training step: expected 0 or more, got {step}")

@@ -14,6 +14,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.training.state import TrainState
 
 NEWEST, BEST = "checkpoints", "best"
+_copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # one program for all leaves
 
 
 class Checkpoints:
@@ -57,7 +58,7 @@ class Checkpoints:
             return
         if not best:  # What its progress says of the best must be true, so that one is complete first.
             self._best.wait_until_finished()
-        state = jax.tree.map(jnp.copy, state)
+        state = _copy(state)
         args = self._ocp.args
         manager.save(step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress)))
 

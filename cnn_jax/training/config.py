@@ -168,6 +168,9 @@ class TrainConfig:
     """Passes over the training images."""
     batch_size: int = 128
     """Images a step."""
+    steps_per_call: int | None = None
+    """Steps taken by one call of a compiled program, at most those of an epoch; between calls progress is shown and
+    checkpoints are written. They change nothing of the result. None takes one on CPU, an epoch's on accelerators."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
@@ -178,6 +181,8 @@ class TrainConfig:
         check(0 <= self.seed < 2**31, "seed", "a whole number from 0 to 2147483647", self.seed)
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
+        if self.steps_per_call is not None:
+            check(self.steps_per_call >= 1, "steps_per_call", "a whole number >= 1 or None", self.steps_per_call)
 
 
 def check_replicas(seed: int, replicas: int) -> None:

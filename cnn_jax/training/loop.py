@@ -24,8 +24,9 @@ from cnn_jax.training.records import Records
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics
 
-# Fetching metrics waits for the device, so it is done once in so many steps; one batch in as many is recorded.
+# Fetching metrics waits for the device, so it is done after so many steps or more; one batch in as many is recorded.
 FETCH_EVERY = 16
+LONGEST_CALL = 5.0  # seconds that one call should take at most: signals and the clock are heeded between calls
 
 
 class TrainingDivergedError(InputError):
@@ -60,7 +61,7 @@ class Loop:
         self.step = 0
         self.progress = [Progress() for _ in program.seeds]
         self.evaluations: dict[str, list[Evaluation]] = {}
-        self.pending: list[Metrics] = []
+        self.pending: list[tuple[int, Metrics]] = []  # of each call since the last fetch: its steps, and theirs
         self.timed_steps, self.timed_seconds = 0, 0.0
         self.folder, self.record_paths = folder, record_paths
         self.checkpoints: Checkpoints | None = None
@@ -109,7 +110,6 @@ class Loop:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
         total = self.program.total
         self.display.start(self.step, total, self.config.epochs)
-        batches = self.program.batches(self.step)
         saved = lap = time.monotonic()
         compiled = False
         stop = False
@@ -117,9 +117,10 @@ class Loop:
             if self._epochs(self.step) > self._epochs(self.step - 1):
                 for progress in self.progress:
                     progress.new_epoch()
-            self.state, metrics = self.program.train_step(self.state, next(batches))
-            self.step += 1
-            self.pending.append(metrics)
+            count = self._steps_of_next_call() if compiled else 1
+            self.state, metrics = self.program.train_steps(self.state, self.step, count)
+            self.step += count
+            self.pending.append((count, metrics))
             if not compiled:  # The clock measures steps, so it starts when the first, with its compilation, is over.
                 jax.block_until_ready(metrics)
                 compiled, lap = True, time.monotonic()
@@ -128,9 +129,10 @@ class Loop:
             stop = interrupts.received is not None
             epoch_ends = self._epochs(self.step) > self._epochs(self.step - 1)
             save = stop or self.step == total or self._save_is_due(time.monotonic() - saved)
-            if not (epoch_ends or save or len(self.pending) == FETCH_EVERY):
+            pending = sum(count for count, _ in self.pending)
+            if not (epoch_ends or save or pending >= FETCH_EVERY):
                 continue
-            self.timed_steps += len(self.pending)
+            self.timed_steps += pending
             self._fetch()
             self.timed_seconds += time.monotonic() - lap
             self.display.update(self.step, self._means(), self.images_per_second(), self._steps_per_second())
@@ -158,6 +160,18 @@ class Loop:
         """Whole epochs in so many steps. The last step may reach into one epoch more, which is not begun."""
         return min(step * self.config.batch_size // self.program.images, self.config.epochs) if step > 0 else 0
 
+    def _steps_of_next_call(self) -> int:
+        """Up to the end of the epoch, of the run, or where a checkpoint is due, if one call can take so many."""
+        images, batch_size = self.program.images, self.config.batch_size
+        epoch_ends = -(-(self.step * batch_size // images + 1) * images // batch_size)
+        steps_per_second = self._steps_per_second()
+        most = max(1, int(steps_per_second * LONGEST_CALL)) if steps_per_second else FETCH_EVERY
+        stops = [self.step + min(most, self.program.per_call), epoch_ends, self.program.total]
+        every_steps = self.config.checkpoint.every_steps
+        if every_steps is not None:
+            stops.append((self.step // every_steps + 1) * every_steps)
+        return min(stops) - self.step
+
     def _means(self) -> dict[str, float]:
         """Means over the epoch so far and all seeds."""
         means = [progress.means() for progress in self.progress]
@@ -174,18 +188,24 @@ class Loop:
 
     def _fetch(self) -> None:
         """Brings the metrics of the last steps from the device, counts them, and stops if they are not finite."""
-        first = self.step - len(self.pending) + 1
-        for step, metrics in enumerate(jax.device_get(self.pending), start=first):
-            for k, progress in enumerate(self.progress):
-                values = {name: float(np.ravel(value)[k]) for name, value in metrics.items()}
-                for name in ("loss", "grad_norm"):
-                    if not math.isfinite(values[name]):
-                        self._diverged(f"{name} is {values[name]}", k, step)
-                progress.add(values)
-                if self.records and step % FETCH_EVERY == 0:
-                    rate = float(self.program.schedule(step - 1))
-                    self.records[k].write("batch", step, values | {"learning_rate": rate})
+        step = self.step - sum(count for count, _ in self.pending)
+        for count, metrics in jax.device_get(self.pending):
+            of_seeds = {name: np.reshape(values, (len(self.progress), -1)) for name, values in metrics.items()}
+            for i in range(count):
+                step += 1
+                for k, progress in enumerate(self.progress):
+                    self._count(step, k, progress, {name: float(values[k, i]) for name, values in of_seeds.items()})
         self.pending = []
+
+    def _count(self, step: int, k: int, progress: Progress, values: dict[str, float]) -> None:
+        """Counts a step of a seed."""
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                self._diverged(f"{name} is {values[name]}", k, step)
+        progress.add(values)
+        if self.records and step % FETCH_EVERY == 0:
+            rate = float(self.program.schedule(step - 1))
+            self.records[k].write("batch", step, values | {"learning_rate": rate})
 
     def _end_epoch(self) -> None:
         rate = self._steps_per_second() * self.config.batch_size

@@ -20,7 +20,8 @@ from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics
 
 AXIS = "replica"
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainSteps = Callable[[TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+"""As `make_train_steps` returns it: (state, images, order, count) -> (state, metrics)."""
 
 
 def replica_mesh(count: int) -> Mesh:
@@ -71,51 +72,60 @@ def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Call
     return over_devices
 
 
-def step_replicas(train_step: TrainStep, count: int) -> TrainStep:
-    """The train step of one replica, compiled for `count`: all arrays of states and batches have that axis first.
+def step_replicas(train_steps: TrainSteps, count: int) -> TrainSteps:
+    """The train steps of one replica, compiled for `count`: states and orders have that axis first.
 
-    On CPU a step is several calls of one program, each for the next replica of every device. So each replica runs at
+    On CPU the replicas take turns: a call of one program each, for the next replica of every device. So each runs at
     the speed of one alone, whatever the model: in a loop inside the program, XLA's own weight gradient of a
     convolution is many times slower; and unrolled, the program takes as many times longer to compile.
 
     Args:
-        train_step: from `make_train_step`.
+        train_steps: from `make_train_steps`, for orders (n, batch).
         count: number of replicas.
 
     Returns:
-        (states, batches) -> (states, metrics (count,)), on the devices of `replica_mesh`. The states given are used up.
+        The same for states of all replicas and orders (count, n, batch); all share the images, and the number of steps
+        to be taken. Metrics are (count, n). Everything is on the devices of `replica_mesh`. The states given are used
+        up.
     """
     mesh = replica_mesh(count)
     if not _on_cpu(mesh):
-        return jax.jit(map_replicas(train_step, (0, 0)), donate_argnums=0)
+        return jax.jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
 
-    def turn(states: TrainState, batches: Batch, k: jax.Array) -> tuple[TrainState, Metrics]:
+    def turn(
+        states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array, k: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         def pick(leaf: jax.Array) -> jax.Array:
             return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False)
 
         def put(leaf: jax.Array, value: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
 
-        # The barriers keep the picking and putting out of the step's own loops, which they would slow.
-        picked = jax.lax.optimization_barrier(jax.tree.map(pick, (states, batches)))
-        state, metrics = jax.lax.optimization_barrier(train_step(*picked))
-        return jax.tree.map(put, states, state), jax.tree.map(lambda value: value[None], metrics)
+        # The barriers keep the picking and putting out of the steps' own loops, which they would slow.
+        state, order = jax.lax.optimization_barrier(jax.tree.map(pick, (states, orders)))
+        state, metrics = jax.lax.optimization_barrier(train_steps(state, images, order, steps))
+        return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
 
-    own = PartitionSpec(AXIS)
-    compiled = jax.jit(_shard(turn, mesh, (own, own, PartitionSpec())), donate_argnums=0)
-    collect = jax.jit(
-        lambda parts: jax.tree.map(lambda *values: jnp.stack(values, axis=1).ravel(), *parts),
-        out_shardings=NamedSharding(mesh, own),
-    )
+    own, everywhere = PartitionSpec(AXIS), PartitionSpec()
+    compiled = jax.jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
 
-    def step(states: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+    def collect(parts: list[Metrics]) -> Metrics:
+        def one(*values: jax.Array) -> jax.Array:
+            stacked = jnp.stack(values, axis=1)  # (devices, replicas of each, steps)
+            return stacked.reshape(count, stacked.shape[-1])
+
+        return jax.tree.map(one, *parts)
+
+    compiled_collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
+
+    def steps(states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array) -> tuple[TrainState, Metrics]:
         parts = []
         for k in range(count // mesh.size):
-            states, metrics = compiled(states, batches, np.int32(k))
+            states, metrics = compiled(states, images, orders, steps, np.int32(k))
             parts.append(metrics)
-        return states, collect(parts)
+        return states, compiled_collect(parts)
 
-    return step
+    return steps
 
 
 def _on_cpu(mesh: Mesh) -> bool:

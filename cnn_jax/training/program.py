@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ class Program(Protocol):
         seeds: the seeds that are trained.
         images: number of training images of each seed.
         total: number of steps.
+        per_call: number of steps that a call takes at most.
         held_out: names of the splits to measure on, "validation" before "test".
         schedule: step -> learning rate.
     """
@@ -29,17 +30,18 @@ class Program(Protocol):
     seeds: tuple[int, ...]
     images: int
     total: int
+    per_call: int
     held_out: tuple[str, ...]
     schedule: optax.Schedule
 
     def init(self) -> TrainState:
         """The state before the first step."""
 
-    def batches(self, step: int) -> Iterator[Any]:
-        """What the steps from `step` on take, without end."""
+    def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
+        """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.
 
-    def train_step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        """Takes a step; the state given is used up. Metrics are scalars, or (seeds,) of each seed."""
+        Metrics are (n,), or (seeds, n) of each seed, with n >= count; what comes after the first `count` is to be left.
+        """
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
@@ -55,3 +57,10 @@ def all_finite(state: TrainState) -> jax.Array:
     """Whether every floating-point number of a state is finite: bool scalar."""
     leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def pad_steps(order: np.ndarray, steps: int) -> np.ndarray:
+    """The order of some steps, (count, ...), as that of more, int32 (steps, ...); what is added is never looked at."""
+    padded = np.zeros((steps, *order.shape[1:]), np.int32)
+    padded[: len(order)] = order
+    return padded

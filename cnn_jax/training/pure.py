@@ -19,7 +19,6 @@ one call a step, and add what a function has no place for: checkpoints, records,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 import flax.linen as nn
 import jax
@@ -81,7 +80,7 @@ def train_arrays(
     steps = count_steps(config, len(train))
 
     def order(seed: int) -> np.ndarray:
-        return np.stack(list(islice(data.train_indices(len(train), config.batch_size, seed), steps)))
+        return data.train_order(len(train), config.batch_size, seed)(0, steps)
 
     orders = order(seeds) if isinstance(seeds, int) else np.stack([order(seed) for seed in seeds])
     arrays = {"image": train.images, "label": train.labels, "order": orders.astype(np.int32)}

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -23,11 +23,11 @@ from cnn_jax.training.folder import RunFolder, seed_folder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
 from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh, step_replicas
-from cnn_jax.training.program import all_finite
-from cnn_jax.training.recipe import count_steps, make_recipe
+from cnn_jax.training.program import all_finite, pad_steps
+from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import Batch
+from cnn_jax.training.step import Batch, Metrics, make_train_steps
 from cnn_jax.training.summary import Summary, summarise
 
 
@@ -154,7 +154,6 @@ class Replicas:
         validation: float,
     ):
         self.seeds = tuple(range(config.seed, config.seed + replicas))
-        self._batch_size = config.batch_size
         # Of each split, where its images are and which rows of them each seed takes.
         if validation:
             parts = zip(*(data.holdout_indices(train, validation, seed) for seed in self.seeds), strict=True)
@@ -167,7 +166,10 @@ class Replicas:
         self.held_out = tuple(self._rows)[1:]
         self.total = count_steps(config, self.images)
 
+        self._orders = [data.train_order(self.images, config.batch_size, seed) for seed in self.seeds]
+
         mesh = replica_mesh(replicas)
+        self.per_call = count_per_call(config, self.images, mesh.devices.flat[0].platform)
         self._own, everywhere = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
         def place(dataset: data.Dataset) -> dict[str, jax.Array]:
@@ -181,10 +183,10 @@ class Replicas:
 
         image_shape = self._images["train"]["image"].shape[1:]
         recipe = make_recipe(model, config, train.statistics, image_shape, self.total)
-        self.schedule = recipe.schedule
+        self.schedule = jax.jit(recipe.schedule)
         self._init = jax.jit(map_replicas(lambda seed: recipe.init(jax.random.key(seed)), (0,)))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
-        self.train_step = step_replicas(recipe.train_step, replicas)
+        self._train_steps = step_replicas(make_train_steps(recipe.train_step), replicas)
         self._eval_step = jax.jit(map_replicas(recipe.eval_step, (0, 0)))
         self._all_finite = jax.jit(jax.vmap(all_finite))
         self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)
@@ -192,9 +194,13 @@ class Replicas:
     def init(self) -> TrainState:
         return self._init(np.array(self.seeds))
 
-    def batches(self, step: int) -> Iterator[Batch]:
-        streams = [data.train_indices(self.images, self._batch_size, seed, step) for seed in self.seeds]
-        return (self._batch("train", np.stack(positions)) for positions in zip(*streams, strict=True))
+    def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
+        orders = [
+            pad_steps(rows[order(step, count)], self.per_call)
+            for rows, order in zip(self._rows["train"], self._orders, strict=True)
+        ]
+        order = jax.device_put(np.stack(orders), self._own)
+        return self._train_steps(state, self._images["train"], order, np.int32(count))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         seeds, count = self._rows[split].shape

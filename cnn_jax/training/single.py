@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -14,15 +14,16 @@ import numpy as np
 
 from cnn_jax import data
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.devices import current_device
 from cnn_jax.training.display import Display
 from cnn_jax.training.evaluation import Evaluation, at_input_size, evaluate
 from cnn_jax.training.folder import RunFolder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
-from cnn_jax.training.program import all_finite
-from cnn_jax.training.recipe import count_steps, make_recipe
+from cnn_jax.training.program import all_finite, pad_steps
+from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import Batch
+from cnn_jax.training.step import Metrics, make_train_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def fit(
 
 
 class Single:
-    """The `Program` of one seed, fed by the host."""
+    """The `Program` of one seed. The training images stay on the device; the host sends which of them make a batch."""
 
     def __init__(
         self,
@@ -104,24 +105,28 @@ class Single:
         validation: data.Dataset | None,
     ):
         splits = {"validation": validation, "test": test}
-        self._train = at_input_size(train, model.input_size)
+        images = at_input_size(train, model.input_size).images
+        self._train = jax.device_put({"image": images, "label": train.labels})
         self._splits = {name: at_input_size(split, model.input_size) for name, split in splits.items() if split}
-        self._config = config
+        self._seed = config.seed
         self.seeds: tuple[int, ...] = (config.seed,)
         self.images, self.held_out = len(train), tuple(self._splits)
         self.total = count_steps(config, self.images)
-        recipe = make_recipe(model, config, train.statistics, self._train.images.shape[1:], self.total)
-        self.schedule = recipe.schedule
+        self.per_call = count_per_call(config, self.images, current_device().platform)
+        self._order = data.train_order(self.images, config.batch_size, config.seed)
+        recipe = make_recipe(model, config, train.statistics, images.shape[1:], self.total)
+        self.schedule = jax.jit(recipe.schedule)
         self._init = jax.jit(recipe.init)
-        self.train_step = jax.jit(recipe.train_step, donate_argnums=0)
+        self._train_steps = jax.jit(make_train_steps(recipe.train_step), donate_argnums=0)
         self._eval_step = jax.jit(recipe.eval_step)
         self._all_finite = jax.jit(all_finite)
 
     def init(self) -> TrainState:
-        return self._init(jax.random.key(self._config.seed))
+        return self._init(jax.random.key(self._seed))
 
-    def batches(self, step: int) -> Iterator[Batch]:
-        return data.train_batches(self._train, self._config.batch_size, self._config.seed, step)
+    def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
+        order = pad_steps(self._order(step, count), self.per_call)
+        return self._train_steps(state, self._train, order, np.int32(count))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         return [evaluate(self._eval_step, state.variables, self._splits[split])]

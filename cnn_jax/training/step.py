@@ -87,6 +87,43 @@ def make_train_step(
     return train_step
 
 
+def make_train_steps(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+) -> Callable[[TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
+    """Several train steps as one pure function, not yet compiled, of images that are on the device.
+
+    Returns:
+        `train_steps(state, images, order, count) -> (state, metrics)`. The images are all there are, as a batch; row k
+        of the order, int32 (n, N), says which of them are batch k. The first `count` steps are taken, int32 scalar up
+        to n, and the metrics are those of `train_step`, (n,), 0 for the steps that are not taken.
+    """
+
+    step = jax.jit(train_step)  # so that it is traced once, though it is called twice below
+
+    def train_steps(state: TrainState, images: Batch, order: jax.Array, count: jax.Array) -> tuple[TrainState, Metrics]:
+        def take(k: jax.Array, state: TrainState) -> tuple[TrainState, Metrics]:
+            rows = jax.lax.dynamic_index_in_dim(order, k, keepdims=False)
+            return step(state, jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), images))
+
+        def body(carry: tuple[jax.Array, TrainState, Metrics]) -> tuple[jax.Array, TrainState, Metrics]:
+            k, state, metrics = carry
+            state, new = take(k, state)
+            put = jax.lax.dynamic_update_index_in_dim
+            return k + 1, state, jax.tree.map(lambda values, value: put(values, value, k, 0), metrics, new)
+
+        first = jnp.zeros((), jnp.int32)
+        if len(order) == 1:  # It is always taken, and in a loop some of XLA's operations are slower.
+            state, metrics = take(first, state)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        # Not a scan: that has one length, and any other would be another program, perhaps with other roundings.
+        shapes = jax.eval_shape(take, first, state)[1]
+        metrics = jax.tree.map(lambda value: jnp.zeros(len(order), value.dtype), shapes)
+        _, state, metrics = jax.lax.while_loop(lambda carry: carry[0] < count, body, (first, state, metrics))
+        return state, metrics
+
+    return train_steps
+
+
 def make_eval_step(
     model: nn.Module, loss: Loss, preprocess: Preprocess
 ) -> Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]:
