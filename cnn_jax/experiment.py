@@ -16,8 +16,8 @@ import numpy as np
 
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
-from cnn_jax.report import write_report
 from cnn_jax.training.checkpoints import hush_orbax
+from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device, split_cpu
 from cnn_jax.training.display import Display, duration
@@ -57,6 +57,7 @@ def run_experiment(
     """
     began = time.monotonic()
     hush_orbax()
+    keep_compiled()
     if config.replicas > 1:
         split_cpu()
     if config.device is not None:
@@ -186,6 +187,8 @@ def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: floa
 
 def _report(path: Path) -> None:
     """Writes the report. The run has ended well and is on disk: where there can be no report, that is all there is."""
+    from cnn_jax.report import write_report
+
     try:
         print(f"report: {write_report(path)}")
     except InputError as error:

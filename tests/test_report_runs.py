@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import cli, experiment
+from cnn_jax import cli, experiment, report
 from cnn_jax.errors import InputError
 from cnn_jax.report import several, write, write_report
 from cnn_jax.training import ExperimentConfig, FitResult, TrainState
@@ -136,7 +136,7 @@ def finish(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "fit", lambda *args, **options: result)
 
     def run(write_report, **options):
-        monkeypatch.setattr(experiment, "write_report", write_report)
+        monkeypatch.setattr(report, "write_report", write_report)
         config = ExperimentConfig(out=tmp_path / "run", overwrite=True, **options)
         return experiment.run_experiment(config, "mlp", "mlp", {}) is result
 

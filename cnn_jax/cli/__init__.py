@@ -121,6 +121,9 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
         InputError: something given cannot be used.
         SystemExit: with code 2 where some of several pictures could not be read; they have been named.
     """
+    from cnn_jax.training.compilation import keep_compiled
+
+    keep_compiled()
     if isinstance(options, Evaluate):
         from cnn_jax.cli.evaluate import evaluate
 

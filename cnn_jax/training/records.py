@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ class Records:
     """
 
     def __init__(self, folder: Path, step: int):
-        from tensorboardX import SummaryWriter
+        with _no_torch():
+            from tensorboardX import SummaryWriter
 
         path = folder / RECORDS
         kept = read_records(folder, until=step)
@@ -47,6 +51,20 @@ class Records:
         """Closes the files."""
         self._file.close()
         self._events.close()
+
+
+@contextlib.contextmanager
+def _no_torch() -> Iterator[None]:
+    """tensorboardX imports PyTorch where there is one, which takes longer than all else at the start of a run."""
+    modules: dict[str, Any] = sys.modules
+    absent = "torch" not in modules
+    if absent:
+        modules["torch"] = None  # so that an import of it fails
+    try:
+        yield
+    finally:
+        if absent:
+            del modules["torch"]
 
 
 def read_records(folder: Path, until: int | None = None) -> list[dict[str, Any]]:

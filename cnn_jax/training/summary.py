@@ -40,12 +40,12 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
         values: (n,), n >= 1.
         confidence: between 0 and 1.
     """
-    from scipy import stats
-
     values = np.asarray(values, np.float64)
     mean, count = float(values.mean()), len(values)
     if count == 1:
         return Summary(mean=mean, std=math.nan, low=math.nan, high=math.nan)
+    from scipy import stats
+
     std = float(values.std(ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * std / math.sqrt(count)
     return Summary(mean=mean, std=std, low=mean - half, high=mean + half)
