@@ -1,0 +1,88 @@
+"""The command `python -m cnn_jax.benchmark`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from cnn_jax import command
+from cnn_jax.benchmark.cases import select
+from cnn_jax.errors import InputError
+
+DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, stock Flax's, and PyTorch's best.
+
+    python -m cnn_jax.benchmark                       everything but mnist, in less than ten minutes on two cores
+    python -m cnn_jax.benchmark --quick               the most telling, in less than one
+    python -m cnn_jax.benchmark --only 'lenet5/128/*' some of it
+    python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
+
+All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups
+medians of the rounds' with their quartiles; 2.00 is twice as fast as the other. PyTorch, if it is installed, is timed
+contiguous, channels-last and by torch.compile, and the best counts; torch.compile hands a lone convolution to the same
+kernel, so it is timed with pools and train steps only. Nothing else should run meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    quick: bool = False
+    """Fewer cases and rounds, and no torch.compile, which takes its time."""
+    only: Annotated[tuple[str, ...], arg(metavar="PATTERN ...")] = ()
+    """Names of cases, as in the table; * stands for anything. By default all but mnist."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """JSON file to write the results to."""
+
+
+def run(options: Options) -> None:
+    """Measures and prints.
+
+    Raises:
+        InputError: there is no such case, or no place for the file.
+        DisagreementError: two contenders do not compute the same.
+    """
+    cases = select(options.only, options.quick)
+    if options.out is not None and not options.out.parent.is_dir():
+        raise InputError(f"--out: expected a file in a folder that exists, got {options.out}")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # PyTorch computes there too
+
+    from cnn_jax.benchmark.machine import describe_machine, say
+    from cnn_jax.benchmark.results import Result, goals
+    from cnn_jax.benchmark.tables import line, show_goals, show_results
+    from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
+    from cnn_jax.benchmark.yardstick import open_yardstick
+    from cnn_jax.training.folder import write_atomically
+
+    yardstick = open_yardstick(options.quick)
+    machine = describe_machine(yardstick)
+    print(say(machine), flush=True)
+    if yardstick.torch is not None:
+        print(yardstick.torch)
+    results = []
+    for number, case in enumerate(cases, start=1):
+        contenders, skipped = case.build(yardstick)
+        times = measure(contenders, THRICE if case.kind == "mnist" else QUICK if options.quick else FULL)
+        result = Result(name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped)
+        print(f"[{number}/{len(cases)}] {line(result)}", file=sys.stderr, flush=True)
+        results.append(result)
+    show_results(results)
+    asked = goals(results)
+    show_goals(asked)
+    if options.out is not None:
+        contents = {
+            "machine": machine,
+            "cases": [result.to_dict() for result in results],
+            "goals": [goal.to_dict() for goal in asked],
+        }
+        write_atomically(options.out, json.dumps(contents, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "python -m cnn_jax.benchmark"
+    command.main(run, Options, description=DESCRIPTION)

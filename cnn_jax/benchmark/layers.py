@@ -1,0 +1,141 @@
+"""Single layers, ours and stock, each direction alone: forward, the input gradient, the weight gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnn_jax import functional as F  # noqa: N812
+from cnn_jax.benchmark import agreement
+from cnn_jax.benchmark.shapes import ConvDirection, ConvShape, PoolDirection, PoolShape
+from cnn_jax.benchmark.timing import OURS, STOCK, Contender
+from cnn_jax.benchmark.yardstick import Field, Yardstick
+
+Function = Callable[..., jax.Array]
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def build_conv(name: str, shape: ConvShape, direction: ConvDirection, yardstick: Yardstick) -> Field:
+    """The contenders of one direction of a convolution, all found to compute the same.
+
+    Raises:
+        DisagreementError: they do not.
+    """
+    arrays = shape.arrays()
+    contenders = [
+        _contender(OURS, _conv_direction(_our_conv(shape), arrays, direction)),
+        _contender(STOCK, _conv_direction(_stock_conv(shape), arrays, direction)),
+    ]
+    # Each direction is linear in both of its arrays: on their magnitudes it adds up the terms' magnitudes.
+    magnitudes = {key: np.abs(array) for key, array in arrays.items()}
+    sums = _contender("", _conv_direction(_stock_conv(shape), magnitudes, direction)).numbers()
+    skipped: dict[str, str] = {}
+    if yardstick.torch is None:
+        from cnn_jax.benchmark.torch_layers import conv_contenders
+
+        contenders += conv_contenders(shape, arrays, direction)
+    tolerance = {key: agreement.rounding(total, shape.terms(direction)) for key, total in sums.items()}
+    _check(name, contenders, tolerance)
+    return Field(contenders, skipped)
+
+
+def build_pool(name: str, shape: PoolShape, direction: PoolDirection, yardstick: Yardstick) -> Field:
+    """The contenders of one direction of a pool, or of both in one program, all found to compute the same.
+
+    Raises:
+        DisagreementError: they do not.
+    """
+    arrays = shape.arrays()
+    contenders = [
+        _contender(OURS, _pool_direction(_our_pool(shape), arrays, direction)),
+        _contender(STOCK, _pool_direction(_stock_pool(shape), arrays, direction)),
+    ]
+    # A maximum is one of its inputs, without rounding; all else is linear in the input or in the cotangent.
+    rounded = {key: np.abs(array) if key == "y" or shape.kind == "avg" else array for key, array in arrays.items()}
+    sums = _contender("", _pool_direction(_stock_pool(shape), rounded, direction)).numbers()
+    skipped: dict[str, str] = {}
+    if yardstick.torch is None:
+        from cnn_jax.benchmark.torch_layers import pool_contenders
+
+        found, skipped = pool_contenders(shape, arrays, direction, yardstick)
+        contenders += found
+    tolerance = {
+        key: agreement.rounding(total, 0 if key == "output" and shape.kind == "max" else shape.terms)
+        for key, total in sums.items()
+    }
+    _check(name, contenders, tolerance)
+    return Field(contenders, skipped)
+
+
+def _our_conv(shape: ConvShape) -> Function:
+    if shape.transposed:
+        around = shape.window - 1 - shape.padding
+        return lambda x, k: F.conv_transpose(x, k, strides=shape.strides, padding=around, transpose_kernel=True)
+    return lambda x, k: F.conv(x, k, strides=shape.strides, padding=shape.padding, feature_group_count=shape.groups)
+
+
+def _stock_conv(shape: ConvShape) -> Function:
+    strides = (shape.strides,) * 2
+    if shape.transposed:
+        around = [(shape.window - 1 - shape.padding,) * 2] * 2
+        return lambda x, k: lax.conv_transpose(x, k, strides, around, dimension_numbers=_LAYOUT, transpose_kernel=True)
+    return lambda x, k: lax.conv_general_dilated(
+        x, k, strides, [(shape.padding,) * 2] * 2, dimension_numbers=_LAYOUT, feature_group_count=shape.groups
+    )
+
+
+def _our_pool(shape: PoolShape) -> Function:
+    pool = F.max_pool if shape.kind == "max" else F.avg_pool
+    return lambda x: pool(x, (shape.window,) * 2, shape.strides, shape.padding)
+
+
+def _stock_pool(shape: PoolShape) -> Function:
+    pool = nn.max_pool if shape.kind == "max" else nn.avg_pool
+    return lambda x: pool(x, (shape.window,) * 2, (shape.strides,) * 2, ((shape.padding,) * 2,) * 2)
+
+
+Work = tuple[Callable[..., dict[str, jax.Array]], tuple[np.ndarray, ...]]
+"""A function and its arguments."""
+
+
+def _conv_direction(function: Function, arrays: dict[str, np.ndarray], direction: ConvDirection) -> Work:
+    x, k, y = (arrays[key] for key in "xky")
+    if direction == "forward":
+        return (lambda x, k: {"output": function(x, k)}), (x, k)
+    if direction == "input":
+        return (lambda k, y: {"gradient": jax.linear_transpose(lambda x: function(x, k), x)(y)[0]}), (k, y)
+    return (lambda x, y: {"gradient": jax.linear_transpose(lambda k: function(x, k), k)(y)[0]}), (x, y)
+
+
+def _pool_direction(function: Function, arrays: dict[str, np.ndarray], direction: PoolDirection) -> Work:
+    def both(x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+        output, pull = jax.vjp(function, x)
+        return {"output": output, "gradient": pull(y)[0]}
+
+    if direction == "forward":
+        return (lambda x: {"output": function(x)}), (arrays["x"],)
+    if direction == "backward":  # XLA leaves out the output, which nobody asks for.
+        return (lambda x, y: {"gradient": both(x, y)["gradient"]}), (arrays["x"], arrays["y"])
+    return both, (arrays["x"], arrays["y"])
+
+
+def _contender(name: str, work: Work) -> Contender:
+    function, arguments = jax.jit(work[0]), tuple(map(jnp.asarray, work[1]))
+
+    def call() -> Any:
+        return function(*arguments)
+
+    return Contender(name=name, call=call, wait=jax.block_until_ready, numbers=lambda: jax.tree.map(np.asarray, call()))
+
+
+def _check(name: str, contenders: list[Contender], tolerance: dict[str, np.ndarray]) -> None:
+    expected = next(contender for contender in contenders if contender.name == STOCK).numbers()
+    for contender in contenders:
+        if contender.name != STOCK:
+            agreement.check_elements(name, contender.name, contender.numbers(), expected, tolerance)

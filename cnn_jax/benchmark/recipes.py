@@ -1,0 +1,51 @@
+"""The train steps that are measured: network, batch, loss and optimiser, the same on all sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A step of gradient descent on the cross-entropy with smoothed labels.
+
+    Attributes:
+      network: a name in `models.MODELS`.
+      channels: of its 32x32 images.
+      batch: images a step.
+      scanned: steps of one `lax.scan`.
+      longest: number of terms of the longest sum of the step, to know its rounding by.
+      optimizer: AdamW, whose decay is of kernels only, or SGD with Nesterov's momentum; the learning rate is constant.
+    """
+
+    network: str
+    channels: int
+    batch: int
+    scanned: int
+    longest: int
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    label_smoothing: float = 0.1
+
+
+def lenet5(batch: int, scanned: int) -> Recipe:
+    """The recipe of experiments/lenet5.py."""
+    return Recipe(
+        network="lenet5", channels=1, batch=batch, scanned=scanned, longest=batch * 28**2, optimizer="adamw",
+        learning_rate=5e-3, weight_decay=0.05,
+    )  # fmt: skip
+
+
+RECIPES = {
+    "lenet5/128": lenet5(128, 16),
+    "lenet5/1024": lenet5(1024, 4),
+    "cifarnet/128": Recipe(
+        network="cifarnet", channels=3, batch=128, scanned=2, longest=128 * 31**2, optimizer="sgd", learning_rate=1e-3
+    ),
+    "resnet18/32": Recipe(
+        network="resnet18", channels=3, batch=32, scanned=2, longest=32 * 32**2, optimizer="sgd", learning_rate=1e-3
+    ),
+}

@@ -1,0 +1,72 @@
+"""The results as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cnn_jax.benchmark.results import Goal, Result
+from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH, Spread, spread
+from cnn_jax.cli import tables
+
+HEADER = (
+    "case", "ours ms", "GF/s", "stock ms", "GF/s", "torch ms", "ch.-last", "compile", "GF/s",
+    "vs stock", "vs torch", "in scan",
+)  # fmt: skip
+
+
+def show_results(results: Sequence[Result]) -> None:
+    """Prints a row a case: medians in milliseconds, speedups with their quartiles."""
+    tables.show(HEADER, [_row(result) for result in results])
+    reasons = dict.fromkeys(f"{name}: {reason}" for result in results for name, reason in result.skipped.items())
+    for reason in reasons:
+        print(f"left out: {reason}")
+
+
+def _row(result: Result) -> list[str]:
+    def rate(name: str | None) -> str:
+        if name is None or name not in result.times or result.flops is None:
+            return ""
+        return f"{result.flops / spread(result.times[name]).median / 1e9:.0f}"
+
+    ours, stock = (milliseconds(result, name) for name in (OURS, STOCK))
+    torch = [milliseconds(result, name) for name in TORCH]
+    ratios = [_ratio(result.against_stock), _ratio(result.against_torch), _ratio(result.in_scan)]
+    return [result.name, ours, rate(OURS), stock, rate(STOCK), *torch, rate(result.torch), *ratios]
+
+
+def milliseconds(result: Result, name: str) -> str:
+    """The median of a contender with three digits; nothing where it was not timed."""
+    if name not in result.times:
+        return ""
+    value = 1e3 * spread(result.times[name]).median
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def _ratio(found: Spread | None) -> str:
+    return f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f})" if found else ""
+
+
+def show_goals(goals: Sequence[Goal]) -> None:
+    """Prints what was asked, what was found, and whether it is enough."""
+
+    def cell(goal: Goal, key: str) -> str:
+        asked, found = getattr(goal, key), goal.found.get(key)
+        return f"{'-' if found is None else f'{found:.2f}'} / {'-' if asked is None else f'{asked:g}'}"
+
+    verdicts = {True: "yes", False: "NO", None: "-"}
+    rows = [[goal.what, *(cell(goal, key) for key in ("stock", "torch", "scan")), verdicts[goal.met]] for goal in goals]
+    tables.show(("speedup: found / asked", "vs stock", "vs torch", "in scan", "met"), rows)
+
+
+def line(result: Result) -> str:
+    """A result in a few words, to be shown while others are measured."""
+    parts = [f"{result.name}: {milliseconds(result, OURS)} ms"]
+    for name, found in (
+        ("stock", result.against_stock),
+        (result.torch, result.against_torch),
+        (SCANNED, result.in_scan),
+    ):
+        if found:
+            parts.append(f"{found.median:.2f}x {name}")
+    return ", ".join(parts)

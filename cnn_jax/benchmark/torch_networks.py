@@ -1,0 +1,151 @@
+"""The networks as PyTorch modules, whose submodules have the names of ours, and the way of parameters between the two.
+
+This file imports nothing of JAX: a process that trains with PyTorch is not to wait for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class LeNet5(nn.Module):
+    """`models.LeNet5` with tanh: images (N, C, 32, 32) to scores (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 10, channels: int = 1):
+        super().__init__()
+        self.C1 = nn.Conv2d(channels, 6, 5)
+        self.C3 = nn.Conv2d(6, 16, 5)
+        self.C5 = nn.Conv2d(16, 120, 5)
+        self.F6 = nn.Linear(120, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.avg_pool2d(torch.tanh(self.C1(images)), 2)
+        x = F.avg_pool2d(torch.tanh(self.C3(x)), 2)
+        return self.F6(torch.tanh(self.C5(x)).flatten(1))
+
+
+class CifarNet(nn.Module):
+    """`models.CifarNet`: images (N, C, H, W) to scores (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 10, channels: int = 3, features: Sequence[int] = (64, 256, 256)):
+        super().__init__()
+        self.whiten = nn.Conv2d(channels, 8 * channels, 2)
+        widths = (8 * channels, *features)
+        self.groups = len(features)
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+            setattr(self, f"group_{number}", _Group(inputs, outputs))
+        self.output = nn.Linear(widths[-1], num_classes, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.gelu(self.whiten(images))
+        for number in range(1, self.groups + 1):
+            x = getattr(self, f"group_{number}")(x)
+        return self.output(F.max_pool2d(x, 3).flatten(1)) / 9
+
+
+class _Group(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv_2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        for number in (1, 2):
+            norm = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
+            norm.weight.requires_grad_(False)
+            setattr(self, f"norm_{number}", norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.gelu(self.norm_1(F.max_pool2d(self.conv_1(x), 2)))
+        return F.gelu(self.norm_2(self.conv_2(x)))
+
+
+class ResNet(nn.Module):
+    """`models.ResNet18` by default: images (N, C, H, W) to scores (N, num_classes)."""
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        channels: int = 3,
+        stage_sizes: Sequence[int] = (2, 2, 2, 2),
+        features: int = 64,
+    ):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, features, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(features)
+        self.blocks, width = 0, features
+        for stage, blocks in enumerate(stage_sizes):
+            for block in range(blocks):
+                self.blocks += 1
+                outputs = features * 2**stage
+                setattr(self, f"block_{self.blocks}", _Block(width, outputs, 2 if stage and not block else 1))
+                width = outputs
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.stem_norm(self.stem(images)))
+        for number in range(1, self.blocks + 1):
+            x = getattr(self, f"block_{number}")(x)
+        return self.output(x.mean((2, 3)))
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(outputs)
+        self.conv_2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm_2 = nn.BatchNorm2d(outputs)
+        self.changes = (inputs, stride) != (outputs, 1)
+        if self.changes:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.norm_1(self.conv_1(x)))
+        y = self.norm_2(self.conv_2(y))
+        if self.changes:
+            x = self.shortcut_norm(self.shortcut(x))
+        return F.relu(x + y)
+
+
+NETWORKS = {"lenet5": LeNet5, "cifarnet": CifarNet, "resnet18": ResNet}
+_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def load(module: nn.Module, params: Mapping[str, Any]) -> None:
+    """Copies a tree of Flax's parameters, as NumPy arrays, into a module."""
+    with torch.no_grad():
+        for path, array in flatten(params):
+            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, (0,))
+            _parameter(module, path).copy_(torch.tensor(np.ascontiguousarray(array.transpose(axes))))
+
+
+def gradients(module: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The gradients of a module, in Flax's layout and by the paths of `flatten(params)`."""
+    found = {}
+    for path, array in flatten(params):
+        gradient = _parameter(module, path).grad
+        assert gradient is not None
+        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, (0,))
+        found[path] = gradient.permute(axes).numpy().copy()
+    return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The leaves of nested dicts with their paths, as "block_1/conv_1/kernel"."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, value
+
+
+def _parameter(module: nn.Module, path: str) -> nn.Parameter:
+    *places, leaf = path.split("/")
+    return module.get_submodule(".".join(places)).get_parameter(_NAMES[leaf])

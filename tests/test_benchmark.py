@@ -1,0 +1,206 @@
+"""The benchmark reckons rightly, and its command. Nothing here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+
+import pytest
+
+from cnn_jax import command
+from cnn_jax.benchmark import __main__ as benchmark
+from cnn_jax.benchmark import cases
+from cnn_jax.benchmark.recipes import RECIPES
+from cnn_jax.benchmark.results import Result, goals
+from cnn_jax.benchmark.shapes import ConvShape, PoolShape
+from cnn_jax.benchmark.timing import (
+    OURS,
+    SCANNED,
+    STOCK,
+    TORCH,
+    Contender,
+    Effort,
+    fastest,
+    geometric_mean,
+    measure,
+    speedup,
+    spread,
+)
+
+
+def test_costs_are_those_of_the_definition():
+    """Every product and every addition, counted one by one."""
+    plain = ConvShape(batch=2, size=5, window=3, inputs=4, outputs=6, strides=2, padding=1, groups=2)
+    assert plain.flops == sum(2 for _ in itertools.product(range(2), range(3), range(3), range(6), range(9), range(2)))
+    transposed = ConvShape(batch=2, size=3, window=3, inputs=4, outputs=6, strides=2, padding=1, transposed=True)
+    # Every input element meets every element of the kernel.
+    assert transposed.out == 5
+    assert transposed.flops == sum(2 for _ in itertools.product(range(2 * 3 * 3 * 4), range(3 * 3 * 6)))
+
+
+class Fake:
+    """A clock, and contenders that take so many of its ticks for a call, one number a call and then the last again."""
+
+    def __init__(self):
+        self.now, self.log = 0.0, []
+
+    def contender(self, name, *ticks, amount=1):
+        left = list(ticks)
+
+        def call():
+            self.log.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return Contender(name=name, call=call, wait=lambda result: result, numbers=dict, amount=amount)
+
+    def pause(self, seconds):
+        self.now += 1000.0  # never within what is measured
+
+    def measure(self, *contenders, effort):
+        return measure(contenders, effort, lambda: self.now, self.pause)
+
+
+def test_contenders_take_turns_in_changing_order():
+    fake = Fake()
+    effort = Effort(seconds=0.0, block=0.0, least=3, most=3)
+    times = fake.measure(fake.contender("a", 1), fake.contender("b", 5, 3, 4), effort=effort)
+    assert "".join(fake.log) == "ab" + "ba" + "ab"
+    assert times == {"a": [1, 1, 1], "b": [5, 3, 4]}
+
+
+def test_a_block_is_long_enough_and_its_first_call_is_not_counted():
+    fake = Fake()
+    effort = Effort(seconds=0.0, block=10.0, least=2, most=2)
+    # Two calls to see how many fill a block; then one that does not count, and three that do, twice.
+    contender = fake.contender("a", 4, 4, 100, 3, 4, 5, 100, 6, 6, 6)
+    assert fake.measure(contender, effort=effort) == {"a": [4, 6]}
+    assert len(fake.log) == 2 + 2 * (1 + 3)
+
+
+def test_a_call_that_does_much_is_divided():
+    fake = Fake()
+    effort = Effort(seconds=0.0, block=1.0, least=1, most=1)
+    assert fake.measure(fake.contender("a", 12, amount=4), effort=effort) == {"a": [3]}
+
+
+def test_rounds_go_on_while_there_is_time():
+    effort = Effort(seconds=20_000.0, block=0.0, least=2, most=50)
+    fake = Fake()
+    assert 15 <= len(fake.measure(fake.contender("a", 1), effort=effort)["a"]) <= 20  # a pause is 1,000 ticks
+    assert len(fake.measure(fake.contender("a", 10_000), effort=effort)["a"]) == 2
+    fake.pause = lambda seconds: None
+    assert len(fake.measure(fake.contender("a", 1), effort=effort)["a"]) == 50
+
+
+def test_figures():
+    assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found.low, found.median, found.high) == (2.0, 3.0, 4.0)
+    # The middle of the rounds' ratios, 2, 3 and 12, and not the ratio of the middle times.
+    assert speedup([1.0, 2.0, 0.5], [2.0, 6.0, 6.0]).median == 3.0
+    assert fastest({"a": [3.0, 3.0, 0.0], "b": [2.0, 2.0, 9.0]}, ("a", "b", "c")) == "b"
+    assert fastest({"a": [3.0]}, ("b",)) is None
+    assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
+    assert math.isnan(geometric_mean([]))
+
+
+def result(name, kind="layer", **times):
+    names = {"ours": OURS, "stock": STOCK, "scan": SCANNED, "torch": TORCH[0], "last": TORCH[1], "compiled": TORCH[2]}
+    return Result(
+        name=name, kind=kind, flops=None, times={names[key]: [value] for key, value in times.items()}, skipped={}
+    )
+
+
+def test_goals_are_measured_against_pytorchs_best():
+    found = goals(
+        [
+            result("lenet5/128/step", "step", ours=1.0, stock=4.0, scan=0.5, torch=9.0, last=3.0, compiled=1.5),
+            result("a", ours=1.0, stock=0.9, torch=4.0, last=8.0),
+            result("b", ours=1.0, stock=5.0, torch=1.0),
+        ]
+    )
+    step, *others, lowest, mean = found
+    assert step.found == {"stock": 4.0, "torch": 1.5, "scan": 2.0}
+    assert step.met is False  # 1.5 of the 2 asked of PyTorch
+    assert all(goal.met is None and goal.found == {} for goal in others)
+    assert lowest.found == {"stock": 0.9, "torch": 1.0}
+    assert lowest.met is False
+    assert mean.found["torch"] == pytest.approx(2.0)
+    assert mean.met is True
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A benchmark of two tiny layers; called with patterns, returns what --out holds."""
+    shapes = {
+        "tiny/conv": ConvShape(batch=2, size=6, window=3, inputs=2, outputs=3, padding=1),
+        "tiny/pool": PoolShape(kind="max", batch=2, size=7, channels=3, window=3, strides=2, padding=1),
+    }
+    monkeypatch.setattr(cases, "SHAPES", shapes)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # put back afterwards, for the command sets it
+
+    def run(*patterns):
+        out = tmp_path / "found.json"
+        benchmark.run(benchmark.Options(quick=True, only=patterns, out=out))
+        return json.loads(out.read_text())
+
+    return run
+
+
+def test_it_works_without_torch(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    contents = tiny("tiny/conv/forward", "tiny/pool/b*")
+    assert [case["name"] for case in contents["cases"]] == ["tiny/conv/forward", "tiny/pool/backward"]
+    for case in contents["cases"]:
+        assert set(case["seconds"]) == {OURS, STOCK}
+        for figures in case["seconds"].values():
+            assert 0 < figures["low"] <= figures["median"] <= figures["high"]
+            assert len(figures["rounds"]) >= 3
+        assert case["speedup"]["torch"] is None is case["best_torch"]
+        assert case["speedup"]["stock"]["median"] > 0
+    assert {"jax", "jaxlib", "flax", "python"} <= contents["machine"]["versions"].keys()
+    assert "torch" not in contents["machine"]["versions"]
+    assert contents["machine"]["cores"] >= 1
+    assert len(contents["machine"]["load_average"]) == 3
+    assert {goal["what"] for goal in contents["goals"]} >= {"LeNet-5 step, batch 128"}
+    printed = capsys.readouterr().out
+    assert "pip install -e '.[bench]'" in printed
+    assert "tiny/pool/backward" in printed
+
+
+@pytest.mark.torch
+def test_it_works_with_torch(tiny):
+    pytest.importorskip("torch")
+    contents = tiny("tiny/conv/forward")
+    assert "torch" in contents["machine"]["versions"]
+    [case] = contents["cases"]
+    assert set(case["seconds"]) == {OURS, STOCK, *TORCH[:2]}
+    best = min(TORCH[:2], key=lambda name: case["seconds"][name]["median"])
+    assert case["best_torch"] == best
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(["--only", "lenet6*"], "'lenet6*'"), (["--only", "mnist", "nothing"], "'nothing'"), (["--out", "no/a"], "no/a")],
+)
+def test_what_cannot_be_measured_is_refused(options, expected, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *options])
+    with pytest.raises(SystemExit) as stop:
+        command.main(benchmark.run, benchmark.Options)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert expected in captured.err
+
+
+def test_patterns_select():
+    names = [case.name for case in cases.select((), quick=False)]
+    assert len(set(names)) == len(names) > 100
+    assert "mnist" not in names
+    assert [case.name for case in cases.select(("mnist",), quick=False)] == ["mnist"]
+    assert {case.name for case in cases.select((), quick=True)} < set(names)
+    chosen = [case.name for case in cases.select(("lenet5/128/C?/forward", "*/step"), quick=False)]
+    assert chosen == [f"{name}/step" for name in RECIPES] + [f"lenet5/128/{c}/forward" for c in ("C1", "C3", "C5")]
