@@ -153,7 +153,7 @@ def test_a_seed_s_folder_goes_on_as_a_run(together, alone, tmp_path):
         assert result.evaluations[split].accuracy == expected.accuracy
 
 
-@pytest.mark.parametrize(("on_cpu", "steps"), [(True, 5), (False, 1), (False, 5)])
+@pytest.mark.parametrize(("on_cpu", "steps"), [(True, 1), (True, 5), (False, 1), (False, 5)])
 def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(together, monkeypatch, on_cpu, steps):
     monkeypatch.setattr(mapping, "_on_cpu", lambda mesh: on_cpu)
     config = dataclasses.replace(CONFIG, steps_per_call=steps)

@@ -169,8 +169,9 @@ class TrainConfig:
     batch_size: int = 128
     """Images a step."""
     steps_per_call: int | None = None
-    """Steps taken by one call of a compiled program, at most those of an epoch; between calls progress is shown and
-    checkpoints are written. They change nothing of the result. None takes one on CPU, an epoch's on accelerators."""
+    """Steps taken by one call of a compiled program, at most those of an epoch and of a second: between calls progress
+    is shown, checkpoints are written and signals heeded. It changes the speed; 1 may round otherwise than more. None
+    takes the most, but on CPU 1 where the model has convolutions of XLA's own, which are slow in loops."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()

@@ -26,7 +26,7 @@ from cnn_jax.training.step import Metrics
 
 # Fetching metrics waits for the device, so it is done after so many steps or more; one batch in as many is recorded.
 FETCH_EVERY = 16
-LONGEST_CALL = 5.0  # seconds that one call should take at most: signals and the clock are heeded between calls
+LONGEST_CALL = 1.0  # seconds that one call should take at most: signals and the clock are heeded between calls
 
 
 class TrainingDivergedError(InputError):

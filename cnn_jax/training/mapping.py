@@ -72,11 +72,11 @@ def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Call
     return over_devices
 
 
-def step_replicas(train_steps: TrainSteps, count: int) -> TrainSteps:
+def step_replicas(train_steps: TrainSteps, count: int) -> Any:
     """The train steps of one replica, compiled for `count`: states and orders have that axis first.
 
     On CPU the replicas take turns: a call of one program each, for the next replica of every device. So each runs at
-    the speed of one alone, whatever the model: in a loop inside the program, XLA's own weight gradient of a
+    the speed of one alone, whatever the model: one after the other inside the program, XLA's own weight gradient of a
     convolution is many times slower; and unrolled, the program takes as many times longer to compile.
 
     Args:
@@ -84,48 +84,55 @@ def step_replicas(train_steps: TrainSteps, count: int) -> TrainSteps:
         count: number of replicas.
 
     Returns:
-        The same for states of all replicas and orders (count, n, batch); all share the images, and the number of steps
-        to be taken. Metrics are (count, n). Everything is on the devices of `replica_mesh`. The states given are used
-        up.
+        The same, as `jax.jit` would return it, for states of all replicas and orders (count, n, batch); all share the
+        images, and the number of steps to be taken. Metrics are (count, n). Everything is on the devices of
+        `replica_mesh`. The states given are used up.
     """
     mesh = replica_mesh(count)
-    if not _on_cpu(mesh):
-        return jax.jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
+    if _on_cpu(mesh):
+        return _Turns(train_steps, mesh, count)
+    return jax.jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
 
-    def turn(
-        states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array, k: jax.Array
+
+class _Turns:
+    """`step_replicas` on CPU."""
+
+    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int):
+        def turn(
+            states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array, k: jax.Array
+        ) -> tuple[TrainState, Metrics]:
+            def pick(leaf: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False)
+
+            def put(leaf: jax.Array, value: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
+
+            # The barriers keep the picking and putting out of the steps' own loops, which they would slow.
+            state, order = jax.lax.optimization_barrier(jax.tree.map(pick, (states, orders)))
+            state, metrics = jax.lax.optimization_barrier(train_steps(state, images, order, steps))
+            return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
+
+        def collect(parts: list[Metrics]) -> Metrics:
+            """(devices, steps) of each turn, to (replicas, steps)."""
+            return jax.tree.map(lambda *values: jnp.stack(values, axis=1).reshape(count, -1), *parts)
+
+        own, everywhere = PartitionSpec(AXIS), PartitionSpec()
+        self._turns = range(count // mesh.size)
+        self._turn = jax.jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
+        self._collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
+
+    def __call__(
+        self, states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        def pick(leaf: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False)
-
-        def put(leaf: jax.Array, value: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
-
-        # The barriers keep the picking and putting out of the steps' own loops, which they would slow.
-        state, order = jax.lax.optimization_barrier(jax.tree.map(pick, (states, orders)))
-        state, metrics = jax.lax.optimization_barrier(train_steps(state, images, order, steps))
-        return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
-
-    own, everywhere = PartitionSpec(AXIS), PartitionSpec()
-    compiled = jax.jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
-
-    def collect(parts: list[Metrics]) -> Metrics:
-        def one(*values: jax.Array) -> jax.Array:
-            stacked = jnp.stack(values, axis=1)  # (devices, replicas of each, steps)
-            return stacked.reshape(count, stacked.shape[-1])
-
-        return jax.tree.map(one, *parts)
-
-    compiled_collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
-
-    def steps(states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array) -> tuple[TrainState, Metrics]:
         parts = []
-        for k in range(count // mesh.size):
-            states, metrics = compiled(states, images, orders, steps, np.int32(k))
+        for k in self._turns:
+            states, metrics = self._turn(states, images, orders, steps, np.int32(k))
             parts.append(metrics)
-        return states, compiled_collect(parts)
+        return states, self._collect(parts)
 
-    return steps
+    def lower(self, *arguments: Any) -> Any:
+        """The program of a turn."""
+        return self._turn.lower(*arguments, np.int32(0))
 
 
 def _on_cpu(mesh: Mesh) -> bool:

@@ -57,14 +57,12 @@ def count_steps(config: TrainConfig, images: int) -> int:
     return math.ceil(config.epochs * images / config.batch_size)
 
 
-def count_per_call(config: TrainConfig, images: int, platform: str) -> int:
-    """How many steps one call of a compiled program takes at most: what is configured, or what suits the platform.
+def count_per_call(config: TrainConfig, images: int) -> int:
+    """How many steps one call of a compiled program takes at most: what is configured, or those of the longest epoch.
 
-    A call never crosses the end of an epoch, so more than the steps of the longest epoch are never needed. On CPU a
-    step takes far longer than a call of it, and a loop gains nothing; on accelerators it is the other way round.
+    A call never crosses the end of an epoch, so more are never needed.
     """
-    default = 1 if platform == "cpu" else images
-    return min(config.steps_per_call or default, math.ceil(images / config.batch_size))
+    return min(config.steps_per_call or images, math.ceil(images / config.batch_size))
 
 
 def make_recipe(

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,7 @@ from cnn_jax.training.folder import RunFolder, seed_folder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
 from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh, step_replicas
-from cnn_jax.training.program import all_finite, pad_steps
+from cnn_jax.training.program import all_finite, pad_steps, settle_per_call
 from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
 from cnn_jax.training.state import TrainState
@@ -169,7 +170,8 @@ class Replicas:
         self._orders = [data.train_order(self.images, config.batch_size, seed) for seed in self.seeds]
 
         mesh = replica_mesh(replicas)
-        self.per_call = count_per_call(config, self.images, mesh.devices.flat[0].platform)
+        self.per_call = count_per_call(config, self.images)
+        self._settled = config.steps_per_call is not None or mesh.devices.flat[0].platform != "cpu"
         self._own, everywhere = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
         def place(dataset: data.Dataset) -> dict[str, jax.Array]:
@@ -195,12 +197,15 @@ class Replicas:
         return self._init(np.array(self.seeds))
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
-        orders = [
-            pad_steps(rows[order(step, count)], self.per_call)
-            for rows, order in zip(self._rows["train"], self._orders, strict=True)
-        ]
-        order = jax.device_put(np.stack(orders), self._own)
-        return self._train_steps(state, self._images["train"], order, np.int32(count))
+        orders = [rows[order(step, count)] for rows, order in zip(self._rows["train"], self._orders, strict=True)]
+
+        def arguments(most: int) -> tuple[Any, ...]:
+            padded = jax.device_put(np.stack([pad_steps(order, most) for order in orders]), self._own)
+            return state, self._images["train"], padded, np.int32(count)
+
+        if not self._settled:
+            self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
+        return self._train_steps(*arguments(self.per_call))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         seeds, count = self._rows[split].shape

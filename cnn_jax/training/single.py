@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ from cnn_jax.training.evaluation import Evaluation, at_input_size, evaluate
 from cnn_jax.training.folder import RunFolder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
-from cnn_jax.training.program import all_finite, pad_steps
+from cnn_jax.training.program import all_finite, pad_steps, settle_per_call
 from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics, make_train_steps
@@ -112,7 +113,8 @@ class Single:
         self.seeds: tuple[int, ...] = (config.seed,)
         self.images, self.held_out = len(train), tuple(self._splits)
         self.total = count_steps(config, self.images)
-        self.per_call = count_per_call(config, self.images, current_device().platform)
+        self.per_call = count_per_call(config, self.images)
+        self._settled = config.steps_per_call is not None or current_device().platform != "cpu"
         self._order = data.train_order(self.images, config.batch_size, config.seed)
         recipe = make_recipe(model, config, train.statistics, images.shape[1:], self.total)
         self.schedule = jax.jit(recipe.schedule)
@@ -125,8 +127,12 @@ class Single:
         return self._init(jax.random.key(self._seed))
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
-        order = pad_steps(self._order(step, count), self.per_call)
-        return self._train_steps(state, self._train, order, np.int32(count))
+        def arguments(most: int) -> tuple[Any, ...]:
+            return state, self._train, pad_steps(self._order(step, count), most), np.int32(count)
+
+        if not self._settled:
+            self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
+        return self._train_steps(*arguments(self.per_call))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         return [evaluate(self._eval_step, state.variables, self._splits[split])]
