@@ -22,7 +22,8 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         InputError: there is no such model or run, or it cannot take such images.
     """
     if name in models.MODELS:
-        model, own_channels = models.build(name), 1
+        model = models.build(name)
+        own_channels = getattr(model, "input_channels", 1)
     elif os.path.exists(name):
         run = open_run(Path(name))
         model, own_channels = run.model, run.image_shape[2]

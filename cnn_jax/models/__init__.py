@@ -9,18 +9,22 @@ import flax.linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS, Activation
+from cnn_jax.models.cifarnet import CifarNet
 from cnn_jax.models.convnet import ConvNet
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.lenet1998 import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.models.mlp import MLP
+from cnn_jax.models.resnet import ResNet, ResNet18
 
 MODELS: dict[str, type[nn.Module]] = {
+    "cifarnet": CifarNet,
     "convnet": ConvNet,
     "lenet1": LeNet1,
     "lenet4": LeNet4,
     "lenet5": LeNet5,
     "lenet5_original": OriginalLeNet5,
     "mlp": MLP,
+    "resnet18": ResNet18,
 }
 
 __all__ = [
@@ -28,11 +32,14 @@ __all__ = [
     "MLP",
     "MODELS",
     "Activation",
+    "CifarNet",
     "ConvNet",
     "LeNet1",
     "LeNet4",
     "LeNet5",
     "OriginalLeNet5",
+    "ResNet",
+    "ResNet18",
     "build",
 ]
 
