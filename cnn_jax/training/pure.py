@@ -13,7 +13,7 @@ Ten seeds are `jax.vmap` over keys, a sweep is `jax.vmap` over learning rates:
     print(metrics["accuracy"][:, -10:].mean(axis=1))  # of each seed, over its last ten batches
 
 `map_replicas` stands in for `jax.vmap` where there are several devices. `fit` and `fit_replicas` take the same steps
-one call a step, and add what a function has no place for: checkpoints, records, signals.
+in many calls, and add what a function has no place for: checkpoints, records, signals.
 """
 
 from __future__ import annotations
