@@ -90,12 +90,14 @@ def _added(patches: jax.Array, geometry: Geometry, inputs: int) -> jax.Array:
     (height, width), (top, _), (left, _) = geometry.size, *geometry.padding
     (n, ho, _, kh, chunks, _), stride = patches.shape, geometry.strides[0]
     zero = jnp.zeros((), patches.dtype)
-    last, total = (ho - 1) * stride + 1, None
-    for i in range(kh):
-        for j in range(chunks):
-            config = ((0, 0, 0), (i, _rows(geometry) - last - i, stride - 1), (j, chunks - 1 - j, 0), (0, 0, 0))
-            piece = lax.pad(patches[:, :, :, i, j], zero, config)
-            total = piece if total is None else total + piece
+    if patches.shape[1:3] == (1, 1):  # One patch is the whole of the image.
+        total = patches
+    else:
+        last, total = (ho - 1) * stride + 1, zero
+        for i in range(kh):
+            for j in range(chunks):
+                config = ((0, 0, 0), (i, _rows(geometry) - last - i, stride - 1), (j, chunks - 1 - j, 0), (0, 0, 0))
+                total += lax.pad(patches[:, :, :, i, j], zero, config)
     # Without the barrier XLA adds the patches up again for every use.
     total = lax.optimization_barrier(total).reshape(n, _rows(geometry), -1, inputs)
     ends = ((-top, height + top - total.shape[1], 0), (-left, width + left - total.shape[2], 0))

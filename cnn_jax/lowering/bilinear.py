@@ -21,9 +21,10 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, choice, direct, shifted, taps
+from cnn_jax.lowering import banded, choice, direct, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.tiles import added
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -56,24 +57,36 @@ def _direct_input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) 
     return jax.linear_transpose(lambda x: _direct_conv(x, kernel, geometry), x)(y)[0]
 
 
-def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int = 1) -> jax.Array:
     kernel = jax.ShapeDtypeStruct((*geometry.window, x.shape[-1] // geometry.groups, y.shape[-1]), y.dtype)
-    return jax.linear_transpose(lambda kernel: _direct_conv(x, kernel, geometry), kernel)(y)[0]
+
+    def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: _direct_conv(x, kernel, geometry), kernel)(y)[0]
+
+    return added(gradient, x, y, tiles)
 
 
 WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
-    "conv": {"direct": _direct_conv, "banded": banded.conv, "shifted": shifted.conv, "taps": taps.conv},
+    "conv": {
+        "direct": _direct_conv,
+        "banded": banded.conv,
+        "shifted": shifted.conv,
+        "taps": taps.conv,
+        "winograd": winograd.conv,
+    },
     "input_gradient": {
         "direct": _direct_input_gradient,
         "banded": banded.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
+        "winograd": winograd.input_gradient,
     },
     "weight_gradient": {
         "direct": _direct_weight_gradient,
         "banded": banded.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
+        "winograd": winograd.weight_gradient,
     },
 }
 
@@ -98,7 +111,7 @@ def _channels(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -
 
 def _chosen(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
     sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
-    way, arguments = choice.choose(operation, geometry, sizes)
+    way, arguments = choice.choose(operation, geometry, sizes, a.dtype)
     return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
 
 

@@ -11,6 +11,9 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
 
 from cnn_jax.lowering.geometry import Geometry, Windows
 
@@ -24,14 +27,18 @@ DIRECT: Choice = ("direct", {})
 
 # Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
 _FEW = 16
-# A small image, in outputs: XLA's own convolution does not fill its products with these.
-_SMALL = 64
-# Outputs enough that an input gradient's one product is worth writing its shares down, to be added up.
-_MANY = 256
+# Channels enough, of input and output, that Winograd's products are worth writing down what they multiply.
+_MANY = 128
+# A window large enough for the band of one, which gives some outputs of a row together.
+_LARGE = 16
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
+# Bytes that the operands of a weight gradient may have, as they are or transformed, to be taken all at once.
+_CACHED = {"direct": 12e6, "winograd": 10.5e6}
+# Each tile is a piece of program: more take longer to compile than they save.
+_MOST_TILES = 4
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -49,10 +56,10 @@ def current() -> str:
     return _used.value
 
 
-def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> Choice:
-    """The lowering of an operation on the CPU, for `sizes` (R, N, inputs, outputs)."""
-    inputs, outputs = sizes[2:]
-    taps = math.prod(geometry.window)
+def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
+    """The lowering of an operation on the CPU, for `sizes` (R, N, inputs, outputs) and operands of `dtype`."""
+    images, inputs, outputs = sizes[1:]
+    taps, places = math.prod(geometry.window), math.prod(geometry.out)
     dilated = geometry.input_dilation != (1, 1) or geometry.kernel_dilation != (1, 1)
     if dilated or 0 in (*sizes, *geometry.size, *geometry.out):
         return DIRECT
@@ -61,24 +68,44 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]) -> 
         return "shifted", {}
     if geometry.groups > 1:
         return DIRECT
-    picked = math.prod(geometry.out) * taps * inputs
-    wanted = operation != "conv" or (taps >= 16 and geometry.strides == (1, 1))
-    if inputs <= _FEW and picked <= _MOST_PICKED and wanted:
-        return "banded", {"block": _block(inputs, taps)}
+    strided = geometry.strides != (1, 1)
+    picked = places * taps * inputs
+    if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
+        return "banded", {"block": 4 if inputs <= 2 else 2}
     if taps > _MOST_TAPS:
         return DIRECT
-    small = math.prod(geometry.out) <= _SMALL
+    if _filters(operation, geometry, min(inputs, outputs), dtype):
+        transformed = 16 * _tiles(geometry) * (inputs + outputs)
+        return "winograd", _tiled("winograd", transformed, images, dtype) if operation == "weight_gradient" else {}
+    if taps == 1 or inputs <= _FEW:
+        return "taps", {}
+    small = places <= (16 if operation == "conv" else 64)
     if operation == "input_gradient":
-        fast = taps == 1 or (outputs >= _MANY and (small or geometry.strides != (1, 1)))
-        return ("taps", {}) if fast else DIRECT
-    return ("taps", {}) if operation == "weight_gradient" or small else DIRECT
+        return ("taps", {}) if strided else DIRECT
+    if small:
+        return "taps", {}
+    if operation == "weight_gradient":
+        return "direct", _tiled("direct", places * outputs, images, dtype)
+    return DIRECT
 
 
-def _block(inputs: int, taps: int) -> int:
-    """Outputs of a row computed together: more where the window is large and the channels are few."""
-    if taps < 9:
-        return 1
-    return 4 if inputs <= 2 and taps >= 16 else 2
+def _filters(operation: Operation, geometry: Geometry, channels: int, dtype: DTypeLike) -> bool:
+    """Whether Winograd's filtering is possible, exact enough and faster; images of 3x3, say, do not fill its tiles."""
+    possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
+    exact = jnp.dtype(dtype).itemsize >= 4 and geometry.precision in (None, lax.Precision.DEFAULT)
+    filled = operation != "weight_gradient" or 4 * _tiles(geometry) <= 1.5 * math.prod(geometry.out)
+    return possible and exact and channels >= _MANY and filled
+
+
+def _tiles(geometry: Geometry) -> int:
+    """Tiles of 2x2 outputs."""
+    return math.prod(-(-n // 2) for n in geometry.out)
+
+
+def _tiled(way: str, numbers: int, images: int, dtype: DTypeLike) -> dict[str, int]:
+    """The argument `tiles`, for operands of so many numbers an image."""
+    size = numbers * images * jnp.dtype(dtype).itemsize
+    return {"tiles": min(math.ceil(size / _CACHED[way]), _MOST_TILES, images)}
 
 
 def slices(windows: Windows, shape: tuple[int, ...]) -> bool:
