@@ -85,6 +85,14 @@ def test_a_call_that_does_much_is_divided():
     assert fake.measure(fake.contender("a", 12, amount=4), effort=effort) == {"a": [3]}
 
 
+def test_what_takes_too_long_is_timed_once():
+    fake = Fake()
+    effort = Effort(seconds=0.0, block=1.0, least=3, most=3, patience=10.0)
+    times = fake.measure(fake.contender("a", 2), fake.contender("b", 30, amount=2), effort=effort)
+    assert times == {"a": [2, 2, 2], "b": [15, 15, 15]}
+    assert fake.log.count("b") == 1
+
+
 def test_rounds_go_on_while_there_is_time():
     effort = Effort(seconds=20_000.0, block=0.0, least=2, most=50)
     fake = Fake()

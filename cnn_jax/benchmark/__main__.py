@@ -52,7 +52,7 @@ def run(options: Options) -> None:
         raise InputError(f"--out: expected a file in a folder that exists, got {options.out}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # PyTorch computes there too
 
-    from cnn_jax.benchmark.machine import describe_machine, say
+    from cnn_jax.benchmark.machine import Elsewhere, describe_machine, say
     from cnn_jax.benchmark.results import Result, goals
     from cnn_jax.benchmark.tables import line, show_goals, show_results
     from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
@@ -67,8 +67,11 @@ def run(options: Options) -> None:
     results = []
     for number, case in enumerate(cases, start=1):
         contenders, skipped = case.build(yardstick)
-        times = measure(contenders, THRICE if case.kind == "mnist" else QUICK if options.quick else FULL)
-        result = Result(name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped)
+        with Elsewhere() as elsewhere:
+            times = measure(contenders, THRICE if case.kind == "mnist" else QUICK if options.quick else FULL)
+        result = Result(
+            name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped, elsewhere=elsewhere.share
+        )
         print(f"[{number}/{len(cases)}] {line(result)}", file=sys.stderr, flush=True)
         results.append(result)
     show_results(results)

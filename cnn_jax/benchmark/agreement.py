@@ -20,9 +20,14 @@ class DisagreementError(Exception):
     """Two contenders of a case do not compute the same thing: a bug of one of them."""
 
 
+def typical(terms: int) -> float:
+    """The typical rounding error of a sum of so many terms, relative to the sum of the terms' magnitudes."""
+    return math.sqrt(terms) * UNIT
+
+
 def rounding(magnitudes: np.ndarray, terms: int) -> np.ndarray:
     """How far two sums of so many terms may lie apart, given the sums of the terms' magnitudes."""
-    return WALK * math.sqrt(terms) * UNIT * magnitudes
+    return WALK * typical(terms) * magnitudes
 
 
 def check_elements(case: str, name: str, found: Numbers, expected: Numbers, tolerance: Numbers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,37 @@ def say(machine: dict[str, Any]) -> str:
     threads = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
     load = " ".join(f"{value:.2f}" for value in machine["load_average"])
     return f"{versions}\n{machine['processor']}, {machine['cores']} cores; threads: {threads}; load average {load}"
+
+
+class Elsewhere:
+    """Watches, while it is entered, how much of the machine goes to others: other processes, other machines' guests.
+
+    Attributes:
+      share: of all cores' time since it was entered; None where the system does not say.
+    """
+
+    share: float | None = None
+
+    def __enter__(self) -> Elsewhere:
+        self._before = _spent()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None and (after := _spent()) is not None:
+            wall, busy, own = (b - a for a, b in zip(self._before, after, strict=True))
+            self.share = max(0.0, busy - own) / max(wall * (os.cpu_count() or 1), 1e-9)
+
+
+def _spent() -> tuple[float, float, float] | None:
+    """Seconds: on the wall, of all cores busy, and of this process and its finished children."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(field) for field in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _, _, irq, softirq, steal = ticks
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), busy, sum(os.times()[:4])
 
 
 def _processor() -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def train(folder: Path, memory_format: torch.memory_format, epochs: int, seed: i
     torch.manual_seed(seed)
     images, labels = read(folder, "train", memory_format)
     test = read(folder, "test", memory_format)
-    module: torch.nn.Module = LeNet5()
+    module: Any = LeNet5()
     initialise(module)
     module = module.to(memory_format=memory_format)
     groups = [

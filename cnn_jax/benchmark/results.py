@@ -30,6 +30,7 @@ class Result:
       name, kind, flops: of the case.
       times: by contender.
       skipped: why a contender was left out.
+      elsewhere: share of the cores' time that went to others meanwhile; None where it is not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Result:
     flops: int | None
     times: Times
     skipped: dict[str, str]
+    elsewhere: float | None = None
 
     @property
     def torch(self) -> str | None:
@@ -72,6 +74,7 @@ class Result:
                 name: dataclasses.asdict(spread(times)) | {"rounds": times} for name, times in self.times.items()
             },
             "skipped": self.skipped,
+            "elsewhere": self.elsewhere,
             "speedup": {
                 "stock": plain(self.against_stock),
                 "torch": plain(self.against_torch),

@@ -42,11 +42,12 @@ def build_step(name: str, recipe: Recipe, yardstick: Yardstick) -> Field:
     stock_state = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
     jitted = jax.jit(stock, donate_argnums=0)  # compiled once for both of the following
 
-    def probe(images: np.ndarray) -> dict[str, np.ndarray]:
-        return _Stepper(jitted, stock_state, batch | {"image": images}, recipe).numbers()
+    def probe(move: Callable[[Any], Any]) -> dict[str, np.ndarray]:
+        moved = stock_state | {"params": jax.tree.map(move, stock_state["params"])}
+        return _Stepper(jitted, moved, batch | {"image": move(batch["image"])}, recipe).numbers()
 
-    expected = probe(batch["image"])
-    tolerance = _tolerance(recipe, expected, probe, batch["image"])
+    expected = probe(jnp.asarray)
+    tolerance = _tolerance(recipe, expected, probe)
     our_jitted = jax.jit(ours, donate_argnums=0)
     contenders = [
         _Stepper(our_jitted, state, batch, recipe).contender(OURS),
@@ -161,16 +162,23 @@ def _scanned(step: Step, state: Any, batch: dict[str, np.ndarray], recipe: Recip
 
 
 def _tolerance(
-    recipe: Recipe, expected: dict[str, np.ndarray], probe: Callable[[np.ndarray], dict[str, np.ndarray]], images: Any
+    recipe: Recipe,
+    expected: dict[str, np.ndarray],
+    probe: Callable[[Callable[[Any], Any]], dict[str, np.ndarray]],
 ) -> dict[str, float]:
     """How far the norms of differences may go.
 
-    Rounding enters at every layer and the network passes it on. How much it makes of that is measured: every pixel is
-    moved by the rounding of the step's longest sum, and the losses and gradients are watched.
+    Rounding enters at every layer and the network passes it on. How much it makes of that is measured: every pixel and
+    every parameter, so that it happens at each layer, is moved by the rounding of the step's longest sum, and the
+    losses and gradients are watched.
     """
-    error = agreement.rounding(np.ones(()), recipe.longest) / agreement.WALK
-    signs = np.random.default_rng(1).choice(np.array([-1, 1], np.float32), images.shape)
-    moved = probe(images * (1 + np.float32(error) * signs))
+    error = agreement.typical(recipe.longest)
+    draw = np.random.default_rng(1)
+
+    def move(array: Any) -> Any:
+        return array * draw.choice(np.array([1 - error, 1 + error], np.float32), array.shape)
+
+    moved = probe(move)
     return {
         key: agreement.WALK * float(np.linalg.norm(moved[key] - value) + error * np.linalg.norm(value))
         for key, value in expected.items()

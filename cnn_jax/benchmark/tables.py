@@ -21,6 +21,11 @@ def show_results(results: Sequence[Result]) -> None:
     reasons = dict.fromkeys(f"{name}: {reason}" for result in results for name, reason in result.skipped.items())
     for reason in reasons:
         print(f"left out: {reason}")
+    shares = {result.name: result.elsewhere for result in results if result.elsewhere is not None}
+    if shares:
+        worst = max(shares, key=shares.__getitem__)
+        mean = sum(shares.values()) / len(shares)
+        print(f"others had {mean:.1%} of the cores meanwhile, at most {shares[worst]:.1%} ({worst})")
 
 
 def _row(result: Result) -> list[str]:

@@ -46,15 +46,17 @@ class Effort:
       seconds: what one case may take; whatever it is, there are `least` rounds, and at most `most`.
       block: the shortest time, in seconds, that a contender is watched for in a round; 0 for one call, without any
         untimed one.
+      patience: a call longer than so many seconds is timed once, before the others' rounds, and stands for all.
     """
 
     seconds: float
     block: float
     least: int
     most: int
+    patience: float = 5.0
 
 
-FULL = Effort(seconds=2.0, block=0.03, least=5, most=25)
+FULL = Effort(seconds=1.5, block=0.03, least=5, most=25)
 QUICK = Effort(seconds=0.8, block=0.02, least=5, most=11)
 THRICE = Effort(seconds=0.0, block=0.0, least=3, most=3)
 PAUSE = 0.005  # seconds; the threads of another library that wait for work in a loop give up within one
@@ -78,8 +80,13 @@ def measure(
     way, and then a block of calls on the clock. Where one call fills a block, the pause is all.
     """
     calls = {contender.name: 1 for contender in contenders}
+    slow: dict[str, float] = {}
     for contender in contenders if effort.block else ():
-        once = min(_block(contender, 1, clock) for _ in range(2))
+        once = _block(contender, 1, clock)
+        if once < effort.block:  # The first of many may have waited for memory.
+            once = _block(contender, 1, clock)
+        elif once > effort.patience:
+            slow[contender.name] = once / contender.amount
         calls[contender.name] = max(1, math.ceil(effort.block / max(once, 1e-9)))
 
     def turn(contender: Contender) -> float:
@@ -90,13 +97,14 @@ def measure(
         return _block(contender, count, clock) / (count * contender.amount)
 
     times: Times = {contender.name: [] for contender in contenders}
+    timed = [contender for contender in contenders if contender.name not in slow]
     began, done = clock(), 0
     while done < effort.least or (done < effort.most and (clock() - began) * (done + 1) / done < effort.seconds):
-        for k in range(len(contenders)):
-            contender = contenders[(k + done) % len(contenders)]
+        for k in range(len(timed)):
+            contender = timed[(k + done) % len(timed)]
             times[contender.name].append(turn(contender))
         done += 1
-    return times
+    return times | {name: [seconds] * done for name, seconds in slow.items()}
 
 
 def _block(contender: Contender, calls: int, clock: Clock) -> float:

@@ -55,10 +55,10 @@ class _Group(nn.Module):
         super().__init__()
         self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.conv_2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        for number in (1, 2):
-            norm = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
+        self.norm_1 = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
+        self.norm_2 = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
+        for norm in (self.norm_1, self.norm_2):
             norm.weight.requires_grad_(False)
-            setattr(self, f"norm_{number}", norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.gelu(self.norm_1(F.max_pool2d(self.conv_1(x), 2)))

@@ -28,7 +28,7 @@ class Stepper:
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        module: Any,
         recipe: Recipe,
         images: np.ndarray,
         labels: np.ndarray,
