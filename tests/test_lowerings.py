@@ -308,9 +308,16 @@ def test_choices_are_lowerings_that_take_the_geometry():
     for operation, ways in bilinear.WAYS.items():
         assert choice.choose(operation, plain, (1, 4, 6, 16), jnp.float32)[0] == "banded"
         for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 2}):
-            assert (
-                choice.choose(operation, dataclasses.replace(plain, **changed), (1, 4, 6, 16), jnp.float32)
-                == choice.DIRECT
-            )
+            other = dataclasses.replace(plain, **changed)
+            assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32) == choice.DIRECT
         for sizes in ((1, 0, 6, 16), (1, 4, 1, 1), (10, 4, 1, 6), (1, 4, 512, 512)):
             assert choice.choose(operation, plain, sizes, jnp.float32)[0] in ways
+
+
+def test_winograd_is_for_wide_3x3_convolutions_in_full_precision():
+    geometry, sizes = make_geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), (1, 32, 128, 128)
+    for operation in bilinear.WAYS:
+        assert choice.choose(operation, geometry, sizes, jnp.float32)[0] == "winograd"
+        assert choice.choose(operation, geometry, sizes, jnp.bfloat16)[0] != "winograd"
+        precise = dataclasses.replace(geometry, precision=jax.lax.Precision.HIGHEST)
+        assert choice.choose(operation, precise, sizes, jnp.float32)[0] != "winograd"
