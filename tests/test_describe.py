@@ -409,4 +409,4 @@ def test_what_differs_by_axis():
 def test_every_model_fits_a_terminal():
     for name in models.MODELS:
         model: Any = models.build(name)
-        assert max(map(len, describe(model, (*model.input_size, 1)).text().splitlines())) <= 100, name
+        assert max(map(len, describe(model, (*model.input_size, 3)).text().splitlines())) <= 100, name

@@ -87,13 +87,15 @@ class Describe:
     """Layers of a model, for one image: volumes, parameters, costs, and how much of the image each sees."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original) as it is by default, or the folder of a run."""
+    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, or the
+    folder of a run."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
     """Height and width of the image; by default what the model is made for."""
     channels: Annotated[int | None, arg(metavar="C")] = None
-    """Channels of the image; by default the run's, or 1."""
+    """Channels of the image; by default the run's, or 3 for cifarnet and resnet18 and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
-    """As what to print the table; HTML is a fragment to put into a page. Text has short names for its columns.
+    """As what to print the table; HTML is a fragment to put into a page. Text has short names for its columns, and
+    goes without connections and kinds where it would be too wide.
     pad: zeros around the input, 1+2 where they are one before and two after. output: height x width x channels.
     params: trained values. connections: weights and biases into each unit, over all units, as LeCun et al. (1998) count
     them. mult-adds: products that are added up. sees, step, from: the receptive field, that is how many pixels in a

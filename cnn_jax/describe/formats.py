@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnn_jax.describe.volumes import LayerRow, Volumes
 
-_WIDTH = 80  # of the closing sentence in a terminal
+_TERMINAL = 100  # columns; a wider table is left without what it can best do without
+_WIDTH = 80  # of the closing sentences in a terminal
 # No colours of its own but a grey that shows on light and dark: what is around the table decides.
 _STYLE = """.cnn-jax-volumes {border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap}
 .cnn-jax-volumes caption {padding: 4px 8px; text-align: left}
@@ -25,7 +26,22 @@ _STYLE = """.cnn-jax-volumes {border-collapse: collapse; font-variant-numeric: t
 
 def text(volumes: Volumes) -> str:
     """See `Volumes.text`."""
-    columns, lines = _table(volumes, _COLUMNS)
+    columns, left_out = list(_COLUMNS), []
+    table = _aligned(volumes, columns)
+    for column in _DISPENSABLE:
+        if max(map(len, table)) > _TERMINAL:
+            columns.remove(column)
+            left_out.append(column.heading)
+            table = _aligned(volumes, columns)
+    notes = [_sharing(volumes)]
+    if left_out:
+        notes.append(f"Left out to fit a terminal, and there in Markdown and HTML: {', '.join(left_out)}.")
+    return "\n".join([*table, *(line for note in notes if note for line in ["", *textwrap.wrap(note, _WIDTH)])])
+
+
+def _aligned(volumes: Volumes, columns: Sequence[_Column]) -> list[str]:
+    """The lines of the table with columns as wide as they need to be."""
+    columns, lines = _table(volumes, columns)
     lines = [[column.short for column in columns], *lines]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     aligned = [
@@ -36,8 +52,7 @@ def text(volumes: Volumes) -> str:
         for line in lines
     ]
     rule = "-" * (sum(widths) + len(widths) - 1)
-    note = textwrap.wrap(_sharing(volumes), _WIDTH)
-    return "\n".join([aligned[0], rule, *aligned[1:-1], rule, aligned[-1], *(["", *note] if note else [])])
+    return [aligned[0], rule, *aligned[1:-1], rule, aligned[-1]]
 
 
 def markdown(volumes: Volumes) -> str:
@@ -192,3 +207,5 @@ _DENSE = _Column(
     lambda row: _count(row.dense_parameters),
     meaning="what a dense layer between the same volumes would need",
 )
+# Connections are next to multiply-adds in a network this large; what kind a layer is, its name tells more or less.
+_DISPENSABLE = [column for short in ("connections", "kind") for column in _COLUMNS if column.short == short]

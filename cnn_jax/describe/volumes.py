@@ -95,7 +95,10 @@ class Volumes(Sequence[LayerRow]):
         return len(self.rows)
 
     def text(self) -> str:
-        """The table for a terminal, and what sharing weights saves."""
+        """The table for a terminal, and what sharing weights saves.
+
+        A table of more than 100 columns is given without connections, and if it still is too wide without kinds.
+        """
         return formats.text(self)
 
     def markdown(self) -> str:
