@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cnn_jax.lowering import winograd
 from tests.geometries import ints, normal, seeds
-from tests.test_lowerings import REFERENCE, make_geometry, operands
+from tests.test_lowerings import REFERENCE, UNIT, make_geometry, operands
 
 WAYS = {
     "conv": winograd.conv,
@@ -63,18 +63,22 @@ def formula(operation, x, kernel, y, geometry, a, b, g):
 
 
 @settings(max_examples=12, deadline=None)
-@given(ints(3, 8, 2), st.tuples(ints(-1, 2, 2), ints(-1, 2, 2)), ints(1, 3, 3), seeds)
-def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts, seed):
+@given(
+    ints(3, 8, 2),
+    st.tuples(ints(-1, 2, 2), ints(-1, 2, 2)),
+    ints(1, 3, 3),
+    seeds,
+    st.sampled_from(["float32", "bfloat16"]),
+)
+def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts, seed, dtype):
     size = tuple(max(n, 3 - sum(pair), 4) for n, pair in zip(size, padding, strict=True))
     geometry, (n, i, o) = make_geometry(size, (3, 3), (1, 1), padding), counts
     shapes = (n, *size, i), (3, 3, i, o), (n, *geometry.out, o)
-    arrays = [np.asarray(a, np.float32) for a in normal(seed, *shapes)]
-    exact = [a.astype(np.float64) for a in arrays]
+    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+    exact = [np.asarray(a, np.float64) for a in arrays]
     absolute = [abs(a) for a in exact]
     for operation in REFERENCE:
-        found = jax.jit(WAYS[operation], static_argnames="geometry")(
-            *operands(operation, [jnp.asarray(a) for a in arrays]), geometry=geometry
-        )
+        found = jax.jit(WAYS[operation], static_argnames="geometry")(*operands(operation, arrays), geometry=geometry)
         expected = REFERENCE[operation](*operands(operation, exact), geometry)
         np.testing.assert_allclose(formula(operation, *exact, geometry, A, B, G), expected, atol=1e-12)
         # On its way to a result each number is rounded at most 2 times in the transform of the tiles, 4 in that of the
@@ -87,7 +91,9 @@ def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts
         }[operation]
         error = (products + 10) * 2.0**-24
         bound = error / (1 - error) * formula(operation, *absolute, geometry, abs(A), abs(B), abs(G))
-        assert found.dtype == jnp.float32
+        if dtype == "bfloat16":  # All that is computed in float32, and rounded once.
+            bound += UNIT[dtype] * (abs(expected) + bound)
+        assert found.dtype == dtype
         assert (abs(np.asarray(found, np.float64) - expected) <= bound).all(), operation
 
 

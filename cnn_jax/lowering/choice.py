@@ -16,6 +16,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from cnn_jax.lowering.geometry import Geometry, Windows
+from cnn_jax.lowering.products import wide
 
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
 Choice = tuple[str, dict[str, int]]
@@ -74,9 +75,11 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return "banded", {"block": 4 if inputs <= 2 else 2}
     if taps > _MOST_TAPS:
         return DIRECT
-    if _filters(operation, geometry, min(inputs, outputs), dtype):
+    if _filters(operation, geometry, min(inputs, outputs)):
         transformed = 16 * _tiles(geometry) * (inputs + outputs)
-        return "winograd", _tiled("winograd", transformed, images, dtype) if operation == "weight_gradient" else {}
+        return "winograd", _tiled(
+            "winograd", transformed, images, wide(dtype)
+        ) if operation == "weight_gradient" else {}
     if taps == 1 or inputs <= _FEW:
         return "taps", {}
     small = places <= (16 if operation == "conv" else 64)
@@ -89,10 +92,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     return DIRECT
 
 
-def _filters(operation: Operation, geometry: Geometry, channels: int, dtype: DTypeLike) -> bool:
+def _filters(operation: Operation, geometry: Geometry, channels: int) -> bool:
     """Whether Winograd's filtering is possible, exact enough and faster; images of 3x3, say, do not fill its tiles."""
     possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
-    exact = jnp.dtype(dtype).itemsize >= 4 and geometry.precision in (None, lax.Precision.DEFAULT)
+    exact = geometry.precision in (None, lax.Precision.DEFAULT)
     filled = operation != "weight_gradient" or 4 * _tiles(geometry) <= 1.5 * math.prod(geometry.out)
     return possible and exact and channels >= _MANY and filled
 

@@ -29,7 +29,10 @@ Grid = list[list[jax.Array]]
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (3, 3, I, O)."""
-    return _filtered(_tiles(x, geometry.padding, geometry.out), _windows(kernel), (1, 0), x, geometry.out, geometry)
+    dtype = x.dtype
+    x, kernel = _widened(x, kernel)
+    tiles = _tiles(x, geometry.padding, geometry.out)
+    return _filtered(tiles, _windows(kernel), (1, 0), geometry.out, geometry).astype(dtype)
 
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -37,10 +40,12 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
 
     Turning a window round swaps the first and the last component of its transform.
     """
+    dtype = y.dtype
+    y, kernel = _widened(y, kernel)
     windows = _windows(kernel)
     turned = [[windows[u][v] for v in (3, 1, 2, 0)] for u in (3, 1, 2, 0)]
     padding = tuple((2 - low, 2 - high) for low, high in geometry.padding)
-    return _filtered(_tiles(y, padding, geometry.size), turned, (1, 1), y, geometry.size, geometry)
+    return _filtered(_tiles(y, padding, geometry.size), turned, (1, 1), geometry.size, geometry).astype(dtype)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int) -> jax.Array:
@@ -49,13 +54,14 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int) 
 
 
 def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    x, y = _widened(x, y)
     tiles, inputs, outputs = _tiles(x, geometry.padding, geometry.out), x.shape[-1], y.shape[-1]
     config = [(0, 0, 0), *((0, n % 2, 0) for n in geometry.out), (0, 0, 0)]
     y = lax.optimization_barrier(lax.pad(y, jnp.zeros((), y.dtype), config))
     spread = [_spread(row[:, :, 0::2], row[:, :, 1::2]) for row in _spread(y[:, 0::2], y[:, 1::2])]
     sums = [
         [
-            product(t.reshape(-1, inputs), s.reshape(-1, outputs), (0, 0), geometry.precision, wide(x.dtype))
+            product(t.reshape(-1, inputs), s.reshape(-1, outputs), (0, 0), geometry.precision, x.dtype)
             for t, s in zip(*rows, strict=True)
         ]
         for rows in zip(tiles, spread, strict=True)
@@ -63,6 +69,11 @@ def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     rows = [_to_window(*row) for row in sums]
     columns = [_to_window(*column) for column in zip(*rows, strict=True)]
     return jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
+
+
+def _widened(*arrays: jax.Array) -> list[jax.Array]:
+    """In float32 at least: the transforms add up numbers that half precision would round."""
+    return [a.astype(wide(a.dtype)) for a in arrays]
 
 
 def _tiles(x: jax.Array, padding: tuple[tuple[int, int], ...], out: tuple[int, ...]) -> Grid:
@@ -102,14 +113,12 @@ def _spread(a: jax.Array, b: jax.Array) -> Quad:
     return a, a + b, a - b, -b
 
 
-def _filtered(
-    tiles: Grid, windows: Grid, axes: tuple[int, int], x: jax.Array, out: tuple[int, ...], geometry: Geometry
-) -> jax.Array:
-    """A'[windows * tiles]A, the outputs (N, *out, O) of x's dtype."""
-    shape = tiles[0][0].shape[:3]
+def _filtered(tiles: Grid, windows: Grid, axes: tuple[int, int], out: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """A'[windows * tiles]A, the outputs (N, *out, O)."""
+    shape, dtype = tiles[0][0].shape[:3], tiles[0][0].dtype
     products = [
         [
-            product(t.reshape(-1, t.shape[-1]), w, axes, geometry.precision, wide(x.dtype)).reshape(*shape, -1)
+            product(t.reshape(-1, t.shape[-1]), w, axes, geometry.precision, dtype).reshape(*shape, -1)
             for t, w in zip(*rows, strict=True)
         ]
         for rows in zip(tiles, windows, strict=True)
@@ -118,4 +127,4 @@ def _filtered(
     pairs = [jnp.stack((a + b + c, b - c - d), 2) for a, b, c, d in zip(*rows, strict=True)]
     y = jnp.stack(pairs, 4)
     y = y.reshape(shape[0], 2 * shape[1], 2 * shape[2], -1)[:, : out[0], : out[1]]
-    return lax.optimization_barrier(y.astype(x.dtype))
+    return lax.optimization_barrier(y)
