@@ -13,6 +13,7 @@ The results therefore err little more than those of the definition (see the boun
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from cnn_jax.lowering.products import product, wide
 from cnn_jax.lowering.tiles import added
 
 Quad = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-Grid = list[list[jax.Array]]
+Grid = Sequence[Sequence[jax.Array]]
 """The 4x4 components of a transform, rows before columns."""
 
 
@@ -94,8 +95,7 @@ def _tile(x: jax.Array, axis: int) -> Quad:
 
 def _windows(kernel: jax.Array) -> Grid:
     """G g G' of the kernel's windows: (I, O) each."""
-    rows = _window(*kernel)
-    return [list(_window(*row)) for row in rows]
+    return [_window(*row) for row in _window(*kernel)]
 
 
 def _window(a: jax.Array, b: jax.Array, c: jax.Array) -> Quad:
