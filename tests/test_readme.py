@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -23,13 +25,17 @@ def test_python_runs(block, capsys):
         assert f"{accuracy:.2%} of 360 digits" in capsys.readouterr().out
     elif "table" in namespace:
         assert capsys.readouterr().out.startswith("60000 340908\nS4 Field(size=16, stride=4")
+    elif "conv" in namespace:
+        x = jnp.ones((1, 9, 9, 3))
+        assert "cnn_conv" in str(jax.make_jaxpr(namespace["conv"].init_with_output)(jax.random.key(0), x))
+        assert namespace["pool"](x, (2, 2), strides=(2, 2)).shape == (1, 4, 4, 3)
     else:
         assert namespace["maps"].shape == (14, 14, 6)
         assert namespace["pooled"].shape == (7, 7, 6)
 
 
 def test_there_is_python_to_run():
-    assert len(PYTHON_BLOCKS) == 3
+    assert len(PYTHON_BLOCKS) == 4
 
 
 @pytest.mark.parametrize("marker", ["run line", "test line"])
