@@ -29,7 +29,7 @@ DIRECT: Choice = ("direct", {})
 # Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
 _FEW = 16
 # Channels enough, of input and output, that Winograd's products are worth writing down what they multiply.
-_MANY = 128
+_MANY = {"conv": 128, "input_gradient": 128, "weight_gradient": _FEW + 1}
 # A window large enough for the band of one, which gives some outputs of a row together.
 _LARGE = 16
 # Places in a window, each of which is a term of its own in the program.
@@ -39,7 +39,7 @@ _MOST_PICKED = 2**20
 # Bytes that the operands of a weight gradient may have, as they are or transformed, to be taken all at once.
 _CACHED = {"direct": 12e6, "winograd": 10.5e6}
 # Each tile is a piece of program: more take longer to compile than they save.
-_MOST_TILES = 4
+_MOST_TILES = 8
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -76,20 +76,16 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if taps > _MOST_TAPS:
         return DIRECT
     if _filters(operation, geometry, min(inputs, outputs)):
-        transformed = 16 * _tiles(geometry) * (inputs + outputs)
-        return "winograd", _tiled(
-            "winograd", transformed, images, wide(dtype)
-        ) if operation == "weight_gradient" else {}
+        if operation != "weight_gradient":
+            return "winograd", {}
+        return "winograd", _tiled("winograd", 16 * _tiles(geometry) * (inputs + outputs), images, wide(dtype))
     if taps == 1 or inputs <= _FEW:
         return "taps", {}
-    small = places <= (16 if operation == "conv" else 64)
+    if operation == "conv":
+        return ("taps", {}) if places <= 16 else DIRECT
     if operation == "input_gradient":
         return ("taps", {}) if strided else DIRECT
-    if small:
-        return "taps", {}
-    if operation == "weight_gradient":
-        return "direct", _tiled("direct", places * outputs, images, dtype)
-    return DIRECT
+    return ("direct", _tiled("direct", places * outputs, images, dtype)) if places > 64 else ("taps", {})
 
 
 def _filters(operation: Operation, geometry: Geometry, channels: int) -> bool:
@@ -97,7 +93,7 @@ def _filters(operation: Operation, geometry: Geometry, channels: int) -> bool:
     possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
     exact = geometry.precision in (None, lax.Precision.DEFAULT)
     filled = operation != "weight_gradient" or 4 * _tiles(geometry) <= 1.5 * math.prod(geometry.out)
-    return possible and exact and channels >= _MANY and filled
+    return possible and exact and channels >= _MANY[operation] and filled
 
 
 def _tiles(geometry: Geometry) -> int:
