@@ -126,6 +126,13 @@ def test_feature_maps_have_a_strip_for_every_layer_with_its_values():
     texts(figure)
 
 
+@pytest.mark.parametrize(("depth", "shown"), [(20, 16), (21, 8)])
+def test_a_deep_model_has_one_row_of_maps_a_layer(depth, shown):
+    model, image = nn.Sequential([layers.AvgPool((1, 1))] * depth), draw(2, 2, 20).astype(np.float32)
+    figure = pictures.feature_maps(model, {}, image)
+    assert [len(axes.images) for axes in figure.axes[1:]] == [shown] * depth
+
+
 def test_a_model_without_maps_has_bars_only():
     model = models.build("mlp", features=[30], num_classes=5)
     image = draw(4, 4, 1).astype(np.float32)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 8
+_DEEP = 20  # layers; with two rows for each of more the picture has no end
 _INPUT, _BARS, _HEADING, _SPACE = 0.9, 0.4, 0.21, 0.08  # inches
 _NAMED = 20  # most scores that have their classes' names below them
 
 
 def feature_maps(
-    model: nn.Module, variables: Any, image: Any, *, class_names: Sequence[str] | None = None, limit: int = 16
+    model: nn.Module, variables: Any, image: Any, *, class_names: Sequence[str] | None = None, limit: int | None = None
 ) -> Figure:
     """Draws what an image becomes, from the input at the top down to the scores: a strip of maps for every layer.
 
@@ -35,13 +36,14 @@ def feature_maps(
       variables: its parameters and statistics.
       image: (H, W, C) floats, normalised as the model is used to.
       class_names: names for the last volume, where it is the scores; that of the likeliest class is bold.
-      limit: most maps to show of a layer.
+      limit: most maps to show of a layer; by default two rows of 8, or one if the model has more than 20 layers.
 
     Returns:
       A figure with axes for the input and then for each layer in turn.
     """
     image = np.asarray(image)
     names = layer_names(model, image.shape)
+    limit = limit or (_COLUMNS if len(names) > _DEEP else 2 * _COLUMNS)
     outputs, scores = jax.device_get(jax.jit(functools.partial(_run, model))(variables, image[None]))
     volumes = [_squeezed(output[0]) for output in outputs]
 
