@@ -56,7 +56,7 @@ class Effort:
     patience: float = 5.0
 
 
-FULL = Effort(seconds=1.5, block=0.03, least=5, most=25)
+FULL = Effort(seconds=1.2, block=0.03, least=5, most=25)
 QUICK = Effort(seconds=0.8, block=0.02, least=5, most=11)
 THRICE = Effort(seconds=0.0, block=0.0, least=3, most=3)
 PAUSE = 0.005  # seconds; the threads of another library that wait for work in a loop give up within one
