@@ -107,8 +107,21 @@ def _tiled(way: str, numbers: int, images: int, dtype: DTypeLike) -> dict[str, i
     return {"tiles": min(math.ceil(size / _CACHED[way]), _MOST_TILES, images)}
 
 
-def slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether a pool of an array of `shape`, or its gradient, is taken from one strided slice per place of a window."""
+def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
+    return 0 not in shape and math.prod(windows.window) <= 16 and shape[-1] <= 2 * _FEW
+
+
+def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether an extreme of an array of `shape` is taken from one strided slice per place of a window.
+
+    Padding would have to be written down first.
+    """
+    return picks_slices(windows, shape) and not any(map(any, windows.padding))
+
+
+def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether the derivatives of an extreme are: XLA's own select one window after the other."""
     return 0 not in shape and math.prod(windows.window) <= 16
 
 

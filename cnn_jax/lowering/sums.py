@@ -62,7 +62,7 @@ def _repeated(y: jax.Array, *, geometry: Windows) -> jax.Array:
 
 
 def _chosen_sum(x: jax.Array, *, geometry: Windows) -> jax.Array:
-    return (_sliced_sum if choice.slices(geometry, x.shape) else _direct_sum)(x, geometry=geometry)
+    return (_sliced_sum if choice.adds_slices(geometry, x.shape) else _direct_sum)(x, geometry=geometry)
 
 
 def _chosen_spread(y: jax.Array, *, geometry: Windows) -> jax.Array:
