@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import models
+from cnn_jax import models, pictures
 from cnn_jax.errors import InputError
 from cnn_jax.models.cifarnet import partial_identity
 from tests.drawn import count, draw_variables
@@ -45,6 +46,15 @@ def in_float64(model, shape, train):
 
 
 # What they consist of.
+
+
+@pytest.mark.parametrize("name", ["cifarnet", "resnet18"])
+def test_the_standard_call(name):
+    model = models.build(name, num_classes=7)
+    x = jax.ShapeDtypeStruct((2, *model.input_size, model.input_channels), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 7)
+    assert pickle.loads(pickle.dumps(model)) == model
 
 
 def test_parameters_of_cifarnet():
@@ -183,6 +193,18 @@ def test_the_order_of_images_is_nothing_to_a_batch_and_in_use_they_are_nothing_t
     others = np.concatenate([x[:1], x[:1] + 1, x[:1] - 2])
     np.testing.assert_allclose(apply(variables, others, train=False)[0][0], used[0], rtol=1e-4, atol=1e-5)
     assert not np.allclose(apply(variables, others, train=True)[0][0], scores[0], atol=1e-3)
+
+
+def test_the_class_activation_map_of_a_resnet_averages_to_its_score():
+    variables, image = draw_variables(RESNET, (1, 7, 6, 2)), normal(7, 6, 2).astype(np.float32)
+
+    @jax.jit
+    def both(variables, image):
+        return pictures.class_activation_map(RESNET, variables, image, 1), RESNET.apply(variables, image[None])[0, 1]
+
+    heat, score = both(variables, image)
+    assert heat.shape == (4, 3)
+    np.testing.assert_allclose(heat.mean() + variables["params"]["output"]["bias"][1], score, rtol=1e-4)
 
 
 def test_running_statistics_keep_the_share_that_momentum_says():

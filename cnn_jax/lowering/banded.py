@@ -78,6 +78,8 @@ def _patches(x: jax.Array, geometry: Geometry, block: int, columns: int) -> jax.
     rows, padded = _rows(geometry), (-(-geometry.out[1] // block) - 1) * span + columns
     config = ((0, 0, 0), (top, rows - height - top, 0), (left, padded - width - left, 0), (0, 0, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    if (rows, padded) == (geometry.window[0], columns):  # The whole image is one patch.
+        return x.reshape(n, -1)
     index = np.arange(rows * padded * channels, dtype=np.int32).reshape(rows, padded, channels)
     seen = np.lib.stride_tricks.sliding_window_view(index, (geometry.window[0], columns), (0, 1))
     seen = seen[:: geometry.strides[0], ::span].transpose(0, 1, 3, 4, 2)
