@@ -38,37 +38,23 @@ def transposed(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array
     return input_gradient_p.bind(x[None], kernel[None], geometry=geometry.transpose)[0]
 
 
-def _direct_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    return direct.conv(
-        x,
-        kernel,
-        strides=geometry.strides,
-        padding=geometry.padding,
-        input_dilation=geometry.input_dilation,
-        kernel_dilation=geometry.kernel_dilation,
-        feature_group_count=geometry.groups,
-        precision=geometry.precision,
-        preferred_element_type=None,
-    )
-
-
 def _direct_input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     x = jax.ShapeDtypeStruct((y.shape[0], *geometry.size, kernel.shape[2] * geometry.groups), y.dtype)
-    return jax.linear_transpose(lambda x: _direct_conv(x, kernel, geometry), x)(y)[0]
+    return jax.linear_transpose(lambda x: direct.conv(x, kernel, geometry), x)(y)[0]
 
 
 def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int = 1) -> jax.Array:
     kernel = jax.ShapeDtypeStruct((*geometry.window, x.shape[-1] // geometry.groups, y.shape[-1]), y.dtype)
 
     def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda kernel: _direct_conv(x, kernel, geometry), kernel)(y)[0]
+        return jax.linear_transpose(lambda kernel: direct.conv(x, kernel, geometry), kernel)(y)[0]
 
     return added(gradient, x, y, tiles)
 
 
 WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
     "conv": {
-        "direct": _direct_conv,
+        "direct": direct.conv,
         "banded": banded.conv,
         "shifted": shifted.conv,
         "taps": taps.conv,

@@ -109,7 +109,7 @@ def _tiled(way: str, numbers: int, images: int, dtype: DTypeLike) -> dict[str, i
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
-    return 0 not in shape and math.prod(windows.window) <= 16 and shape[-1] <= 2 * _FEW
+    return _is_small(windows, shape) and shape[-1] <= 2 * _FEW
 
 
 def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
@@ -117,11 +117,16 @@ def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
 
     Padding would have to be written down first.
     """
-    return picks_slices(windows, shape) and not any(map(any, windows.padding))
+    return _is_small(windows, shape) and not any(map(any, windows.padding))
 
 
 def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether the derivatives of an extreme are: XLA's own select one window after the other."""
+    return _is_small(windows, shape)
+
+
+def _is_small(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether a window has few enough places for a slice each, in an array that is not empty."""
     return 0 not in shape and math.prod(windows.window) <= 16
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from cnn_jax.lowering.geometry import Geometry
+
 _LAYOUTS = {
     1: ("NWC", "WIO", "NWC"),
     2: ("NHWC", "HWIO", "NHWC"),
@@ -19,31 +21,19 @@ _REDUCERS = {"sum": lax.add, "max": lax.max, "min": lax.min}
 
 
 def conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    input_dilation: tuple[int, ...],
-    kernel_dilation: tuple[int, ...],
-    feature_group_count: int,
-    precision: lax.PrecisionLike,
-    preferred_element_type: DTypeLike | None,
+    x: jax.Array, kernel: jax.Array, geometry: Geometry, preferred_element_type: DTypeLike | None = None
 ) -> jax.Array:
-    """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O).
-
-    `padding` counts zeros before and after each dimension of the dilated input; a negative count crops.
-    """
+    """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O)."""
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=strides,
-        padding=padding,
-        lhs_dilation=input_dilation,
-        rhs_dilation=kernel_dilation,
-        dimension_numbers=_LAYOUTS[len(strides)],
-        feature_group_count=feature_group_count,
-        precision=precision,
+        window_strides=geometry.strides,
+        padding=geometry.padding,
+        lhs_dilation=geometry.input_dilation,
+        rhs_dilation=geometry.kernel_dilation,
+        dimension_numbers=_LAYOUTS[len(geometry.strides)],
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
         preferred_element_type=preferred_element_type,
     )
 

@@ -25,30 +25,24 @@ def conv(
     precision: lax.PrecisionLike,
     preferred_element_type: DTypeLike | None,
 ) -> jax.Array:
-    """As `direct.conv`; in two dimensions it and its gradients are each lowered as `choice` says."""
-    if len(strides) == 2 and preferred_element_type in (None, x.dtype) and _may_choose(x, kernel):
-        geometry = Geometry(
-            size=x.shape[1:3],
-            window=kernel.shape[:2],
-            strides=strides,
-            padding=padding,
-            input_dilation=input_dilation,
-            kernel_dilation=kernel_dilation,
-            groups=feature_group_count,
-            precision=precision,
-        )
-        return bilinear.transposed(x, kernel, geometry) if geometry.transposed else bilinear.conv(x, kernel, geometry)
-    return direct.conv(
-        x,
-        kernel,
+    """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O).
+
+    `padding` counts zeros before and after each dimension of the dilated input; a negative count crops. In two
+    dimensions it and its gradients are each lowered as `choice` says.
+    """
+    geometry = Geometry(
+        size=x.shape[1:-1],
+        window=kernel.shape[:-2],
         strides=strides,
         padding=padding,
         input_dilation=input_dilation,
         kernel_dilation=kernel_dilation,
-        feature_group_count=feature_group_count,
+        groups=feature_group_count,
         precision=precision,
-        preferred_element_type=preferred_element_type,
     )
+    if len(strides) != 2 or preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
+        return direct.conv(x, kernel, geometry, preferred_element_type)
+    return bilinear.transposed(x, kernel, geometry) if geometry.transposed else bilinear.conv(x, kernel, geometry)
 
 
 def reduce_window(

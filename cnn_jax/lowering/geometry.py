@@ -13,8 +13,7 @@ class Geometry:
     """A convolution of images (N, *size, I) with windows of a kernel (*window, I / groups, O).
 
     Attributes:
-      size: height and width of the input.
-      window: height and width of the kernel.
+      size, window: of the input and of the kernel, in each spatial dimension.
       strides, input_dilation, kernel_dilation: in each dimension.
       padding: zeros before and after each dimension of the dilated input; a negative count crops.
       groups: number of channel groups.

@@ -166,7 +166,6 @@ class Replicas:
         self.images: int = self._rows["train"].shape[1]
         self.held_out = tuple(self._rows)[1:]
         self.total = count_steps(config, self.images)
-
         self._orders = [data.train_order(self.images, config.batch_size, seed) for seed in self.seeds]
 
         mesh = replica_mesh(replicas)
