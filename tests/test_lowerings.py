@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
-from cnn_jax.lowering import bilinear, choice
+from cnn_jax.lowering import bilinear, canonical, choice
 from cnn_jax.lowering.geometry import Geometry
 from tests.geometries import ints, normal, seeds
 
@@ -100,9 +100,10 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
             for name in ["banded", "taps"] + ["shifted"] * (i == 1):
                 arguments = {"block": block} if name == "banded" else {}
                 results[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)
-        gradient = bilinear.WAYS["weight_gradient"]["direct"]
         if dtype == "float32":  # In half precision XLA's own operation rounds as it likes, and a sum of tiles again.
-            results["weight_gradient", "direct"] = gradient(arrays[0], arrays[2], geometry, tiles=n)
+            x, kernel, y = arrays
+            results["input_gradient", "canonical"] = canonical.input_gradient(y, kernel, geometry)
+            results["weight_gradient", "canonical"] = canonical.weight_gradient(x, y, geometry, tiles=n)
         return results
 
     exact = [np.asarray(a, np.float64) for a in arrays]
@@ -135,24 +136,31 @@ def test_products_of_bfloat16_add_up_in_float32():
     check_within_rounding(make_geometry((12, 12), (3, 3)), (2, 32, 32), 2, 0, "bfloat16")
 
 
-# One for every rule of `choice`, and what it leaves to XLA: (size, window, strides, padding, inputs, outputs, groups).
+# One for each rule of `choice` and what it leaves to XLA: size, window, strides, padding, (inputs, outputs), the rest.
 CASES = [
-    ((8, 9), (4, 5), (1, 1), ((0, 0), (2, 1)), 1, 3, 1),
-    ((8, 9), (5, 4), (2, 1), ((1, 2), (-1, 2)), 2, 3, 1),
-    ((5, 4), (2, 3), (1, 2), ((1, 0), (1, 1)), 17, 2, 1),
-    ((6, 5), (3, 2), (2, 1), ((1, 1), (0, 1)), 3, 6, 3),
-    ((5, 4), (1, 1), (2, 1), ((0, 0), (0, 0)), 17, 2, 1),
-    ((5, 4), (3, 3), (1, 1), ((1, 1), (0, 1)), 128, 128, 1),
+    ((8, 9), (4, 5), (1, 1), ((0, 0), (2, 1)), (1, 3), {}),
+    ((8, 9), (5, 4), (2, 1), ((1, 2), (-1, 2)), (2, 3), {}),
+    ((5, 4), (2, 3), (1, 2), ((1, 0), (1, 1)), (17, 2), {}),
+    ((6, 5), (3, 2), (2, 1), ((1, 1), (0, 1)), (3, 6), {"feature_group_count": 3}),
+    ((6, 5), (3, 2), (2, 1), ((1, 1), (-1, 1)), (4, 6), {"feature_group_count": 2}),
+    ((5, 4), (1, 1), (2, 1), ((0, 0), (0, 0)), (17, 2), {}),
+    ((5, 4), (3, 3), (1, 1), ((1, 1), (0, 1)), (128, 128), {}),
+    ((5, 4), (3, 2), (1, 2), ((3, 2), (0, 1)), (2, 3), {"kernel_dilation": (2, 1)}),
+    ((5, 4), (3, 2), (3, 1), ((3, -1), (0, 1)), (2, 3), {"input_dilation": (2, 3), "kernel_dilation": (1, 2)}),
+    ((5, 4), (4, 4), (1, 1), ((2, 2), (2, 2)), (2, 3), {"input_dilation": (2, 2)}),
+    ((7,), (3,), (2,), ((1, 2),), (4, 2), {"feature_group_count": 2, "kernel_dilation": (2,)}),
+    ((4, 3, 3), (2, 1, 3), (1, 2, 1), ((1, 0), (0, 0), (1, 1)), (2, 3), {}),
 ]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_derivatives_and_maps_are_those_of_the_stock_convolution(case):
-    size, window, strides, padding, i, o, groups = case
-    x, kernel, dx, dk = normal(0, (2, *size, i), (*window, i // groups, o), (2, *size, i), (*window, i // groups, o))
+    size, window, strides, padding, (i, o), rest = case
+    kernel_shape = (*window, i // rest.get("feature_group_count", 1), o)
+    x, kernel, dx, dk = normal(0, (2, *size, i), kernel_shape, (2, *size, i), kernel_shape)
 
     def conv(x, kernel):
-        return F.conv(x, kernel, strides=strides, padding=padding, feature_group_count=groups)
+        return F.conv(x, kernel, strides=strides, padding=padding, **rest)
 
     def loss(x, kernel):
         y = jnp.tanh(conv(x, kernel))
@@ -309,7 +317,7 @@ def test_choices_are_lowerings_that_take_the_geometry():
         assert choice.choose(operation, plain, (1, 4, 6, 16), jnp.float32)[0] == "banded"
         for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 2}):
             other = dataclasses.replace(plain, **changed)
-            assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32) == choice.DIRECT
+            assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32)[0] in ("direct", "canonical")
         for sizes in ((1, 0, 6, 16), (1, 4, 1, 1), (10, 4, 1, 6), (1, 4, 512, 512)):
             assert choice.choose(operation, plain, sizes, jnp.float32)[0] in ways
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax import layers
 from cnn_jax.errors import InputError
 from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
 from cnn_jax.training.checkpoints import Checkpoints
@@ -320,6 +321,17 @@ def test_events_are_the_records(undisturbed):
     assert all(events[key] == pytest.approx(value, rel=1e-6) for key, value in wanted.items())
 
 
+class WideNet(nn.Module):
+    """A convolution that is left to XLA, in both directions."""
+
+    input_size = (9, 9)
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = layers.Conv(17, (3, 3))(layers.Conv(17, (3, 3))(images))
+        return nn.Dense(3)(x.reshape(len(images), -1))
+
+
 class StockNet(nn.Module):
     """A convolution of Flax, which is XLA's own, and so are its gradients."""
 
@@ -337,6 +349,7 @@ class StockNet(nn.Module):
         (TinyNet(), None, 5, 1),
         (TinyNet(), 3, 61, 3),
         (TinyNet(), 100, 61, 8),
+        (WideNet(), None, 61, 8),
         (StockNet(), None, 61, 1),
         (StockNet(), 3, 61, 3),
     ],

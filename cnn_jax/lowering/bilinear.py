@@ -21,14 +21,13 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, choice, direct, shifted, taps, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import define
-from cnn_jax.lowering.tiles import added
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Convolution of x (N, H, W, I) with kernel (kh, kw, I / groups, O), to (N, h, w, O)."""
+    """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O)."""
     return conv_p.bind(x[None], kernel[None], geometry=geometry)[0]
 
 
@@ -39,17 +38,13 @@ def transposed(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array
 
 
 def _direct_input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    x = jax.ShapeDtypeStruct((y.shape[0], *geometry.size, kernel.shape[2] * geometry.groups), y.dtype)
+    x = jax.ShapeDtypeStruct((y.shape[0], *geometry.size, kernel.shape[-2] * geometry.groups), y.dtype)
     return jax.linear_transpose(lambda x: direct.conv(x, kernel, geometry), x)(y)[0]
 
 
-def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int = 1) -> jax.Array:
+def _direct_weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     kernel = jax.ShapeDtypeStruct((*geometry.window, x.shape[-1] // geometry.groups, y.shape[-1]), y.dtype)
-
-    def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda kernel: direct.conv(x, kernel, geometry), kernel)(y)[0]
-
-    return added(gradient, x, y, tiles)
+    return jax.linear_transpose(lambda kernel: direct.conv(x, kernel, geometry), kernel)(y)[0]
 
 
 WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
@@ -62,6 +57,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
     },
     "input_gradient": {
         "direct": _direct_input_gradient,
+        "canonical": canonical.input_gradient,
         "banded": banded.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
@@ -69,6 +65,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
     },
     "weight_gradient": {
         "direct": _direct_weight_gradient,
+        "canonical": canonical.weight_gradient,
         "banded": banded.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
@@ -82,7 +79,7 @@ def _shape(operation: choice.Operation, a: Any, b: Any, *, geometry: Geometry) -
     if operation == "conv":
         return (*a.shape[:2], *geometry.out, b.shape[-1])
     if operation == "input_gradient":
-        return (*a.shape[:2], *geometry.size, b.shape[3] * geometry.groups)
+        return (*a.shape[:2], *geometry.size, b.shape[-2] * geometry.groups)
     return (a.shape[0], *geometry.window, a.shape[-1] // geometry.groups, b.shape[-1])
 
 
@@ -91,7 +88,7 @@ def _channels(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -
     if operation == "conv":
         return a.shape[-1], b.shape[-1]
     if operation == "input_gradient":
-        return b.shape[3] * geometry.groups, a.shape[-1]
+        return b.shape[-2] * geometry.groups, a.shape[-1]
     return a.shape[-1], b.shape[-1]
 
 
@@ -112,11 +109,11 @@ def _each(function: Callable[..., jax.Array], a: jax.Array, b: jax.Array) -> jax
 # Where the dimension of a `vmap` goes to if only one operand is mapped: its axis in that operand and in the result.
 _FOLDED = {
     ("conv", 0): (1, 1),
-    ("conv", 1): (4, 4),
+    ("conv", 1): (-1, -1),
     ("input_gradient", 0): (1, 1),
-    ("input_gradient", 1): (3, 4),
-    ("weight_gradient", 0): (4, 3),
-    ("weight_gradient", 1): (4, 4),
+    ("input_gradient", 1): (-2, -1),
+    ("weight_gradient", 0): (-1, -2),
+    ("weight_gradient", 1): (-1, -1),
 }
 
 
@@ -132,7 +129,8 @@ def _batch(
     one, axis = next((i, axis) for i, axis in enumerate(mapped) if axis is not None)
     size = operands[one].shape[axis]
     if None in mapped:
-        into, out = _FOLDED[operation, one]
+        rank = len(geometry.size) + 3
+        into, out = (axis % rank for axis in _FOLDED[operation, one])
         if geometry.groups == 1 or into == 1:
             folded = list(operands)
             moved = jnp.moveaxis(operands[one], axis, into)

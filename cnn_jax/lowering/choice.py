@@ -25,6 +25,8 @@ Choice = tuple[str, dict[str, int]]
 _used = jax.make_user_context("auto")
 
 DIRECT: Choice = ("direct", {})
+# Direct, written so that it keeps its speed in a loop; a convolution itself is written so by anyone.
+CANONICAL: Choice = ("canonical", {})
 
 # Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
 _FEW = 16
@@ -37,7 +39,7 @@ _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
 # Bytes that the operands of a weight gradient may have, as they are or transformed, to be taken all at once.
-_CACHED = {"direct": 12e6, "winograd": 10.5e6}
+_CACHED = {"canonical": 12e6, "winograd": 10.5e6}
 # Each tile is a piece of program: more take longer to compile than they save.
 _MOST_TILES = 8
 
@@ -61,20 +63,23 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     """The lowering of an operation on the CPU, for `sizes` (R, N, inputs, outputs) and operands of `dtype`."""
     images, inputs, outputs = sizes[1:]
     taps, places = math.prod(geometry.window), math.prod(geometry.out)
-    dilated = geometry.input_dilation != (1, 1) or geometry.kernel_dilation != (1, 1)
-    if dilated or 0 in (*sizes, *geometry.size, *geometry.out):
+    ones = (1, 1)
+    if 0 in (*sizes, *geometry.size, *geometry.out):
         return DIRECT
+    plain = DIRECT if operation == "conv" else CANONICAL
+    if len(geometry.size) != 2 or geometry.input_dilation != ones or geometry.kernel_dilation != ones:
+        return plain
     alone = geometry.groups == inputs and (inputs > 1 or (operation == "conv" and outputs <= 64))
     if alone and taps <= _MOST_TAPS:
         return "shifted", {}
     if geometry.groups > 1:
-        return DIRECT
-    strided = geometry.strides != (1, 1)
+        return plain
+    strided = geometry.strides != ones
     picked = places * taps * inputs
     if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
         return "banded", {"block": 4 if inputs <= 2 else 2}
     if taps > _MOST_TAPS:
-        return DIRECT
+        return plain
     if _filters(operation, geometry, min(inputs, outputs)):
         if operation != "weight_gradient":
             return "winograd", {}
@@ -84,8 +89,8 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if operation == "conv":
         return ("taps", {}) if places <= 16 else DIRECT
     if operation == "input_gradient":
-        return ("taps", {}) if strided else DIRECT
-    return ("direct", _tiled("direct", places * outputs, images, dtype)) if places > 64 else ("taps", {})
+        return ("taps", {}) if strided else CANONICAL
+    return ("canonical", _tiled("canonical", places * outputs, images, dtype)) if places > 64 else ("taps", {})
 
 
 def _filters(operation: Operation, geometry: Geometry, channels: int) -> bool:

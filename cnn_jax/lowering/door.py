@@ -27,8 +27,8 @@ def conv(
 ) -> jax.Array:
     """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O).
 
-    `padding` counts zeros before and after each dimension of the dilated input; a negative count crops. In two
-    dimensions it and its gradients are each lowered as `choice` says.
+    `padding` counts zeros before and after each dimension of the dilated input; a negative count crops. It and its
+    gradients are each lowered as `choice` says.
     """
     geometry = Geometry(
         size=x.shape[1:-1],
@@ -40,7 +40,7 @@ def conv(
         groups=feature_group_count,
         precision=precision,
     )
-    if len(strides) != 2 or preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
+    if preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
         return direct.conv(x, kernel, geometry, preferred_element_type)
     return bilinear.transposed(x, kernel, geometry) if geometry.transposed else bilinear.conv(x, kernel, geometry)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jax.lax import PrecisionLike
@@ -10,7 +11,7 @@ from jax.lax import PrecisionLike
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of images (N, *size, I) with windows of a kernel (*window, I / groups, O).
+    """A convolution of volumes (N, *size, I) with windows of a kernel (*window, I / groups, O).
 
     Attributes:
       size, window: of the input and of the kernel, in each spatial dimension.
@@ -31,23 +32,55 @@ class Geometry:
 
     @property
     def out(self) -> tuple[int, ...]:
-        """Height and width of the output."""
-        return tuple(
-            map(
-                _positions,
-                self.size,
-                self.window,
-                self.strides,
-                self.padding,
-                self.input_dilation,
-                self.kernel_dilation,
-            )
+        """Extents of the output."""
+        dimensions = (self.size, self.window, self.strides, self.padding, self.input_dilation, self.kernel_dilation)
+        return tuple(map(_positions, *dimensions))
+
+    @property
+    def turned(self) -> Geometry:
+        """Of the input gradient as a convolution of the cotangent with the kernel turned round, channels swapped."""
+        padding = []
+        for (low, _), extent, spread, places in self._extents():
+            before = extent - 1 - low
+            padding.append((before, spread + extent - 1 - before - places))
+        return dataclasses.replace(
+            self,
+            size=self.out,
+            padding=tuple(padding),
+            strides=self.input_dilation,
+            input_dilation=self.strides,
+        )
+
+    @property
+    def correlation(self) -> Geometry:
+        """Of the weight gradient as a convolution of the input with the cotangent, batch and channels swapped."""
+        padding = []
+        for (low, _), extent, spread, places in self._extents():
+            padding.append((low, places + extent - 1 - low - spread))
+        return dataclasses.replace(
+            self,
+            window=self.out,
+            padding=tuple(padding),
+            strides=self.kernel_dilation,
+            kernel_dilation=self.strides,
+        )
+
+    def _extents(self) -> Iterator[tuple[tuple[int, int], int, int, int]]:
+        """Of each dimension its padding, and the extents of the dilated window, the dilated input and all places."""
+        windows = map(_dilated, self.window, self.kernel_dilation)
+        return zip(
+            self.padding,
+            windows,
+            map(_dilated, self.size, self.input_dilation),
+            map(_dilated, self.out, self.strides),
+            strict=True,
         )
 
     @property
     def transposed(self) -> bool:
         """Whether this is the input gradient of a strided convolution, and nothing more."""
-        return self.strides == (1, 1) == self.kernel_dilation and self.input_dilation != (1, 1) and self.groups == 1
+        plain = self.strides == (1, 1) == self.kernel_dilation
+        return plain and self.input_dilation != (1, 1) and self.groups == 1
 
     @property
     def transpose(self) -> Geometry:
@@ -93,5 +126,10 @@ class Windows:
 def _positions(
     size: int, window: int, stride: int, padding: tuple[int, int], input_dilation: int, kernel_dilation: int
 ) -> int:
-    padded = (size - 1) * input_dilation + 1 + sum(padding) if size else sum(padding)
-    return (padded - (window - 1) * kernel_dilation - 1) // stride + 1
+    padded = (_dilated(size, input_dilation) if size else 0) + sum(padding)
+    return (padded - _dilated(window, kernel_dilation)) // stride + 1
+
+
+def _dilated(size: int, dilation: int) -> int:
+    """What so many elements extend over, if each is so far from the next."""
+    return (size - 1) * dilation + 1

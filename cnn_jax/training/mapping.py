@@ -76,8 +76,8 @@ def step_replicas(train_steps: TrainSteps, count: int) -> Any:
     """The train steps of one replica, compiled for `count`: states and orders have that axis first.
 
     On CPU the replicas take turns: a call of one program each, for the next replica of every device. So each runs at
-    the speed of one alone, whatever the model: one after the other inside the program, XLA's own weight gradient of a
-    convolution is many times slower; and unrolled, the program takes as many times longer to compile.
+    the speed of one alone, whatever the model: one after the other inside the program, the gradients of Flax's own
+    convolutions are many times slower; and unrolled, the program takes as many times longer to compile.
 
     Args:
         train_steps: from `make_train_steps`, for orders (n, batch).
