@@ -19,7 +19,7 @@ DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, st
 
     python -m cnn_jax.benchmark                       everything but mnist, in less than ten minutes on two cores
     python -m cnn_jax.benchmark --quick               the most telling, in less than one
-    python -m cnn_jax.benchmark --only 'lenet5/128/*' some of it
+    python -m cnn_jax.benchmark --only lenet5/128     some of it; '*/step' is all train steps
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
 
 All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups

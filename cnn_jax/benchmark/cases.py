@@ -118,7 +118,7 @@ def _case(name: str, kind: Kind, module: str, builder: str, *arguments: object, 
 
 
 def select(patterns: Sequence[str], quick: bool) -> list[Case]:
-    """The cases that match one of the patterns; without any all but `mnist`, or the quick ones.
+    """The cases that match one of the patterns, or begin with one; without any all but `mnist`, or the quick ones.
 
     Raises:
         InputError: a pattern matches none.
@@ -127,10 +127,15 @@ def select(patterns: Sequence[str], quick: bool) -> list[Case]:
     if not patterns:
         return [case for case in cases if (case.quick if quick else case.name != MNIST)]
     for pattern in patterns:
-        if not any(fnmatchcase(case.name, pattern) for case in cases):
+        if not any(_matches(case, pattern) for case in cases):
             groups = dict.fromkeys(case.name.rsplit("/", 1)[0] for case in cases)
             raise InputError(
-                f"--only: expected a case or a pattern like 'lenet5*', got {pattern!r}; there are "
-                f"{', '.join(groups)}, each with /*"
+                f"--only: expected names of cases, or of what they begin with, or patterns like '*/step', "
+                f"got {pattern!r}; there are {', '.join(groups)}"
             )
-    return [case for case in cases if any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+    return [case for case in cases if any(_matches(case, pattern) for pattern in patterns)]
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    """Whether a pattern means a case or a group that it belongs to."""
+    return fnmatchcase(case.name, pattern) or fnmatchcase(case.name, f"{pattern}/*")

@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnn_jax.lowering import direct
 from cnn_jax.lowering.geometry import Geometry
@@ -36,6 +37,8 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int =
 
 def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     groups, inputs = geometry.groups, x.shape[-1] // geometry.groups
+    # Without the barrier XLA computes x anew, in the order of the transpose, if that can be done element by element.
+    x, y = lax.optimization_barrier((x, y))
     images = x.reshape(*x.shape[:-1], groups, inputs)
     images = jnp.moveaxis(images, (0, -1), (-1, 0)).reshape(inputs, *geometry.size, groups * len(x))
     return jnp.moveaxis(direct.conv(images, jnp.moveaxis(y, 0, -2), geometry.correlation), 0, -2)

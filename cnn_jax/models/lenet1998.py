@@ -67,6 +67,8 @@ class LeNet1(nn.Module):
 
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (28, 28)
+    # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
+    separate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("LeNet1", "num_classes", self.num_classes)
@@ -112,6 +114,8 @@ class LeNet4(nn.Module):
 
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
+    # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
+    separate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("LeNet4", "num_classes", self.num_classes)
@@ -162,6 +166,8 @@ class OriginalLeNet5(nn.Module):
 
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
+    # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
+    separate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("OriginalLeNet5", "num_classes", self.num_classes)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from cnn_jax import augment as distortions
+from cnn_jax.training import gradients
 from cnn_jax.training.config import AugmentConfig
 from cnn_jax.training.losses import Loss, correct
 from cnn_jax.training.state import TrainState
@@ -50,6 +51,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One step of gradient descent as a pure function, not yet compiled.
 
+    A model may say `separate = True`: that the scores of an image come from that image alone, without dropout, batch
+    statistics or anything else that joins or draws. Large batches are then taken in tiles on CPU, see `gradients`.
+
     Returns:
         `train_step(state, batch) -> (state, metrics)`. The batch holds "image", uint8 (N, H, W, C), and "label",
         int32 (N,). The metrics are float32 scalars: the mean "loss" and the "accuracy" of the batch before the step,
@@ -64,16 +68,19 @@ def make_train_step(
             # Without the barrier XLA distorts the images anew for every place of the first layer's window.
             images = jax.lax.optimization_barrier(augment(jax.random.fold_in(key, 1), images))
 
-        def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        def mean_loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             variables = state.replace(params=params).variables
-            scores, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
-            return jnp.mean(loss(scores, batch["label"])), (scores, updated.get("batch_stats", {}))
+            scores, updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"], rngs=rngs)
+            right = jnp.mean(correct(scores, batch["label"]))
+            return jnp.mean(loss(scores, batch["label"])), (right, updated.get("batch_stats", {}))
 
-        (value, (scores, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        separate = getattr(model, "separate", False)
+        batch = {"image": images, "label": batch["label"]}
+        (value, (accuracy, batch_stats)), grads = gradients.of_batch(mean_loss, state.params, batch, separate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": value,
-            "accuracy": jnp.mean(correct(scores, batch["label"])),
+            "accuracy": accuracy,
             "grad_norm": optax.global_norm(grads),
         }
         state = state.replace(
