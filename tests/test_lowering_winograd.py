@@ -22,32 +22,56 @@ WAYS = {
     "weight_gradient": functools.partial(winograd.weight_gradient, tiles=1),
 }
 
-# F(2x2, 3x3) as published (Lavin and Gray 2015, section 4.1): Y = A'[(G g G') * (B' d B)]A.
-A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
-B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
-G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2
+
+def toom_cook(points):
+    """A, B and G of F(m, 3) from m + 1 points and infinity (Lavin and Gray 2015, section 4; Toom 1963, Cook 1966).
+
+    The product of two polynomials is known by its values at the points and by its highest coefficient; B has the
+    polynomials that vanish at all points but one, A and G the powers of the points.
+    """
+    m = len(points) - 1
+    values = [np.prod([p - q for q in points if q != p]) for p in points]
+    a = np.array([[float(p) ** n for n in range(m)] for p in points] + [[0.0] * (m - 1) + [1.0]])
+    g = np.array([[float(p) ** n / value for n in range(3)] for p, value in zip(points, values, strict=True)])
+    others = [[q for q in points if q != p] for p in points]
+    b = [np.append(np.polynomial.polynomial.polyfromroots(roots), 0.0) for roots in others]
+    b.append(np.polynomial.polynomial.polyfromroots(points))
+    return a, np.array(b).T, np.vstack([g, [0, 0, 1]])
 
 
-def tiles(x, padding, out):
-    """The 4x4 tiles at stride 2 that cover the outputs, (N, th, tw, 4, 4, C)."""
+# Y = A'[(G g G') * (B' d B)]A: of 2x2 outputs as published (Lavin and Gray 2015, section 4.1), of 4x4 by construction.
+MATRICES = {
+    2: (
+        np.array([[1, 0], [1, 1], [1, -1], [0, -1]]),
+        np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]]),
+        np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    ),
+    4: toom_cook([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2]),
+}
+
+
+def tiles(x, padding, out, side):
+    """The tiles of side + 2 at stride side that cover the outputs, (N, th, tw, side + 2, side + 2, C)."""
     x = np.pad(x, [(0, 0), *((max(low, 0), 9) for low, _ in padding), (0, 0)])
     x = x[:, max(-padding[0][0], 0) :, max(-padding[1][0], 0) :]
-    seen = np.lib.stride_tricks.sliding_window_view(x, (4, 4), (1, 2))
-    return seen[:, : out[0] : 2, : out[1] : 2].transpose(0, 1, 2, 4, 5, 3)
+    seen = np.lib.stride_tricks.sliding_window_view(x, (side + 2, side + 2), (1, 2))
+    return seen[:, : out[0] : side, : out[1] : side].transpose(0, 1, 2, 4, 5, 3)
 
 
 def filtered(x, padding, out, kernel, a, b, g):
     """The convolution by the published formula, with the matrices given."""
-    d, w = tiles(x, padding, out), np.einsum("ui,ijco,vj->uvco", g, kernel, g)
+    side = a.shape[1]
+    d, w = tiles(x, padding, out, side), np.einsum("ui,ijco,vj->uvco", g, kernel, g)
     d = np.einsum("yu,nhwyxc,xv->nhwuvc", b, d, b)
     y = np.einsum("uy,nhwuvc,uvco,vx->nhywxo", a, d, w, a)
-    return y.reshape(x.shape[0], 2 * y.shape[1], 2 * y.shape[3], -1)[:, : out[0], : out[1]]
+    return y.reshape(x.shape[0], side * y.shape[1], side * y.shape[3], -1)[:, : out[0], : out[1]]
 
 
 def kernel_gradient(x, y, geometry, a, b, g):
-    d = np.einsum("yu,nhwyxc,xv->nhwuvc", b, tiles(x, geometry.padding, geometry.out), b)
-    y = np.pad(y, [(0, 0), *((0, n % 2) for n in geometry.out), (0, 0)])
-    y = y.reshape(y.shape[0], y.shape[1] // 2, 2, y.shape[2] // 2, 2, -1)
+    side = a.shape[1]
+    d = np.einsum("yu,nhwyxc,xv->nhwuvc", b, tiles(x, geometry.padding, geometry.out, side), b)
+    y = np.pad(y, [(0, 0), *((0, -n % side) for n in geometry.out), (0, 0)])
+    y = y.reshape(y.shape[0], y.shape[1] // side, side, y.shape[2] // side, side, -1)
     y = np.einsum("uy,nhywxo,vx->nhwuvo", a, y, a)
     return np.einsum("ui,nhwuvc,nhwuvo,vj->ijco", g, d, y, g)
 
@@ -69,39 +93,47 @@ def formula(operation, x, kernel, y, geometry, a, b, g):
     ints(1, 3, 3),
     seeds,
     st.sampled_from(["float32", "bfloat16"]),
+    st.sampled_from(list(MATRICES)),
 )
-def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts, seed, dtype):
+def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts, seed, dtype, side):
     size = tuple(max(n, 3 - sum(pair), 4) for n, pair in zip(size, padding, strict=True))
+    a, b, g = MATRICES[side]
     geometry, (n, i, o) = make_geometry(size, (3, 3), (1, 1), padding), counts
     shapes = (n, *size, i), (3, 3, i, o), (n, *geometry.out, o)
     arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
     exact = [np.asarray(a, np.float64) for a in arrays]
     absolute = [abs(a) for a in exact]
     for operation in REFERENCE:
-        found = jax.jit(WAYS[operation], static_argnames="geometry")(*operands(operation, arrays), geometry=geometry)
+        way = functools.partial(WAYS[operation], geometry=geometry, side=side)
+        found = jax.jit(way)(*operands(operation, arrays))
         expected = REFERENCE[operation](*operands(operation, exact), geometry)
-        np.testing.assert_allclose(formula(operation, *exact, geometry, A, B, G), expected, atol=1e-12)
-        # On its way to a result each number is rounded at most 2 times in the transform of the tiles, 4 in that of the
-        # window, once for each product added up, and 4 in the transform of the result (Higham, Accuracy and Stability
-        # of Numerical Algorithms, section 3.1), and is one of the terms that the formula has of absolute values.
+        np.testing.assert_allclose(formula(operation, *exact, geometry, a, b, g), expected, atol=1e-12)
+        # On its way to a result each number is rounded once for each product added up, and in the transforms of tile,
+        # window and result, each in two dimensions, by every factor and every addition, and for side 4 by the factors
+        # of the window being rounded themselves: 2 + 4 + 4 times for side 2; for side 4 at most 8 (four terms a row),
+        # 8 (three terms, rounded factors) and 12 (six terms), and likewise 8, 8 and 14 for the weight gradient. It is
+        # one of the terms that the formula has of absolute values (Higham, Accuracy and Stability of Numerical
+        # Algorithms, section 3.1).
         products = {
             "conv": i,
             "input_gradient": o,
-            "weight_gradient": n * math.prod((m + 1) // 2 for m in geometry.out),
+            "weight_gradient": n * math.prod(-(-m // side) for m in geometry.out),
         }[operation]
-        error = (products + 10) * 2.0**-24
-        bound = error / (1 - error) * formula(operation, *absolute, geometry, abs(A), abs(B), abs(G))
+        error = (products + {2: 10, 4: 30}[side]) * 2.0**-24
+        bound = error / (1 - error) * formula(operation, *absolute, geometry, abs(a), abs(b), abs(g))
         if dtype == "bfloat16":  # All that is computed in float32, and rounded once.
             bound += UNIT[dtype] * (abs(expected) + bound)
         assert found.dtype == dtype
         assert (abs(np.asarray(found, np.float64) - expected) <= bound).all(), operation
 
 
+@pytest.mark.parametrize("side", list(MATRICES))
 @pytest.mark.parametrize("operation", list(REFERENCE))
-def test_on_whole_numbers_winograd_is_exact(operation):
-    # Every step is then exact, halves of sums included: a wrong coefficient cannot hide in the rounding.
+def test_in_float64_a_wrong_coefficient_cannot_hide_in_the_rounding(operation, side):
     geometry = make_geometry((6, 5), (3, 3), (1, 1), ((1, 1), (1, 1)))
     rng = np.random.default_rng(0)
-    arrays = [rng.integers(-8, 9, s).astype(np.float32) for s in ((2, 6, 5, 3), (3, 3, 3, 2), (2, 6, 5, 2))]
-    found = WAYS[operation](*operands(operation, [jnp.asarray(a) for a in arrays]), geometry=geometry)
-    np.testing.assert_array_equal(found, REFERENCE[operation](*operands(operation, arrays), geometry))
+    arrays = [rng.integers(-8, 9, s).astype(np.float64) for s in ((2, 6, 5, 3), (3, 3, 3, 2), (2, 6, 5, 2))]
+    with jax.enable_x64(True):
+        inputs = operands(operation, [jnp.asarray(a) for a in arrays])
+        found = WAYS[operation](*inputs, geometry=geometry, side=side)
+    np.testing.assert_allclose(found, REFERENCE[operation](*operands(operation, arrays), geometry), atol=1e-10)

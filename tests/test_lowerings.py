@@ -144,7 +144,7 @@ CASES = [
     ((6, 5), (3, 2), (2, 1), ((1, 1), (0, 1)), (3, 6), {"feature_group_count": 3}),
     ((6, 5), (3, 2), (2, 1), ((1, 1), (-1, 1)), (4, 6), {"feature_group_count": 2}),
     ((5, 4), (1, 1), (2, 1), ((0, 0), (0, 0)), (17, 2), {}),
-    ((5, 4), (3, 3), (1, 1), ((1, 1), (0, 1)), (128, 128), {}),
+    ((24, 28), (3, 3), (1, 1), ((1, 1), (0, 2)), (64, 64), {}),
     ((5, 4), (3, 2), (1, 2), ((3, 2), (0, 1)), (2, 3), {"kernel_dilation": (2, 1)}),
     ((5, 4), (3, 2), (3, 1), ((3, -1), (0, 1)), (2, 3), {"input_dilation": (2, 3), "kernel_dilation": (1, 2)}),
     ((5, 4), (4, 4), (1, 1), ((2, 2), (2, 2)), (2, 3), {"input_dilation": (2, 2)}),
@@ -323,8 +323,13 @@ def test_choices_are_lowerings_that_take_the_geometry():
 
 
 def test_winograd_is_for_wide_3x3_convolutions_unless_precision_is_raised():
-    geometry, sizes = make_geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), (1, 32, 128, 128)
+    geometry, sizes = make_geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), (1, 64, 128, 128)
     for operation in bilinear.WAYS:
         assert choice.choose(operation, geometry, sizes, jnp.float32)[0] == "winograd"
         precise = dataclasses.replace(geometry, precision=jax.lax.Precision.HIGHEST)
         assert choice.choose(operation, precise, sizes, jnp.float32)[0] != "winograd"
+        # One image does not pay for the transforms of the windows, and small ones of many channels only for smaller.
+        assert choice.choose(operation, geometry, (1, 1, 128, 128), jnp.float32)[0] != "winograd"
+    small = make_geometry((4, 4), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    assert choice.choose("conv", geometry, sizes, jnp.float32) == ("winograd", {"side": 4})
+    assert choice.choose("conv", small, (1, 32, 512, 512), jnp.float32) == ("winograd", {"side": 2})

@@ -30,8 +30,6 @@ CANONICAL: Choice = ("canonical", {})
 
 # Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
 _FEW = 16
-# Channels enough, of input and output, that Winograd's products are worth writing down what they multiply.
-_MANY = {"conv": 128, "input_gradient": 128, "weight_gradient": _FEW + 1}
 # A window large enough for the band of one, which gives some outputs of a row together.
 _LARGE = 16
 # Places in a window, each of which is a term of its own in the program.
@@ -39,9 +37,13 @@ _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
 # Bytes that the operands of a weight gradient may have, as they are or transformed, to be taken all at once.
-_CACHED = {"canonical": 12e6, "winograd": 10.5e6}
+_CACHED = {"canonical": 12e6, "winograd": 19e6}
 # Each tile is a piece of program: more take longer to compile than they save.
-_MOST_TILES = 8
+_MOST_TILES = {"canonical": 8, "winograd": 4}
+# What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
+# (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
+# in a product with its left operand transposed; and how many the time of writing and reading a number is worth.
+_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER = 1.1, 1.2, 1.6, 60
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -80,10 +82,12 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return "banded", {"block": 4 if inputs <= 2 else 2}
     if taps > _MOST_TAPS:
         return plain
-    if _filters(operation, geometry, min(inputs, outputs)):
-        if operation != "weight_gradient":
-            return "winograd", {}
-        return "winograd", _tiled("winograd", 16 * _tiles(geometry) * (inputs + outputs), images, wide(dtype))
+    side = _side(operation, geometry, images, inputs, outputs)
+    if side and operation != "weight_gradient":
+        return "winograd", {"side": side}
+    if side:
+        numbers = (side + 2) ** 2 * math.prod(-(-n // side) for n in geometry.out) * (inputs + outputs)
+        return "winograd", {"side": side} | _tiled("winograd", numbers, images, wide(dtype))
     if taps == 1 or inputs <= _FEW:
         return "taps", {}
     if operation == "conv":
@@ -93,23 +97,31 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     return ("canonical", _tiled("canonical", places * outputs, images, dtype)) if places > 64 else ("taps", {})
 
 
-def _filters(operation: Operation, geometry: Geometry, channels: int) -> bool:
-    """Whether Winograd's filtering is possible, exact enough and faster; images of 3x3, say, do not fill its tiles."""
+def _side(operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int) -> int | None:
+    """The side of the outputs that Winograd's filtering takes at once; None where it is impossible or not faster.
+
+    Compared are multiplications, and numbers that are written and read again: those of the transformed tiles, of their
+    products, and twice those of the windows.
+    """
     possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
-    exact = geometry.precision in (None, lax.Precision.DEFAULT)
-    filled = operation != "weight_gradient" or 4 * _tiles(geometry) <= 1.5 * math.prod(geometry.out)
-    return possible and exact and channels >= _MANY[operation] and filled
-
-
-def _tiles(geometry: Geometry) -> int:
-    """Tiles of 2x2 outputs."""
-    return math.prod(-(-n // 2) for n in geometry.out)
+    if not possible or min(inputs, outputs) <= _FEW or geometry.precision not in (None, lax.Precision.DEFAULT):
+        return None
+    extents = geometry.size if operation == "input_gradient" else geometry.out
+    pairs, weighs = inputs * outputs, operation == "weight_gradient"
+    costs: dict[int | None, float] = {
+        None: _DIRECT * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
+    }
+    for side in (2, 4):
+        tiles, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
+        numbers = components * (tiles * (inputs + outputs) + 2 * pairs)
+        costs[side] = (_TRANSPOSED if weighs else 1) * components * tiles * pairs + _NUMBER * numbers
+    return min(costs, key=lambda side: costs[side])
 
 
 def _tiled(way: str, numbers: int, images: int, dtype: DTypeLike) -> dict[str, int]:
     """The argument `tiles`, for operands of so many numbers an image."""
     size = numbers * images * jnp.dtype(dtype).itemsize
-    return {"tiles": min(math.ceil(size / _CACHED[way]), _MOST_TILES, images)}
+    return {"tiles": min(math.ceil(size / _CACHED[way]), _MOST_TILES[way], images)}
 
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -1,19 +1,24 @@
-"""Convolution with a 3x3 window at stride 1 by Winograd's minimal filtering, F(2x2, 3x3).
+"""Convolution with a 3x3 window at stride 1 by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
 
-Four outputs of a 2x2 tile need 36 multiplications by the definition, and 16 here (Lavin and Gray, "Fast Algorithms for
-Convolutional Neural Networks", 2015, arXiv:1509.09308, section 4.1): with the 4x4 tile d of the input that they see,
-and the window g, they are A'[(G g G') * (B' d B)]A. Over many tiles and channels the elementwise product is sixteen
-matrix products. What it costs is to write the transformed tiles, four times the input, and the products, four times
-the output, so it pays where channels are many.
+With the window g, and the tile d of the input that m x m outputs see, those are A'[(G g G') * (B' d B)]A (Lavin and
+Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, arXiv:1509.09308, section 4.1). Of 2x2 outputs this
+takes 16 multiplications where the definition takes 36, of 4x4 outputs 36 instead of 144. Over many tiles and channels
+the elementwise product is (m + 2)^2 matrix products. What it costs is to write the transformed tiles, four times the
+input for m = 2 and 2.25 times for m = 4, the products, likewise, and the transformed windows.
 
-The transforms of the tiles only add and subtract, at most four numbers each, and those of the window halve exactly.
-The results therefore err little more than those of the definition (see the bound in the tests).
+The transforms for m = 2 add and subtract, and halve exactly, and the results err little more than those of the
+definition. For m = 4 they multiply the input by numbers up to 2.8, and the results by up to 3.4; the construction (Toom
+and Cook's) leaves the choice of points at which polynomials are evaluated, and 0, 3/4, -3/4, 3/2, -3/2 and infinity
+err a third as much as the usual 0, 1, -1, 2, -2 (as Barabasz et al., "Error Analysis and Improving the Accuracy of
+Winograd Convolution for Deep Neural Networks", 2020, arXiv:1803.10986, find for others). What remains is two to three
+times the error for m = 2; the tests have a bound for both.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,52 +28,100 @@ from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.products import product, wide
 from cnn_jax.lowering.tiles import added
 
-Quad = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-Grid = Sequence[Sequence[jax.Array]]
-"""The 4x4 components of a transform, rows before columns."""
+Matrix = tuple[tuple[float, ...], ...]
 
 
-def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Convolution of x (N, H, W, I) with kernel (3, 3, I, O)."""
-    dtype = x.dtype
-    x, kernel = _widened(x, kernel)
-    tiles = _tiles(x, geometry.padding, geometry.out)
-    return _filtered(tiles, _windows(kernel), (1, 0), geometry.out, geometry).astype(dtype)
+class Filter(NamedTuple):
+    """The matrices of F(m x m, 3x3): B' (m + 2, m + 2), G (m + 2, 3) and A' (m, m + 2)."""
+
+    tile: Matrix
+    window: Matrix
+    outputs: Matrix
 
 
-def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round.
+FILTERS = {
+    2: Filter(
+        tile=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        window=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        outputs=((1, 1, 1, 0), (0, 1, -1, -1)),
+    ),
+    4: Filter(
+        tile=(
+            (81 / 64, 0, -45 / 16, 0, 1, 0),
+            (0, -27 / 16, -9 / 4, 3 / 4, 1, 0),
+            (0, 27 / 16, -9 / 4, -3 / 4, 1, 0),
+            (0, -27 / 32, -9 / 16, 3 / 2, 1, 0),
+            (0, 27 / 32, -9 / 16, -3 / 2, 1, 0),
+            (0, 81 / 64, 0, -45 / 16, 0, 1),
+        ),
+        window=(
+            (64 / 81, 0, 0),
+            (-128 / 243, -32 / 81, -8 / 27),
+            (-128 / 243, 32 / 81, -8 / 27),
+            (32 / 243, 16 / 81, 8 / 27),
+            (32 / 243, -16 / 81, 8 / 27),
+            (0, 0, 1),
+        ),
+        outputs=(
+            (1, 1, 1, 1, 1, 0),
+            (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2, 0),
+            (0, 9 / 16, 9 / 16, 9 / 4, 9 / 4, 0),
+            (0, 27 / 64, -27 / 64, 27 / 8, -27 / 8, 1),
+        ),
+    ),
+}
 
-    Turning a window round swaps the first and the last component of its transform.
-    """
-    dtype = y.dtype
-    y, kernel = _widened(y, kernel)
-    windows = _windows(kernel)
-    turned = [[windows[u][v] for v in (3, 1, 2, 0)] for u in (3, 1, 2, 0)]
-    padding = tuple((2 - low, 2 - high) for low, high in geometry.padding)
-    return _filtered(_tiles(y, padding, geometry.size), turned, (1, 1), geometry.size, geometry).astype(dtype)
+
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+    """Convolution of x (N, H, W, I) with kernel (3, 3, I, O), `side` x `side` outputs at once."""
+    return _filtered(x, kernel, (1, 0), geometry, side).astype(x.dtype)
 
 
-def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int) -> jax.Array:
+def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+    """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round."""
+    kernel = jnp.flip(kernel, (0, 1))
+    return _filtered(y, kernel, (1, 1), geometry.turned, side).astype(y.dtype)
+
+
+def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): the transpose of all that in g."""
-    return added(functools.partial(_weight_gradient, geometry=geometry), x, y, tiles).astype(x.dtype)
+    function = functools.partial(_weight_gradient, geometry=geometry, side=side)
+    return added(function, x, y, tiles).astype(x.dtype)
 
 
-def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
-    x, y = _widened(x, y)
-    tiles, inputs, outputs = _tiles(x, geometry.padding, geometry.out), x.shape[-1], y.shape[-1]
-    config = [(0, 0, 0), *((0, n % 2, 0) for n in geometry.out), (0, 0, 0)]
-    y = lax.optimization_barrier(lax.pad(y, jnp.zeros((), y.dtype), config))
-    spread = [_spread(row[:, :, 0::2], row[:, :, 1::2]) for row in _spread(y[:, 0::2], y[:, 1::2])]
-    sums = [
-        [
-            product(t.reshape(-1, inputs), s.reshape(-1, outputs), (0, 0), geometry.precision, x.dtype)
-            for t, s in zip(*rows, strict=True)
+def _filtered(x: jax.Array, kernel: jax.Array, axes: tuple[int, int], geometry: Geometry, side: int) -> jax.Array:
+    matrices, (x, kernel), (th, tw) = FILTERS[side], _widened(x, kernel), _counts(geometry, side)
+    # Without the barrier XLA transforms the windows of all layers before the first, and holds them until their turn.
+    x, kernel = lax.optimization_barrier((x, kernel))
+    rows = []
+    for mixed, windows in zip(_tile_rows(x, geometry, side), _mixed(matrices.window, kernel), strict=True):
+        products = [
+            product(tile.reshape(-1, tile.shape[-1]), window, axes, geometry.precision, x.dtype)
+            for tile, window in zip(_row(mixed, side), _mixed(matrices.window, windows), strict=True)
         ]
-        for rows in zip(tiles, spread, strict=True)
-    ]
-    rows = [_to_window(*row) for row in sums]
-    columns = [_to_window(*column) for column in zip(*rows, strict=True)]
+        rows.append([_kept(a.reshape(-1, th, tw, a.shape[-1])) for a in _mixed(matrices.outputs, products)])
+    columns = [_mixed(matrices.outputs, column) for column in zip(*rows, strict=True)]
+    y = jnp.stack([jnp.stack(row, 3) for row in zip(*columns, strict=True)], 2)
+    y = y.reshape(-1, th * side, tw * side, y.shape[-1])
+    return _kept(y[:, : geometry.out[0], : geometry.out[1]])
+
+
+def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+    matrices, (x, y) = FILTERS[side], _widened(x, y)
+    (th, tw), inputs, outputs = _counts(geometry, side), x.shape[-1], y.shape[-1]
+    config = [(0, 0, 0), *((0, t * side - n, 0) for t, n in zip((th, tw), geometry.out, strict=True)), (0, 0, 0)]
+    y = _kept(lax.pad(y, jnp.zeros((), y.dtype), config)).reshape(-1, th, side, tw, side, outputs)
+    spread = tuple(zip(*matrices.outputs, strict=True))
+    gathered = tuple(zip(*matrices.window, strict=True))
+    rows = []
+    for mixed, row in zip(_tile_rows(x, geometry, side), _mixed(spread, list(jnp.moveaxis(y, 2, 0))), strict=True):
+        cotangents = _mixed(spread, list(jnp.moveaxis(_kept(row), 3, 0)))
+        sums = [
+            product(a.reshape(-1, inputs), b.reshape(-1, outputs), (0, 0), geometry.precision, x.dtype)
+            for a, b in zip(_row(mixed, side), cotangents, strict=True)
+        ]
+        rows.append(_mixed(gathered, sums))
+    columns = [_mixed(gathered, column) for column in zip(*rows, strict=True)]
     return jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
 
 
@@ -77,54 +130,45 @@ def _widened(*arrays: jax.Array) -> list[jax.Array]:
     return [a.astype(wide(a.dtype)) for a in arrays]
 
 
-def _tiles(x: jax.Array, padding: tuple[tuple[int, int], ...], out: tuple[int, ...]) -> Grid:
-    """B' d B of the tiles of x (N, H, W, C) that give the outputs, 2x2 a tile: (N, th, tw, C) each."""
+def _counts(geometry: Geometry, side: int) -> tuple[int, ...]:
+    """Tiles in each dimension."""
+    return tuple(-(-n // side) for n in geometry.out)
+
+
+def _tile_rows(x: jax.Array, geometry: Geometry, side: int) -> list[jax.Array]:
+    """B' d of the tiles of x (N, H, W, C) that give the outputs: rows (N, th, W, C) of their components."""
     config = [(0, 0, 0)]
-    for size, (low, _), n in zip(x.shape[1:3], padding, out, strict=True):
-        config.append((low, n + n % 2 + 2 - size - low, 0))
-    # Without the barrier XLA looks for the padding in every element of every tile.
-    x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)]))
-    return [_tile(row, 2) for row in _tile(x, 1)]
+    for size, (low, _), count in zip(geometry.size, geometry.padding, _counts(geometry, side), strict=True):
+        config.append((low, count * side + 2 - size - low, 0))
+    # Without the barriers XLA looks for the padding in every element of every tile, and mixes rows anew for each.
+    x = _kept(lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)]))
+    return [_kept(row) for row in _mixed(FILTERS[side].tile, _strided(x, 1, side))]
 
 
-def _tile(x: jax.Array, axis: int) -> Quad:
-    """B' in one dimension: of each run of four elements, the next beginning two later."""
-    a, b, c, d = (lax.slice_in_dim(x, k, x.shape[axis] - 2 + k // 2 * 2, 2, axis) for k in range(4))
-    return a - c, b + c, c - b, b - d
+def _row(mixed: jax.Array, side: int) -> list[jax.Array]:
+    """Of a row of B' d that of B' d B: (N, th, tw, C) each."""
+    return _mixed(FILTERS[side].tile, _strided(mixed, 2, side))
 
 
-def _windows(kernel: jax.Array) -> Grid:
-    """G g G' of the kernel's windows: (I, O) each."""
-    return [_window(*row) for row in _window(*kernel)]
+def _kept(x: jax.Array) -> jax.Array:
+    """x, computed once: XLA does not compute it anew wherever it is used."""
+    return lax.optimization_barrier(x)
 
 
-def _window(a: jax.Array, b: jax.Array, c: jax.Array) -> Quad:
-    half = (a + c) * 0.5
-    return a, half + b * 0.5, half - b * 0.5, c
+def _strided(x: jax.Array, axis: int, side: int) -> list[jax.Array]:
+    """The elements of each run of side + 2 along an axis, the next run beginning `side` later."""
+    last = x.shape[axis] - side - 1
+    return [lax.slice_in_dim(x, n, last + n, side, axis) for n in range(side + 2)]
 
 
-def _to_window(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The transpose of `_window`."""
-    return a + (b + c) * 0.5, (b - c) * 0.5, d + (b + c) * 0.5
-
-
-def _spread(a: jax.Array, b: jax.Array) -> Quad:
-    """A in one dimension: the transpose of what makes two outputs of four products."""
-    return a, a + b, a - b, -b
-
-
-def _filtered(tiles: Grid, windows: Grid, axes: tuple[int, int], out: tuple[int, ...], geometry: Geometry) -> jax.Array:
-    """A'[windows * tiles]A, the outputs (N, *out, O)."""
-    shape, dtype = tiles[0][0].shape[:3], tiles[0][0].dtype
-    products = [
-        [
-            product(t.reshape(-1, t.shape[-1]), w, axes, geometry.precision, dtype).reshape(*shape, -1)
-            for t, w in zip(*rows, strict=True)
-        ]
-        for rows in zip(tiles, windows, strict=True)
-    ]
-    rows = [(a + b + c, b - c - d) for a, b, c, d in products]
-    pairs = [jnp.stack((a + b + c, b - c - d), 2) for a, b, c, d in zip(*rows, strict=True)]
-    y = jnp.stack(pairs, 4)
-    y = y.reshape(shape[0], 2 * shape[1], 2 * shape[2], -1)[:, : out[0], : out[1]]
-    return lax.optimization_barrier(y)
+def _mixed(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
+    """The matrix times a column of arrays."""
+    results = []
+    for row in matrix:
+        terms = [(number, part) for number, part in zip(row, parts, strict=True) if number]
+        (first, total), *rest = [(n, part if abs(n) == 1 else part * abs(n)) for n, part in terms]
+        total = total if first > 0 else -total
+        for number, term in rest:
+            total = total + term if number > 0 else total - term
+        results.append(total)
+    return results
