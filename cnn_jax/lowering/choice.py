@@ -30,20 +30,24 @@ CANONICAL: Choice = ("canonical", {})
 
 # Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
 _FEW = 16
+# Fewer still, for a weight gradient: there the patches are the operand that has to be transposed.
+_FEWER = 4
+# Outputs that are fewer than the inputs at the taps of a window, which are written down first.
+_NARROW = 32
 # A window large enough for the band of one, which gives some outputs of a row together.
 _LARGE = 16
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
-# Bytes that the operands of a weight gradient may have, as they are or transformed, to be taken all at once.
-_CACHED = {"canonical": 12e6, "winograd": 19e6}
-# Each tile is a piece of program: more take longer to compile than they save.
-_MOST_TILES = {"canonical": 8, "winograd": 4}
+# Bytes that a weight gradient may go through, and Winograd's filtering write, to take all images at once.
+_CACHED = {"canonical": 4e6, "transforms": 10e6, "transforms and results": 38e6}
+# Rows that a product should have at least, where that is to be decided.
+_FILLED = 512
 # What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
 # in a product with its left operand transposed; and how many the time of writing and reading a number is worth.
-_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER = 1.1, 1.2, 1.6, 60
+_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER = 1.1, 1.3, 1.6, 60
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -76,25 +80,30 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return "shifted", {}
     if geometry.groups > 1:
         return plain
-    strided = geometry.strides != ones
+    strided, size = geometry.strides != ones, places * outputs * images * jnp.dtype(dtype).itemsize
+    if operation == "weight_gradient":
+        plain = "canonical", {"tiles": _tiles(size, _CACHED["canonical"], images, 8)}
     picked = places * taps * inputs
     if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
+        if operation == "weight_gradient" and inputs > _FEWER and places > 1:
+            return plain
         return "banded", {"block": 4 if inputs <= 2 else 2}
     if taps > _MOST_TAPS:
         return plain
     side = _side(operation, geometry, images, inputs, outputs)
-    if side and operation != "weight_gradient":
-        return "winograd", {"side": side}
     if side:
-        numbers = (side + 2) ** 2 * math.prod(-(-n // side) for n in geometry.out) * (inputs + outputs)
-        return "winograd", {"side": side} | _tiled("winograd", numbers, images, wide(dtype))
-    if taps == 1 or inputs <= _FEW:
-        return "taps", {}
-    if operation == "conv":
-        return ("taps", {}) if places <= 16 else DIRECT
-    if operation == "input_gradient":
-        return ("taps", {}) if strided else CANONICAL
-    return ("canonical", _tiled("canonical", places * outputs, images, dtype)) if places > 64 else ("taps", {})
+        extents = geometry.size if operation == "input_gradient" else geometry.out
+        rows = math.prod(-(-n // side) for n in extents)
+        written = (side + 2) ** 2 * rows * (inputs + outputs) * images * wide(dtype).itemsize
+        cached = _CACHED["transforms" if operation == "weight_gradient" else "transforms and results"]
+        return "winograd", {"side": side, "tiles": _tiles(written, cached, images, images * rows // _FILLED)}
+    narrow = inputs <= _FEW and (operation != "conv" or outputs <= _NARROW)
+    few = {
+        "conv": places <= 16,
+        "input_gradient": strided and taps < _LARGE,
+        "weight_gradient": 16 < places <= 64,
+    }
+    return ("taps", {}) if taps == 1 or narrow or few[operation] else plain
 
 
 def _side(operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int) -> int | None:
@@ -118,15 +127,15 @@ def _side(operation: Operation, geometry: Geometry, images: int, inputs: int, ou
     return min(costs, key=lambda side: costs[side])
 
 
-def _tiled(way: str, numbers: int, images: int, dtype: DTypeLike) -> dict[str, int]:
-    """The argument `tiles`, for operands of so many numbers an image."""
-    size = numbers * images * jnp.dtype(dtype).itemsize
-    return {"tiles": min(math.ceil(size / _CACHED[way]), _MOST_TILES[way], images)}
+def _tiles(size: float, cached: float, images: int, most: int) -> int:
+    """How many runs of images to take one after the other: equal ones, of about `cached` bytes each."""
+    wanted = max(min(math.ceil(size / cached), most, images), 1)
+    return next((n for n in range(wanted, 2 * wanted) if images % n == 0), 1)
 
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
-    return _is_small(windows, shape) and shape[-1] <= 2 * _FEW
+    return _is_small(windows, shape) and shape[-1] < _FEW
 
 
 def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -26,7 +26,7 @@ from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.products import product, wide
-from cnn_jax.lowering.tiles import added
+from cnn_jax.lowering.tiles import added, joined
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -72,15 +72,14 @@ FILTERS = {
 }
 
 
-def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (3, 3, I, O), `side` x `side` outputs at once."""
-    return _filtered(x, kernel, (1, 0), geometry, side).astype(x.dtype)
+    return _filtered(x, kernel, (1, 0), geometry, side, tiles)
 
 
-def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round."""
-    kernel = jnp.flip(kernel, (0, 1))
-    return _filtered(y, kernel, (1, 1), geometry.turned, side).astype(y.dtype)
+    return _filtered(y, jnp.flip(kernel, (0, 1)), (1, 1), geometry.turned, side, tiles)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
@@ -89,25 +88,33 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, t
     return added(function, x, y, tiles).astype(x.dtype)
 
 
-def _filtered(x: jax.Array, kernel: jax.Array, axes: tuple[int, int], geometry: Geometry, side: int) -> jax.Array:
-    matrices, (x, kernel), (th, tw) = FILTERS[side], _widened(x, kernel), _counts(geometry, side)
+def _filtered(
+    x: jax.Array, kernel: jax.Array, axes: tuple[int, int], geometry: Geometry, side: int, tiles: int
+) -> jax.Array:
+    matrices, dtype, (th, tw) = FILTERS[side], x.dtype, _counts(geometry, side)
     # Without the barrier XLA transforms the windows of all layers before the first, and holds them until their turn.
-    x, kernel = lax.optimization_barrier((x, kernel))
-    rows = []
-    for mixed, windows in zip(_tile_rows(x, geometry, side), _mixed(matrices.window, kernel), strict=True):
-        products = [
-            product(tile.reshape(-1, tile.shape[-1]), window, axes, geometry.precision, x.dtype)
-            for tile, window in zip(_row(mixed, side), _mixed(matrices.window, windows), strict=True)
-        ]
-        rows.append([_kept(a.reshape(-1, th, tw, a.shape[-1])) for a in _mixed(matrices.outputs, products)])
-    columns = [_mixed(matrices.outputs, column) for column in zip(*rows, strict=True)]
-    y = jnp.stack([jnp.stack(row, 3) for row in zip(*columns, strict=True)], 2)
-    y = y.reshape(-1, th * side, tw * side, y.shape[-1])
-    return _kept(y[:, : geometry.out[0], : geometry.out[1]])
+    x, kernel = lax.optimization_barrier((x, kernel.astype(wide(dtype))))
+    windows = [_mixed(matrices.window, row) for row in _mixed(matrices.window, kernel)]
+
+    def filtered(x: jax.Array) -> jax.Array:
+        rows = []
+        for mixed, row in zip(_tile_rows(x.astype(wide(dtype)), geometry, side), windows, strict=True):
+            products = [
+                product(tile.reshape(-1, tile.shape[-1]), window, axes, geometry.precision, wide(dtype))
+                for tile, window in zip(_row(mixed, side), row, strict=True)
+            ]
+            rows.append([_kept(a.reshape(-1, th, tw, a.shape[-1])) for a in _mixed(matrices.outputs, products)])
+        columns = [_mixed(matrices.outputs, column) for column in zip(*rows, strict=True)]
+        y = jnp.stack([jnp.stack(row, 3) for row in zip(*columns, strict=True)], 2)
+        y = y.reshape(-1, th * side, tw * side, y.shape[-1])
+        return _kept(y[:, : geometry.out[0], : geometry.out[1]].astype(dtype))
+
+    return joined(filtered, x, tiles)
 
 
 def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int) -> jax.Array:
-    matrices, (x, y) = FILTERS[side], _widened(x, y)
+    # In float32 at least: the transforms add up numbers that half precision would round.
+    matrices, x, y = FILTERS[side], x.astype(wide(x.dtype)), y.astype(wide(y.dtype))
     (th, tw), inputs, outputs = _counts(geometry, side), x.shape[-1], y.shape[-1]
     config = [(0, 0, 0), *((0, t * side - n, 0) for t, n in zip((th, tw), geometry.out, strict=True)), (0, 0, 0)]
     y = _kept(lax.pad(y, jnp.zeros((), y.dtype), config)).reshape(-1, th, side, tw, side, outputs)
@@ -123,11 +130,6 @@ def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int) 
         rows.append(_mixed(gathered, sums))
     columns = [_mixed(gathered, column) for column in zip(*rows, strict=True)]
     return jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
-
-
-def _widened(*arrays: jax.Array) -> list[jax.Array]:
-    """In float32 at least: the transforms add up numbers that half precision would round."""
-    return [a.astype(wide(a.dtype)) for a in arrays]
 
 
 def _counts(geometry: Geometry, side: int) -> tuple[int, ...]:
