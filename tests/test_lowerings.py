@@ -98,7 +98,7 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
         results = {}
         for operation, ways in bilinear.WAYS.items():
             for name in ["banded", "taps"] + ["shifted"] * (i == 1):
-                arguments = {"block": block} if name == "banded" else {}
+                arguments = {"block": block, "tiles": n} if name == "banded" else {}
                 results[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)
         if dtype == "float32":  # In half precision XLA's own operation rounds as it likes, and a sum of tiles again.
             x, kernel, y = arrays

@@ -16,27 +16,35 @@ from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.products import product, wide
+from cnn_jax.lowering.tiles import added, joined
 
 
-def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, block: int) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, block: int, tiles: int) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (kh, kw, I, O): patches times band."""
     block, columns = _limited(geometry, block)
     band = _band(kernel, geometry, block, columns)
-    y = product(_patches(x, geometry, block, columns), band, (1, 0), geometry.precision, x.dtype)
-    y = y.reshape(x.shape[0], geometry.out[0], -1, kernel.shape[-1])
-    return y[:, :, : geometry.out[1]]
+
+    def banded(x: jax.Array) -> jax.Array:
+        y = product(_patches(x, geometry, block, columns), band, (1, 0), geometry.precision, x.dtype)
+        return y.reshape(x.shape[0], geometry.out[0], -1, kernel.shape[-1])[:, :, : geometry.out[1]]
+
+    return joined(banded, x, tiles)
 
 
-def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, block: int) -> jax.Array:
+def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, block: int, tiles: int) -> jax.Array:
     """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): patches, transposed, times y."""
     block, columns = _limited(geometry, block)
-    patches = _patches(x, geometry, block, columns)
-    band = product(patches, _blocks(y, block), (0, 0), geometry.precision, wide(x.dtype))
+
+    def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        patches = _patches(x, geometry, block, columns)
+        return product(patches, _blocks(y, block), (0, 0), geometry.precision, wide(x.dtype))
+
+    band = added(gradient, x, y, tiles)
     band = band.reshape(geometry.window[0], columns, x.shape[-1], block, y.shape[-1])
     return _kernel(band, geometry).astype(x.dtype)
 
 
-def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, block: int) -> jax.Array:
+def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, block: int, tiles: int) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): y times the transposed band, patches added up.
 
     To be added up, patches are taken `span` columns at a time, the distance from one to the next.
@@ -45,10 +53,14 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, block: i
     span = block * geometry.strides[1]
     chunks = -(-columns // span)
     band = _band(kernel, geometry, block, chunks * span)
-    patches = product(_blocks(y, block), band, (1, 1), geometry.precision, wide(y.dtype))
-    (n, ho, _, _), (kh, _), inputs = y.shape, geometry.window, kernel.shape[2]
-    patches = patches.reshape(n, ho, -1, kh, chunks, span * inputs)
-    return _added(patches, geometry, inputs).astype(y.dtype)
+    (kh, _), inputs = geometry.window, kernel.shape[2]
+
+    def gradient(y: jax.Array) -> jax.Array:
+        patches = product(_blocks(y, block), band, (1, 1), geometry.precision, wide(y.dtype))
+        patches = patches.reshape(*y.shape[:2], -1, kh, chunks, span * inputs)
+        return _added(patches, geometry, inputs).astype(y.dtype)
+
+    return joined(gradient, y, tiles)
 
 
 def _limited(geometry: Geometry, block: int) -> tuple[int, int]:

@@ -40,10 +40,13 @@ _LARGE = 16
 _MOST_TAPS = 49
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
-# Bytes that a weight gradient may go through, and Winograd's filtering write, to take all images at once.
-_CACHED = {"canonical": 4e6, "transforms": 10e6, "transforms and results": 38e6}
-# Rows that a product should have at least, where that is to be decided.
-_FILLED = 512
+# Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
+# once: more leave the caches, and from 32 MB on the C library asks the system for them at every call.
+_CACHED = {"canonical": 4e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6}
+# And that the taps of a window may have in one.
+_CACHED_TAPS = 12e6
+# Rows that Winograd's products should have at least, where that is to be decided.
+_FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
 # in a product with its left operand transposed; and how many the time of writing and reading a number is worth.
@@ -87,7 +90,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
         if operation == "weight_gradient" and inputs > _FEWER and places > 1:
             return plain
-        return "banded", {"block": 4 if inputs <= 2 else 2}
+        block = 4 if inputs <= 2 else 2
+        patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
+        written = geometry.out[0] * -(-geometry.out[1] // block) * patch * images * wide(dtype).itemsize
+        return "banded", {"block": block, "tiles": _tiles(written, _CACHED["patches"], images, images)}
     if taps > _MOST_TAPS:
         return plain
     side = _side(operation, geometry, images, inputs, outputs)
@@ -95,13 +101,13 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         extents = geometry.size if operation == "input_gradient" else geometry.out
         rows = math.prod(-(-n // side) for n in extents)
         written = (side + 2) ** 2 * rows * (inputs + outputs) * images * wide(dtype).itemsize
-        cached = _CACHED["transforms" if operation == "weight_gradient" else "transforms and results"]
-        return "winograd", {"side": side, "tiles": _tiles(written, cached, images, images * rows // _FILLED)}
+        most = images * rows // _FILLED[operation]
+        return "winograd", {"side": side, "tiles": _tiles(written, _CACHED[operation], images, most)}
     narrow = inputs <= _FEW and (operation != "conv" or outputs <= _NARROW)
     few = {
         "conv": places <= 16,
         "input_gradient": strided and taps < _LARGE,
-        "weight_gradient": 16 < places <= 64,
+        "weight_gradient": 16 < places <= 64 and picked * images * wide(dtype).itemsize <= _CACHED_TAPS,
     }
     return ("taps", {}) if taps == 1 or narrow or few[operation] else plain
 
