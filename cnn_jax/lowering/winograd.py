@@ -9,7 +9,7 @@ input for m = 2 and 2.25 times for m = 4, the products, likewise, and the transf
 The transforms for m = 2 add and subtract, and halve exactly, and the results err little more than those of the
 definition. For m = 4 they multiply the input by numbers up to 2.8, and the results by up to 3.4; the construction (Toom
 and Cook's) leaves the choice of points at which polynomials are evaluated, and 0, 3/4, -3/4, 3/2, -3/2 and infinity
-err a third as much as the usual 0, 1, -1, 2, -2 (as Barabasz et al., "Error Analysis and Improving the Accuracy of
+err half as much as the usual 0, 1, -1, 2, -2 (as Barabasz et al., "Error Analysis and Improving the Accuracy of
 Winograd Convolution for Deep Neural Networks", 2020, arXiv:1803.10986, find for others). What remains is two to three
 times the error for m = 2; the tests have a bound for both.
 """
