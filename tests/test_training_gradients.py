@@ -38,7 +38,8 @@ def test_a_large_batch_is_taken_in_equal_tiles_and_gives_the_same(images, width,
         assert count_tiles(mean_loss, params, batch) == expected
         found = jax.jit(functools.partial(of_batch, mean_loss, separate=True))(params, batch)
         whole = jax.value_and_grad(mean_loss, has_aux=True)(params, batch)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), found, whole)
+    # The numbers are as large as 40, and small ones are differences of such.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-11), found, whole)
 
 
 def test_tiles_are_for_the_cpu_and_for_losses_that_say_so():
