@@ -39,7 +39,7 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, block: int, 
         patches = _patches(x, geometry, block, columns)
         return product(patches, _blocks(y, block), (0, 0), geometry.precision, wide(x.dtype))
 
-    band = added(gradient, x, y, tiles)
+    band = added(gradient, (x, y), tiles)
     band = band.reshape(geometry.window[0], columns, x.shape[-1], block, y.shape[-1])
     return _kernel(band, geometry).astype(x.dtype)
 

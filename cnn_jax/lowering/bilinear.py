@@ -33,8 +33,8 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def transposed(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """As `conv`, for a geometry that is `transposed`: as the input gradient which it is."""
-    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return input_gradient_p.bind(x[None], kernel[None], geometry=geometry.transpose)[0]
+    kernel = canonical.turned(kernel, geometry.groups)
+    return input_gradient_p.bind(x[None], kernel[None], geometry=geometry.turned)[0]
 
 
 def _direct_input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

@@ -21,10 +21,14 @@ from cnn_jax.lowering.tiles import added
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): its convolution with the kernel turned round."""
-    window, (inputs, outputs), groups = kernel.shape[:-2], kernel.shape[-2:], geometry.groups
-    turned = jnp.flip(kernel, range(len(window))).reshape(*window, inputs, groups, outputs // groups)
-    turned = turned.swapaxes(-1, -3).reshape(*window, outputs // groups, groups * inputs)
-    return direct.conv(y, turned, geometry.turned)
+    return direct.conv(y, turned(kernel, geometry.groups), geometry.turned)
+
+
+def turned(kernel: jax.Array, groups: int) -> jax.Array:
+    """A kernel (*window, I / groups, O) with its window turned round and its channels swapped, (*, O / groups, I)."""
+    window, (inputs, outputs) = kernel.shape[:-2], kernel.shape[-2:]
+    kernel = jnp.flip(kernel, range(len(window))).reshape(*window, inputs, groups, outputs // groups)
+    return kernel.swapaxes(-1, -3).reshape(*window, outputs // groups, groups * inputs)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int = 1) -> jax.Array:
@@ -32,7 +36,7 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int =
 
     For that each input channel is an image, and the images of the batch are its channels.
     """
-    return added(functools.partial(_weight_gradient, geometry=geometry), x, y, tiles)
+    return added(functools.partial(_weight_gradient, geometry=geometry), (x, y), tiles)
 
 
 def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from cnn_jax.lowering.geometry import Geometry, Windows
 from cnn_jax.lowering.products import wide
+from cnn_jax.lowering.tiles import equal_tiles
 
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
 Choice = tuple[str, dict[str, int]]
@@ -43,7 +44,7 @@ _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
 # once: more leave the caches, and from 32 MB on the C library asks the system for them at every call.
 _CACHED = {"canonical": 4e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6}
-# And that the taps of a window may have in one.
+# And those of a window's taps, beyond which a weight gradient is left to XLA.
 _CACHED_TAPS = 12e6
 # Rows that Winograd's products should have at least, where that is to be decided.
 _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
@@ -83,8 +84,9 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return "shifted", {}
     if geometry.groups > 1:
         return plain
-    strided, size = geometry.strides != ones, places * outputs * images * jnp.dtype(dtype).itemsize
+    strided = geometry.strides != ones
     if operation == "weight_gradient":
+        size = places * outputs * images * jnp.dtype(dtype).itemsize
         plain = "canonical", {"tiles": _tiles(size, _CACHED["canonical"], images, 8)}
     picked = places * taps * inputs
     if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
@@ -96,13 +98,9 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return "banded", {"block": block, "tiles": _tiles(written, _CACHED["patches"], images, images)}
     if taps > _MOST_TAPS:
         return plain
-    side = _side(operation, geometry, images, inputs, outputs)
-    if side:
-        extents = geometry.size if operation == "input_gradient" else geometry.out
-        rows = math.prod(-(-n // side) for n in extents)
-        written = (side + 2) ** 2 * rows * (inputs + outputs) * images * wide(dtype).itemsize
-        most = images * rows // _FILLED[operation]
-        return "winograd", {"side": side, "tiles": _tiles(written, _CACHED[operation], images, most)}
+    filtering = _filtering(operation, geometry, images, inputs, outputs, wide(dtype).itemsize)
+    if filtering:
+        return filtering
     narrow = inputs <= _FEW and (operation != "conv" or outputs <= _NARROW)
     few = {
         "conv": places <= 16,
@@ -112,8 +110,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     return ("taps", {}) if taps == 1 or narrow or few[operation] else plain
 
 
-def _side(operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int) -> int | None:
-    """The side of the outputs that Winograd's filtering takes at once; None where it is impossible or not faster.
+def _filtering(
+    operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int, itemsize: int
+) -> Choice | None:
+    """How Winograd's filtering is taken; None where it is impossible or not faster.
 
     Compared are multiplications, and numbers that are written and read again: those of the transformed tiles, of their
     products, and twice those of the windows.
@@ -123,20 +123,22 @@ def _side(operation: Operation, geometry: Geometry, images: int, inputs: int, ou
         return None
     extents = geometry.size if operation == "input_gradient" else geometry.out
     pairs, weighs = inputs * outputs, operation == "weight_gradient"
-    costs: dict[int | None, float] = {
-        None: _DIRECT * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
-    }
+    best = _DIRECT * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
+    found = None
     for side in (2, 4):
-        tiles, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
-        numbers = components * (tiles * (inputs + outputs) + 2 * pairs)
-        costs[side] = (_TRANSPOSED if weighs else 1) * components * tiles * pairs + _NUMBER * numbers
-    return min(costs, key=lambda side: costs[side])
+        rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
+        numbers = components * (rows * (inputs + outputs) + 2 * pairs)
+        cost = (_TRANSPOSED if weighs else 1) * components * rows * pairs + _NUMBER * numbers
+        if cost < best:
+            written = components * rows * (inputs + outputs) * itemsize
+            tiles = _tiles(written, _CACHED[operation], images, rows // _FILLED[operation])
+            best, found = cost, ("winograd", {"side": side, "tiles": tiles})
+    return found
 
 
 def _tiles(size: float, cached: float, images: int, most: int) -> int:
     """How many runs of images to take one after the other: equal ones, of about `cached` bytes each."""
-    wanted = max(min(math.ceil(size / cached), most, images), 1)
-    return next((n for n in range(wanted, 2 * wanted) if images % n == 0), 1)
+    return equal_tiles(images, max(min(math.ceil(size / cached), most, images), 1))
 
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:

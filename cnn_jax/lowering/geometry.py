@@ -39,38 +39,24 @@ class Geometry:
     @property
     def turned(self) -> Geometry:
         """Of the input gradient as a convolution of the cotangent with the kernel turned round, channels swapped."""
-        padding = []
-        for (low, _), extent, spread, places in self._extents():
-            before = extent - 1 - low
-            padding.append((before, spread + extent - 1 - before - places))
+        padding = tuple((window - 1 - low, low + input - out) for low, window, input, out in self._extents())
         return dataclasses.replace(
-            self,
-            size=self.out,
-            padding=tuple(padding),
-            strides=self.input_dilation,
-            input_dilation=self.strides,
+            self, size=self.out, padding=padding, strides=self.input_dilation, input_dilation=self.strides
         )
 
     @property
     def correlation(self) -> Geometry:
         """Of the weight gradient as a convolution of the input with the cotangent, batch and channels swapped."""
-        padding = []
-        for (low, _), extent, spread, places in self._extents():
-            padding.append((low, places + extent - 1 - low - spread))
+        padding = tuple((low, out + window - 1 - low - input) for low, window, input, out in self._extents())
         return dataclasses.replace(
-            self,
-            window=self.out,
-            padding=tuple(padding),
-            strides=self.kernel_dilation,
-            kernel_dilation=self.strides,
+            self, window=self.out, padding=padding, strides=self.kernel_dilation, kernel_dilation=self.strides
         )
 
-    def _extents(self) -> Iterator[tuple[tuple[int, int], int, int, int]]:
-        """Of each dimension its padding, and the extents of the dilated window, the dilated input and all places."""
-        windows = map(_dilated, self.window, self.kernel_dilation)
+    def _extents(self) -> Iterator[tuple[int, int, int, int]]:
+        """Of each dimension the padding before it, and the extents of window, input and output, all dilated."""
         return zip(
-            self.padding,
-            windows,
+            (low for low, _ in self.padding),
+            map(_dilated, self.window, self.kernel_dilation),
             map(_dilated, self.size, self.input_dilation),
             map(_dilated, self.out, self.strides),
             strict=True,
@@ -81,19 +67,6 @@ class Geometry:
         """Whether this is the input gradient of a strided convolution, and nothing more."""
         plain = self.strides == (1, 1) == self.kernel_dilation
         return plain and self.input_dilation != (1, 1) and self.groups == 1
-
-    @property
-    def transpose(self) -> Geometry:
-        """The strided convolution whose input gradient this is, with the kernel flipped and its channels swapped."""
-        return dataclasses.replace(
-            self,
-            size=self.out,
-            strides=self.input_dilation,
-            padding=tuple(
-                (w - 1 - low, w - 1 - high) for w, (low, high) in zip(self.window, self.padding, strict=True)
-            ),
-            input_dilation=(1, 1),
-        )
 
 
 @dataclass(frozen=True)

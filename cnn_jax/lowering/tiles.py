@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Function = Callable[..., jax.Array]
+
+def equal_tiles(images: int, wanted: int) -> int:
+    """A number of equal runs of so many images, as many as wanted or up to twice that; 1 where there is none."""
+    return next((n for n in range(wanted, 2 * wanted) if images % n == 0), 1)
 
 
-def added(function: Function, x: jax.Array, y: jax.Array, tiles: int) -> jax.Array:
-    """The sum of `function` over `tiles` runs of the images of x (N, ...) and y (N, ...), N a multiple of `tiles`."""
+def added(function: Callable[..., Any], operands: tuple[Any, ...], tiles: int) -> Any:
+    """The sum of `function` over `tiles` runs of the images of its operands, arrays (N, ...) or trees of them.
+
+    N is a multiple of `tiles`; the function returns an array or a tree of them.
+    """
     if tiles == 1:
-        return function(x, y)
-    length = len(x) // tiles
-    shape = jax.eval_shape(function, x[:length], y[:length])
+        return function(*operands)
+    length = len(jax.tree.leaves(operands)[0]) // tiles
 
-    def add(tile: jax.Array, total: jax.Array) -> jax.Array:
-        a, b = (lax.dynamic_slice_in_dim(z, tile * length, length) for z in (x, y))
-        return total + function(a, b)
+    def part(tile: jax.Array | int) -> Any:
+        return function(*jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, tile * length, length), operands))
 
-    return lax.fori_loop(0, tiles, add, jnp.zeros(shape.shape, shape.dtype))
+    def add(tile: jax.Array, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, part(tile))
+
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(part, 0))
+    return lax.fori_loop(0, tiles, add, zeros)
 
 
-def joined(function: Function, x: jax.Array, tiles: int) -> jax.Array:
+def joined(function: Callable[[jax.Array], jax.Array], x: jax.Array, tiles: int) -> jax.Array:
     """`function` of `tiles` runs of the images of x (N, ...), one after the other, N a multiple of `tiles`."""
     if tiles == 1:
         return function(x)

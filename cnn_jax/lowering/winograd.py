@@ -85,7 +85,7 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: in
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Gradient to the kernel, from x (N, H, W, I) and the cotangent y (N, h, w, O): the transpose of all that in g."""
     function = functools.partial(_weight_gradient, geometry=geometry, side=side)
-    return added(function, x, y, tiles).astype(x.dtype)
+    return added(function, (x, y), tiles).astype(x.dtype)
 
 
 def _filtered(

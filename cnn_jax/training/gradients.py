@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+
+from cnn_jax.lowering.tiles import added, equal_tiles
 
 LossOfBatch = Callable[[Any, Any], tuple[jax.Array, Any]]
 """(parameters, batch) -> (mean over the batch, other values)."""
@@ -34,12 +36,7 @@ def of_batch(function: LossOfBatch, params: Any, batch: Any, separate: bool) -> 
         return whole(params, batch)
 
     def by_tiles(params: Any, batch: Any) -> Any:
-        parts = jax.tree.map(lambda a: a.reshape(tiles, a.shape[0] // tiles, *a.shape[1:]), batch)
-        shapes = jax.eval_shape(whole, params, jax.tree.map(lambda a: a[0], parts))
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        total, _ = jax.lax.scan(
-            lambda sums, part: (jax.tree.map(jnp.add, sums, whole(params, part)), None), zeros, parts
-        )
+        total = added(functools.partial(whole, params), (batch,), tiles)
         return jax.tree.map(lambda a: a / tiles, total)
 
     return jax.lax.platform_dependent(params, batch, cpu=by_tiles, default=whole)
@@ -48,9 +45,9 @@ def of_batch(function: LossOfBatch, params: Any, batch: Any, separate: bool) -> 
 def count_tiles(function: LossOfBatch, params: Any, batch: Any) -> int:
     """How many tiles a batch is taken in on CPU: as few as keep what the backward pass needs of one in the caches."""
     images = len(jax.tree.leaves(batch)[0])
+    if images <= _FEWEST:  # Known without a look at the function, which takes its time.
+        return 1
     kept = jax.eval_shape(lambda params, batch: jax.vjp(function, params, batch, has_aux=True)[1], params, batch)
     per_image = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept) if a.shape[:1] == (images,)) / images
     largest = max(_FEWEST, int(_KEPT / max(per_image, 1)))
-    tiles = -(-images // largest)
-    # A batch of a prime size, say, has no equal tiles of any use.
-    return next((n for n in range(tiles, 2 * tiles) if images % n == 0), 1)
+    return equal_tiles(images, -(-images // largest))
