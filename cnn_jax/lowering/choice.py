@@ -52,6 +52,8 @@ _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
 # in a product with its left operand transposed; and how many the time of writing and reading a number is worth.
 _DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER = 1.1, 1.3, 1.6, 60
+# The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there.
+_BARRIERS = jax.__version_info__ >= (0, 11)
 
 
 def use(lowering: Literal["auto", "direct"]) -> AbstractContextManager[None]:
@@ -132,6 +134,8 @@ def _filtering(
         if cost < best:
             written = components * rows * (inputs + outputs) * itemsize
             tiles = _tiles(written, _CACHED[operation], images, rows // _FILLED[operation])
+            if side == 4 and not (_BARRIERS or weighs) and (tiles > 1 or any(n % side for n in extents)):
+                continue  # four times slower in a loop there, and twice where outputs are cut off
             best, found = cost, ("winograd", {"side": side, "tiles": tiles})
     return found
 
