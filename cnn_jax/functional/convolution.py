@@ -89,7 +89,7 @@ def conv(
         precision=precision,
         preferred_element_type=None,
     )
-    return geometry.restore_batch(y if bias is None else y + bias, batch)
+    return geometry.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
 
 
 def conv_transpose(
@@ -159,7 +159,7 @@ def conv_transpose(
     if mode == "CIRCULAR":
         periods = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
         y = _wrap(y, periods, transpose_kernel)
-    return geometry.restore_batch(y if bias is None else y + bias, batch)
+    return geometry.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
 
 
 def _kernel_window(caller: str, kernel: jax.Array) -> tuple[int, ...]:

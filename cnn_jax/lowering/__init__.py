@@ -10,7 +10,7 @@ take integers). A faster way of computing the same thing is chosen here, and its
 
 from cnn_jax.lowering.choice import use
 from cnn_jax.lowering.direct import dot
-from cnn_jax.lowering.door import conv, reduce_window
+from cnn_jax.lowering.door import add_bias, conv, reduce_window
 from cnn_jax.lowering.general import conv_general_dilated
 
-__all__ = ["conv", "conv_general_dilated", "dot", "reduce_window", "use"]
+__all__ = ["add_bias", "conv", "conv_general_dilated", "dot", "reduce_window", "use"]

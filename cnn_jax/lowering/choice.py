@@ -97,7 +97,8 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         block = 4 if inputs <= 2 else 2
         patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
         written = geometry.out[0] * -(-geometry.out[1] // block) * patch * images * wide(dtype).itemsize
-        return "banded", {"block": block, "tiles": _tiles(written, _CACHED["patches"], images, images)}
+        cached = _CACHED["patches"] / (2 if operation == "weight_gradient" else 1)  # y is read along with them
+        return "banded", {"block": block, "tiles": _tiles(written, cached, images, images)}
     if taps > _MOST_TAPS:
         return plain
     filtering = _filtering(operation, geometry, images, inputs, outputs, wide(dtype).itemsize)
@@ -148,6 +149,11 @@ def _tiles(size: float, cached: float, images: int, most: int) -> int:
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
     return _is_small(windows, shape) and shape[-1] < _FEW
+
+
+def adds_rows(places: tuple[int, ...], channels: int) -> bool:
+    """Whether a bias at so many places (N, *spatial) is added, and its gradient taken, by rows of places."""
+    return 0 not in (*places, channels) and places[-1] > 1 and channels <= _FEW
 
 
 def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from cnn_jax.lowering import bilinear, choice, direct, extremes, sums
+from cnn_jax.lowering import biases, bilinear, choice, direct, extremes, sums
 from cnn_jax.lowering.geometry import Geometry, Windows
 
 
@@ -43,6 +43,11 @@ def conv(
     if preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
         return direct.conv(x, kernel, geometry, preferred_element_type)
     return bilinear.transposed(x, kernel, geometry) if geometry.transposed else bilinear.conv(x, kernel, geometry)
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """y (N, *spatial, C) with bias (C,), of the same dtype, added at every place."""
+    return biases.add(y, bias) if _may_choose(y, bias) else y + bias
 
 
 def reduce_window(

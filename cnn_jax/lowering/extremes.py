@@ -7,6 +7,7 @@ pools. Both are linear in their second array and constant in the first.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
@@ -70,33 +72,86 @@ def _sliced_pick(x: jax.Array, t: jax.Array, *, geometry: Extremes) -> jax.Array
 
 
 def _sliced_place(x: jax.Array, y: jax.Array, *, geometry: Extremes) -> jax.Array:
-    """The cotangents of each place in the window, spread out and added up."""
+    """Each cotangent where its window's winner lies.
+
+    The input is taken as blocks of one stride. A place of a block is seen by the windows that begin in its own block
+    or in some near it, each of which has it at another place: for each of these distances there is a term, the
+    cotangents compared with a table of places and moved that far. All are loops along the channels, with vectors.
+    """
     windows, y, zero = geometry.windows, y.astype(wide(y.dtype)), jnp.zeros((), wide(y.dtype))
-    winner = _winner(x, geometry)
-    if windows.overlap:  # or XLA looks for the winner again for every place that a window covers
-        winner = lax.optimization_barrier(winner)
-    dimensions = list(zip(windows.size, windows.out, windows.strides, windows.padding, strict=True))
+    # Without the barrier XLA looks for the winner again for every place of a block.
+    winner = lax.optimization_barrier(_winner(x, geometry))
+    split = tuple(extent for pair in zip(windows.out, windows.strides, strict=True) for extent in pair)
+    shape, rank = (x.shape[0], *split, x.shape[-1]), len(windows.out)
+    kept, within = (0, *range(1, 2 * rank, 2), 2 * rank + 1), tuple(range(2, 2 * rank + 1, 2))
+    winner, y = (lax.broadcast_in_dim(a, shape, kept) for a in (winner, y))
+    blocks = [-(-size // stride) for size, stride in zip(windows.size, windows.strides, strict=True)]
     total = zero
-    for place, offsets in enumerate(_offsets(windows)):
-        config = []
-        for offset, (size, out, stride, (low, _)) in zip(offsets, dimensions, strict=True):
-            start = offset - low
-            config.append((start, size - start - (out - 1) * stride - 1, stride - 1))
-        total += lax.pad(jnp.where(winner == place, y, zero), zero, [(0, 0, 0), *config, (0, 0, 0)])
-    return total.astype(x.dtype)
+    for shift in itertools.product(*_shifts(windows)):
+        place = lax.broadcast_in_dim(jnp.asarray(_places(windows, shift), winner.dtype), shape, within)
+        config = [(0, 0, 0)]
+        for distance, count, out in zip(shift, blocks, windows.out, strict=True):
+            config += [(distance, count - distance - out, 0), (0, 0, 0)]
+        total += lax.pad(jnp.where(winner == place, y, zero), zero, [*config, (0, 0, 0)])
+    total = total.reshape(x.shape[0], *(n * s for n, s in zip(blocks, windows.strides, strict=True)), x.shape[-1])
+    return total[:, *(slice(size) for size in windows.size)].astype(x.dtype)
+
+
+def _shifts(windows: Windows) -> list[range]:
+    """In each dimension, how many blocks after that of its own number a window may have a place."""
+    return [
+        range(-((low + stride - 1) // stride), (window - 1 - low) // stride + 1)
+        for window, stride, (low, _) in zip(windows.window, windows.strides, windows.padding, strict=True)
+    ]
+
+
+def _places(windows: Windows, shift: tuple[int, ...]) -> np.ndarray:
+    """The place, in a window so many blocks before, of each element of a block; -1 where it lies in none."""
+    at = np.zeros((), int)
+    inside = np.ones((), bool)
+    for distance, window, stride, (low, _) in zip(
+        shift, windows.window, windows.strides, windows.padding, strict=True
+    ):
+        offset = np.arange(stride) + distance * stride + low
+        at = at[..., None] * window + offset
+        inside = inside[..., None] & (0 <= offset) & (offset < window)
+    return np.where(inside, at, -1)
 
 
 def _winner(x: jax.Array, geometry: Extremes) -> jax.Array:
-    """Which place of each window holds its maximum, counted with rows before columns; int32 (N, *out, C)."""
+    """Which place of each window holds its maximum, counted with rows before columns; int8 (N, *out, C).
+
+    Windows that reach into padding are looked at apart: for their sake XLA would write down all of x with its padding.
+    """
     windows = geometry.windows
+    for axis, (size, out, window, stride, (low, _)) in enumerate(
+        zip(windows.size, windows.out, windows.window, windows.strides, windows.padding, strict=True)
+    ):
+        first, last = -(-low // stride), (size + low - window) // stride + 1
+        if (first, last) != (0, out) and first < last:
+            runs = [run for run in ((0, first), (first, last), (last, out)) if run[0] < run[1]]
+            return jnp.concatenate([_winner_of_run(x, geometry, axis, run) for run in runs], axis + 1)
     beats = lax.ge if geometry.reducer == "max" else lax.le
     pieces = _slices(x, windows, _lowest(x.dtype, geometry))
-    best, winner = pieces[0], jnp.zeros(pieces[0].shape, jnp.int32)
+    best, winner = pieces[0], jnp.zeros(pieces[0].shape, jnp.int8)
     for place, piece in enumerate(pieces[1:], start=1):
         keep = beats(best, piece)
         best = jnp.where(keep, best, piece)
-        winner = jnp.where(keep, winner, jnp.int32(place))
+        winner = jnp.where(keep, winner, jnp.int8(place))
     return winner
+
+
+def _winner_of_run(x: jax.Array, geometry: Extremes, axis: int, run: tuple[int, int]) -> jax.Array:
+    """`_winner` of the windows from one number to another in a dimension."""
+    w = geometry.windows
+    start = run[0] * w.strides[axis] - w.padding[axis][0]
+    stop = (run[1] - 1) * w.strides[axis] - w.padding[axis][0] + w.window[axis]
+    inner = max(start, 0), min(stop, w.size[axis])
+    size, padding = list(w.size), list(w.padding)
+    size[axis], padding[axis] = inner[1] - inner[0], (inner[0] - start, stop - inner[1])
+    part = dataclasses.replace(w, size=tuple(size), padding=tuple(padding))
+    x = lax.slice_in_dim(x, *inner, axis=axis + 1)
+    return lax.optimization_barrier(_winner(x, dataclasses.replace(geometry, windows=part)))
 
 
 def _offsets(windows: Windows) -> Iterator[tuple[int, ...]]:
