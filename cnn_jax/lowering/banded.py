@@ -89,7 +89,8 @@ def _patches(x: jax.Array, geometry: Geometry, block: int, columns: int) -> jax.
     (top, _), (left, _) = geometry.padding
     rows, padded = _rows(geometry), (-(-geometry.out[1] // block) - 1) * span + columns
     config = ((0, 0, 0), (top, rows - height - top, 0), (left, padded - width - left, 0), (0, 0, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    if any(map(any, config)):  # written down, or XLA looks for the padding in every element that is picked
+        x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), config))
     if (rows, padded) == (geometry.window[0], columns):  # The whole image is one patch.
         return x.reshape(n, -1)
     index = np.arange(rows * padded * channels, dtype=np.int32).reshape(rows, padded, channels)

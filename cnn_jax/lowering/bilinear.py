@@ -69,6 +69,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "banded": banded.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
+        "together": taps.weight_gradient_together,
         "winograd": winograd.weight_gradient,
     },
 }

@@ -29,16 +29,17 @@ DIRECT: Choice = ("direct", {})
 # Direct, written so that it keeps its speed in a loop; a convolution itself is written so by anyone.
 CANONICAL: Choice = ("canonical", {})
 
-# Few input channels: patches are worth more than XLA's own convolution, which copies them in as short runs.
+# Channels that are too few for XLA's loops along them.
 _FEW = 16
-# Fewer still, for a weight gradient: there the patches are the operand that has to be transposed.
-_FEWER = 4
-# Outputs that are fewer than the inputs at the taps of a window, which are written down first.
-_NARROW = 32
-# A window large enough for the band of one, which gives some outputs of a row together.
+# Input channels that are too few for XLA's own convolution, where its patches are copied in as short runs; and those
+# for its weight gradient.
+_FEWER, _FEWEST = 6, 4
+# A window so large that even a strided one's input gradient is worth a band.
 _LARGE = 16
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
+# Images multiplied and added up in one loop.
+_UNROLLED = 4
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
@@ -50,8 +51,10 @@ _CACHED_TAPS = 12e6
 _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
-# in a product with its left operand transposed; and how many the time of writing and reading a number is worth.
-_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER = 1.1, 1.3, 1.6, 60
+# in a product with its left operand transposed; and how many the time of writing and reading a number is worth, also
+# where input and output pass the third-level cache.
+_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _FAR_NUMBER = 1.1, 1.3, 1.6, 60, 75
+_THIRD_LEVEL = 28e6
 # The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there.
 _BARRIERS = jax.__version_info__ >= (0, 11)
 
@@ -83,34 +86,50 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return plain
     alone = geometry.groups == inputs and (inputs > 1 or (operation == "conv" and outputs <= 64))
     if alone and taps <= _MOST_TAPS:
-        return "shifted", {}
+        return "shifted", {"tiles": _runs(images, _UNROLLED)} if operation == "weight_gradient" else {}
     if geometry.groups > 1:
         return plain
-    strided = geometry.strides != ones
-    if operation == "weight_gradient":
+    itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
+    if operation == "weight_gradient" and inputs > _FEW:
         size = places * outputs * images * jnp.dtype(dtype).itemsize
         plain = "canonical", {"tiles": _tiles(size, _CACHED["canonical"], images, 8)}
-    picked = places * taps * inputs
-    if inputs <= _FEW and taps >= _LARGE and picked <= _MOST_PICKED and not (strided and operation == "conv"):
-        if operation == "weight_gradient" and inputs > _FEWER and places > 1:
-            return plain
-        block = 4 if inputs <= 2 else 2
-        patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
-        written = geometry.out[0] * -(-geometry.out[1] // block) * patch * images * wide(dtype).itemsize
-        cached = _CACHED["patches"] / (2 if operation == "weight_gradient" else 1)  # y is read along with them
-        return "banded", {"block": block, "tiles": _tiles(written, cached, images, images)}
-    if taps > _MOST_TAPS:
-        return plain
-    filtering = _filtering(operation, geometry, images, inputs, outputs, wide(dtype).itemsize)
-    if filtering:
-        return filtering
-    narrow = inputs <= _FEW and (operation != "conv" or outputs <= _NARROW)
+    found = _banding(operation, geometry, images, inputs, outputs, itemsize)
+    if found or taps > _MOST_TAPS:
+        return found or plain
+    found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
+    if found:
+        return found
+    if operation == "weight_gradient" and inputs <= _FEWEST and outputs > _FEW and taps < _LARGE:
+        return "together", {}
     few = {
-        "conv": places <= 16,
+        "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
-        "weight_gradient": 16 < places <= 64 and picked * images * wide(dtype).itemsize <= _CACHED_TAPS,
+        "weight_gradient": inputs > _FEW
+        and 16 < places <= 64
+        and places * taps * inputs * images * itemsize <= _CACHED_TAPS,
     }
-    return ("taps", {}) if taps == 1 or narrow or few[operation] else plain
+    return ("taps", {}) if taps == 1 or few[operation] else plain
+
+
+def _banding(
+    operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int, itemsize: int
+) -> Choice | None:
+    """How patches are multiplied by a band; None where it is impossible or not faster."""
+    taps, places = math.prod(geometry.window), math.prod(geometry.out)
+    whole = places == 1 and taps > 1 and not any(map(any, geometry.padding))  # The window is the image.
+    strided = geometry.strides != (1, 1)
+    few = {
+        "conv": inputs <= _FEWER and outputs <= _FEW and not strided,
+        "input_gradient": inputs <= _FEWER and (taps >= _LARGE or not strided),
+        "weight_gradient": inputs == 1 and not strided,
+    }
+    if not whole and (taps == 1 or not few[operation] or places * taps * inputs > _MOST_PICKED):
+        return None
+    block = 4 if inputs <= 2 and taps >= _LARGE else 2
+    patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
+    written = geometry.out[0] * -(-geometry.out[1] // block) * patch * images * itemsize
+    cached = _CACHED["patches"] / (2 if operation == "weight_gradient" else 1)  # y is read along with them
+    return "banded", {"block": block, "tiles": _tiles(written, cached, images, images)}
 
 
 def _filtering(
@@ -127,11 +146,13 @@ def _filtering(
     extents = geometry.size if operation == "input_gradient" else geometry.out
     pairs, weighs = inputs * outputs, operation == "weight_gradient"
     best = _DIRECT * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
+    passed = images * (math.prod(geometry.size) * inputs + math.prod(geometry.out) * outputs) * itemsize
+    number = _FAR_NUMBER if passed > _THIRD_LEVEL and not weighs else _NUMBER
     found = None
     for side in (2, 4):
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
         numbers = components * (rows * (inputs + outputs) + 2 * pairs)
-        cost = (_TRANSPOSED if weighs else 1) * components * rows * pairs + _NUMBER * numbers
+        cost = (_TRANSPOSED if weighs else 1) * components * rows * pairs + number * numbers
         if cost < best:
             written = components * rows * (inputs + outputs) * itemsize
             tiles = _tiles(written, _CACHED[operation], images, rows // _FILLED[operation])
@@ -144,6 +165,11 @@ def _filtering(
 def _tiles(size: float, cached: float, images: int, most: int) -> int:
     """How many runs of images to take one after the other: equal ones, of about `cached` bytes each."""
     return equal_tiles(images, max(min(math.ceil(size / cached), most, images), 1))
+
+
+def _runs(images: int, most: int) -> int:
+    """The fewest equal runs of images of at most so many each."""
+    return next(n for n in range(-(-images // most), images + 1) if images % n == 0)
 
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -109,12 +109,10 @@ def _places(windows: Windows, shift: tuple[int, ...]) -> np.ndarray:
     """The place, in a window so many blocks before, of each element of a block; -1 where it lies in none."""
     at = np.zeros((), int)
     inside = np.ones((), bool)
-    for distance, window, stride, (low, _) in zip(
-        shift, windows.window, windows.strides, windows.padding, strict=True
-    ):
+    for distance, window, stride, (low, _) in zip(shift, windows.window, windows.strides, windows.padding, strict=True):
         offset = np.arange(stride) + distance * stride + low
         at = at[..., None] * window + offset
-        inside = inside[..., None] & (0 <= offset) & (offset < window)
+        inside = inside[..., None] & (offset >= 0) & (offset < window)
     return np.where(inside, at, -1)
 
 
