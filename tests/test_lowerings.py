@@ -97,8 +97,11 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
     def everything(arrays):
         results = {}
         for operation, ways in bilinear.WAYS.items():
-            for name in ["banded", "taps"] + ["shifted"] * (i == 1):
-                arguments = {"block": block, "tiles": n} if name == "banded" else {}
+            weighs = operation == "weight_gradient"
+            for name in ["banded", "taps"] + ["shifted"] * (i == 1) + ["together"] * weighs:
+                arguments = {"banded": {"block": block, "tiles": n}, "shifted": {"tiles": n} if weighs else {}}.get(
+                    name, {}
+                )
                 results[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)
         if dtype == "float32":  # In half precision XLA's own operation rounds as it likes, and a sum of tiles again.
             x, kernel, y = arrays
@@ -143,6 +146,10 @@ CASES = [
     ((5, 4), (2, 3), (1, 2), ((1, 0), (1, 1)), (17, 2), {}),
     ((6, 5), (3, 2), (2, 1), ((1, 1), (0, 1)), (3, 6), {"feature_group_count": 3}),
     ((6, 5), (3, 2), (2, 1), ((1, 1), (-1, 1)), (4, 6), {"feature_group_count": 2}),
+    ((7, 6), (3, 2), (1, 1), ((1, 1), (-1, 1)), (4, 4), {"feature_group_count": 4}),
+    ((8, 7), (5, 3), (1, 1), ((2, 2), (-1, 1)), (3, 3), {"feature_group_count": 3}),
+    ((5, 4), (5, 4), (1, 1), ((0, 0), (0, 0)), (17, 2), {}),
+    ((6, 7), (3, 3), (1, 1), ((1, 1), (0, 1)), (3, 20), {}),
     ((5, 4), (1, 1), (2, 1), ((0, 0), (0, 0)), (17, 2), {}),
     ((24, 28), (3, 3), (1, 1), ((1, 1), (0, 2)), (64, 64), {}),
     ((5, 4), (3, 2), (1, 2), ((3, 2), (0, 1)), (2, 3), {"kernel_dilation": (2, 1)}),
@@ -209,7 +216,13 @@ def pool_everything(x, pool, window, strides, padding):
 
 @pytest.mark.parametrize("pool", [F.max_pool, F.min_pool, F.avg_pool])
 @pytest.mark.parametrize(
-    "geometry", [((2, 2), (2, 2), "VALID"), ((3, 2), (2, 1), "SAME"), ((2, 3), (3, 1), ((1, 0), (1, 2)))]
+    "geometry",
+    [
+        ((2, 2), (2, 2), "VALID"),
+        ((3, 2), (2, 1), "SAME"),
+        ((2, 3), (3, 1), ((1, 0), (1, 2))),
+        ((4, 4), (2, 3), ((2, 1), (3, 3))),
+    ],
 )
 def test_derivatives_of_pools_are_those_of_the_stock_pools(pool, geometry):
     x = np.random.default_rng(0).permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 100.0
@@ -236,7 +249,7 @@ def network(x, kernel):
     return F.max_pool(F.avg_pool(F.conv(x, kernel), (2, 2), (2, 2)), (2, 2), (2, 2)).sum()
 
 
-X, K = jnp.ones((2, 8, 8, 2)), jnp.ones((4, 4, 2, 3))
+X, K = jnp.ones((2, 8, 8, 1)), jnp.ones((4, 4, 1, 3))
 
 
 def test_scanned_and_rematerialised_steps_are_the_steps():
@@ -314,7 +327,8 @@ def test_gradients_are_the_same_over_two_devices():
 def test_choices_are_lowerings_that_take_the_geometry():
     plain = make_geometry((8, 8), (5, 5))
     for operation, ways in bilinear.WAYS.items():
-        assert choice.choose(operation, plain, (1, 4, 2, 16), jnp.float32)[0] == "banded"
+        few = 1 if operation == "weight_gradient" else 2
+        assert choice.choose(operation, plain, (1, 4, few, 16), jnp.float32)[0] == "banded"
         for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 2}):
             other = dataclasses.replace(plain, **changed)
             assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32)[0] in ("direct", "canonical")

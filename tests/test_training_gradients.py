@@ -58,7 +58,7 @@ class Joined(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = layers.Conv(16, (3, 3))(images)
+        x = layers.Conv(16, (1, 1))(images)
         return nn.Dense(3)((x - x.mean(0)).reshape(len(images), -1))
 
 
