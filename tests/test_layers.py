@@ -64,7 +64,7 @@ X = normal(0, (2, 9, 8, 4))[0]
         {"kernel_init": nn.initializers.he_uniform(), "bias_init": nn.initializers.normal()},
         {"mask": np.tril(np.ones((3, 2, 4, 8)))},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_conv(fields):
     low = bfloat16 in (fields.get("dtype"), fields.get("param_dtype"))
@@ -88,7 +88,7 @@ def test_conv(fields):
         {"dtype": bfloat16, "preferred_element_type": jnp.float32},
         {"mask": np.tril(np.ones((4, 3, 4, 8)))},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_conv_transpose(fields):
     low = bfloat16 in (fields.get("dtype"), fields.get("param_dtype"))
@@ -98,7 +98,7 @@ def test_conv_transpose(fields):
 @pytest.mark.parametrize(
     "fields",
     [{}, {"use_bias": False}, {"dtype": bfloat16}, {"param_dtype": bfloat16}, {"bias_init": nn.initializers.ones}],
-    ids=str,
+    ids=" ".join,
 )
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 5, 4)])
 def test_dense(fields, shape):

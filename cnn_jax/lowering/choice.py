@@ -123,7 +123,9 @@ def _banding(
         "input_gradient": inputs <= _FEWER and (taps >= _LARGE or not strided),
         "weight_gradient": inputs == 1 and not strided,
     }
-    if not whole and (taps == 1 or not few[operation] or places * taps * inputs > _MOST_PICKED):
+    if whole:
+        return "banded", {"block": 1, "tiles": 1}
+    if taps == 1 or not few[operation] or places * taps * inputs > _MOST_PICKED:
         return None
     block = 4 if inputs <= 2 and taps >= _LARGE else 2
     patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
