@@ -51,10 +51,9 @@ _CACHED_TAPS = 12e6
 _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
-# in a product with its left operand transposed; and how many the time of writing and reading a number is worth, also
-# where input and output pass the third-level cache.
-_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _FAR_NUMBER = 1.1, 1.3, 1.6, 60, 75
-_THIRD_LEVEL = 28e6
+# in a product with its left operand transposed; and how many the time of writing and reading a number is worth, and of
+# a weight gradient's.
+_DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _NUMBER_WEIGHT = 1.1, 1.3, 1.6, 75, 60
 # The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there.
 _BARRIERS = jax.__version_info__ >= (0, 11)
 
@@ -140,7 +139,7 @@ def _filtering(
     """How Winograd's filtering is taken; None where it is impossible or not faster.
 
     Compared are multiplications, and numbers that are written and read again: those of the transformed tiles, of their
-    products, and twice those of the windows.
+    products and of the windows, twice in a weight gradient, and the outputs where some of them are cut off.
     """
     possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
     if not possible or min(inputs, outputs) <= _FEW or geometry.precision not in (None, lax.Precision.DEFAULT):
@@ -148,13 +147,15 @@ def _filtering(
     extents = geometry.size if operation == "input_gradient" else geometry.out
     pairs, weighs = inputs * outputs, operation == "weight_gradient"
     best = _DIRECT * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
-    passed = images * (math.prod(geometry.size) * inputs + math.prod(geometry.out) * outputs) * itemsize
-    number = _FAR_NUMBER if passed > _THIRD_LEVEL and not weighs else _NUMBER
     found = None
     for side in (2, 4):
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
-        numbers = components * (rows * (inputs + outputs) + 2 * pairs)
-        cost = (_TRANSPOSED if weighs else 1) * components * rows * pairs + number * numbers
+        numbers = components * (rows * (inputs + outputs) + (2 if weighs else 1) * pairs)
+        if weighs:
+            cost = _TRANSPOSED * components * rows * pairs + _NUMBER_WEIGHT * numbers
+        else:
+            cut = rows * side**2 * outputs if any(n % side for n in extents) else 0
+            cost = components * rows * pairs + _NUMBER * (numbers + cut)
         if cost < best:
             written = components * rows * (inputs + outputs) * itemsize
             tiles = _tiles(written, _CACHED[operation], images, rows // _FILLED[operation])
