@@ -7,13 +7,12 @@ any number of times in either mode, and mapped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.interpreters import ad, batching
+from jax.interpreters import ad
 
 from cnn_jax.lowering import choice
 from cnn_jax.lowering.primitive import define
@@ -57,28 +56,9 @@ def _total(y: jax.Array, *, geometry: Places) -> jax.Array:
     return rows.sum(1).reshape(y.shape[0], geometry[-1], -1).sum(1).astype(y.dtype)
 
 
-def _batch_add(
-    operands: Sequence[jax.Array], mapped: Sequence[int | None], *, geometry: Places
-) -> tuple[jax.Array, int]:
-    """The rule of `jax.vmap`: a larger R."""
-    size = next(a.shape[axis] for a, axis in zip(operands, mapped, strict=True) if axis is not None)
-    whole = [batching.bdim_at_front(a, axis, size) for a, axis in zip(operands, mapped, strict=True)]
-    result = add_p.bind(*(a.reshape(-1, *a.shape[2:]) for a in whole), geometry=geometry)
-    return result.reshape(whole[0].shape), 0
-
-
-def _batch_total(operands: Sequence[jax.Array], mapped: Sequence[int], *, geometry: Places) -> tuple[jax.Array, int]:
-    y = jnp.moveaxis(operands[0], mapped[0], 0)
-    result = total_p.bind(y.reshape(-1, *y.shape[2:]), geometry=geometry)
-    return result.reshape(*y.shape[:2], y.shape[-1]), 0
-
-
-def _transpose_add(ct: Any, y: Any, bias: Any, *, geometry: Places) -> list[Any]:
-    linear = map(ad.is_undefined_primal, (y, bias))
-    if type(ct) is ad.Zero:
-        return [ad.Zero(a.aval) if is_linear else None for a, is_linear in zip((y, bias), linear, strict=True)]
-    y_is, bias_is = linear
-    return [ct if y_is else None, total_p.bind(ct, geometry=geometry) if bias_is else None]
+def _transpose_add(ct: jax.Array, y: Any, bias: Any, *, geometry: Places) -> list[jax.Array | None]:
+    total = total_p.bind(ct, geometry=geometry) if ad.is_undefined_primal(bias) else None
+    return [ct if ad.is_undefined_primal(y) else None, total]
 
 
 def _transpose_total(ct: jax.Array, _: Any, *, geometry: Places) -> list[jax.Array]:
@@ -88,11 +68,5 @@ def _transpose_total(ct: jax.Array, _: Any, *, geometry: Places) -> list[jax.Arr
 
 add_p = define("cnn_add_bias", lambda y, bias, *, geometry: y.shape, _stock_add, _add)
 total_p = define("cnn_bias_gradient", lambda y, *, geometry: (y.shape[0], y.shape[-1]), _stock_total, _total)
-ad.primitive_jvps[add_p] = lambda primals, tangents, **k: (
-    add_p.bind(*primals, **k),
-    add_p.bind(*map(ad.instantiate_zeros, tangents), **k),
-)
-ad.primitive_transposes[add_p] = _transpose_add
+ad.deflinear2(add_p, _transpose_add)
 ad.deflinear2(total_p, _transpose_total)
-batching.primitive_batchers[add_p] = _batch_add
-batching.primitive_batchers[total_p] = _batch_total

@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching
 
 from cnn_jax.lowering import banded, canonical, choice, direct, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
-from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.primitive import batch, define
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -138,9 +138,7 @@ def _batch(
             folded[one] = moved.reshape(*moved.shape[:into], size * moved.shape[into + 1], *moved.shape[into + 2 :])
             result = primitive.bind(*folded, geometry=geometry)
             return result.reshape(*result.shape[:out], size, result.shape[out] // size, *result.shape[out + 1 :]), out
-    whole = [batching.bdim_at_front(a, axis, size) for a, axis in zip(operands, mapped, strict=True)]
-    result = primitive.bind(*(a.reshape(size * a.shape[1], *a.shape[2:]) for a in whole), geometry=geometry)
-    return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
+    return batch(primitive, operands, mapped, geometry=geometry)
 
 
 def _primitive(operation: choice.Operation) -> Primitive:

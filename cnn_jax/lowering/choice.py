@@ -115,15 +115,14 @@ def _banding(
 ) -> Choice | None:
     """How patches are multiplied by a band; None where it is impossible or not faster."""
     taps, places = math.prod(geometry.window), math.prod(geometry.out)
-    whole = places == 1 and taps > 1 and not any(map(any, geometry.padding))  # The window is the image.
+    if places == 1 and taps > 1 and not any(map(any, geometry.padding)):  # The window is the image.
+        return "banded", {"block": 1, "tiles": 1}
     strided = geometry.strides != (1, 1)
     few = {
         "conv": inputs <= _FEWER and outputs <= _FEW and not strided,
         "input_gradient": inputs <= _FEWER and (taps >= _LARGE or not strided),
         "weight_gradient": inputs == 1 and not strided,
     }
-    if whole:
-        return "banded", {"block": 1, "tiles": 1}
     if taps == 1 or not few[operation] or places * taps * inputs > _MOST_PICKED:
         return None
     block = 4 if inputs <= 2 and taps >= _LARGE else 2
@@ -150,16 +149,16 @@ def _filtering(
     found = None
     for side in (2, 4):
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
-        numbers = components * (rows * (inputs + outputs) + (2 if weighs else 1) * pairs)
+        products, transformed = components * rows * pairs, components * rows * (inputs + outputs)
+        cuts = any(n % side for n in extents)
         if weighs:
-            cost = _TRANSPOSED * components * rows * pairs + _NUMBER_WEIGHT * numbers
+            cost = _TRANSPOSED * products + _NUMBER_WEIGHT * (transformed + 2 * components * pairs)
         else:
-            cut = rows * side**2 * outputs if any(n % side for n in extents) else 0
-            cost = components * rows * pairs + _NUMBER * (numbers + cut)
+            cut = rows * side**2 * outputs if cuts else 0
+            cost = products + _NUMBER * (transformed + components * pairs + cut)
         if cost < best:
-            written = components * rows * (inputs + outputs) * itemsize
-            tiles = _tiles(written, _CACHED[operation], images, rows // _FILLED[operation])
-            if side == 4 and not (_BARRIERS or weighs) and (tiles > 1 or any(n % side for n in extents)):
+            tiles = _tiles(transformed * itemsize, _CACHED[operation], images, rows // _FILLED[operation])
+            if side == 4 and not (_BARRIERS or weighs) and (tiles > 1 or cuts):
                 continue  # four times slower in a loop there, and twice where outputs are cut off
             best, found = cost, ("winograd", {"side": side, "tiles": tiles})
     return found

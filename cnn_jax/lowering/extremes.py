@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching
+from jax.interpreters import ad
 
 from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
@@ -183,16 +183,6 @@ def _choose(
     return chosen
 
 
-def _batch(
-    primitive: Primitive, operands: Sequence[jax.Array], mapped: Sequence[int | None], *, geometry: Extremes
-) -> tuple[jax.Array, int]:
-    """The rule of `jax.vmap`: a larger batch."""
-    size = next(a.shape[axis] for a, axis in zip(operands, mapped, strict=True) if axis is not None)
-    whole = [batching.bdim_at_front(a, axis, size) for a, axis in zip(operands, mapped, strict=True)]
-    result = primitive.bind(*(a.reshape(size * a.shape[1], *a.shape[2:]) for a in whole), geometry=geometry)
-    return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
-
-
 def _tangent(primitive: Primitive, t: jax.Array, x: jax.Array, _: jax.Array, *, geometry: Extremes) -> jax.Array:
     return primitive.bind(x, t, geometry=geometry)
 
@@ -217,5 +207,3 @@ ad.defjvp(extreme_p, lambda t, x, *, geometry: pick_p.bind(x, t, geometry=geomet
 for _primitive, _other in ((pick_p, place_p), (place_p, pick_p)):
     ad.defjvp(_primitive, None, functools.partial(_tangent, _primitive))
     ad.primitive_transposes[_primitive] = functools.partial(_transpose, _other)
-for _primitive in (extreme_p, pick_p, place_p):
-    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import mlir
+from jax.interpreters import batching, mlir
 
 
 def define(
     name: str, shape: Callable[..., tuple[int, ...]], stock: Callable[..., jax.Array], cpu: Callable[..., jax.Array]
 ) -> Primitive:
     """A primitive of arrays of one dtype with one parameter, `geometry`, which is hashable.
+
+    What it computes is independent along the leading dimension of all its arrays, which `jax.vmap` makes longer.
 
     Args:
       name: shown in jaxprs.
@@ -26,4 +30,15 @@ def define(
     primitive.def_abstract_eval(lambda *a, geometry: ShapedArray(shape(*a, geometry=geometry), a[0].dtype))
     for platform, function in ((None, stock), ("cpu", cpu)):
         mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False), platform=platform)
+    batching.primitive_batchers[primitive] = functools.partial(batch, primitive)
     return primitive
+
+
+def batch(
+    primitive: Primitive, operands: Sequence[jax.Array], mapped: Sequence[int | None], *, geometry: Any
+) -> tuple[jax.Array, int]:
+    """The rule of `jax.vmap`: a longer leading dimension."""
+    size = next(a.shape[axis] for a, axis in zip(operands, mapped, strict=True) if axis is not None)
+    whole = [batching.bdim_at_front(a, axis, size) for a, axis in zip(operands, mapped, strict=True)]
+    result = primitive.bind(*(a.reshape(size * a.shape[1], *a.shape[2:]) for a in whole), geometry=geometry)
+    return result.reshape(*whole[0].shape[:2], *result.shape[1:]), 0

@@ -6,13 +6,11 @@ Each is the transpose of the other, so that they can be differentiated any numbe
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching
+from jax.interpreters import ad
 
 from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
@@ -69,15 +67,6 @@ def _chosen_spread(y: jax.Array, *, geometry: Windows) -> jax.Array:
     return (_repeated if choice.repeats(geometry, y.shape) else _direct_spread)(y, geometry=geometry)
 
 
-def _batch(
-    primitive: Primitive, operands: Sequence[jax.Array], mapped: Sequence[int], *, geometry: Windows
-) -> tuple[jax.Array, int]:
-    """The rule of `jax.vmap`: a larger batch."""
-    a = jnp.moveaxis(operands[0], mapped[0], 0)
-    result = primitive.bind(a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), geometry=geometry)
-    return result.reshape(*a.shape[:2], *result.shape[1:]), 0
-
-
 window_sum_p = define(
     "cnn_window_sum", lambda x, *, geometry: (x.shape[0], *geometry.out, x.shape[-1]), _direct_sum, _chosen_sum
 )
@@ -86,5 +75,3 @@ spread_p = define(
 )
 ad.deflinear2(window_sum_p, lambda y, _, *, geometry: [spread_p.bind(y, geometry=geometry)])
 ad.deflinear2(spread_p, lambda x, _, *, geometry: [window_sum_p.bind(x, geometry=geometry)])
-for _primitive in (window_sum_p, spread_p):
-    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive)

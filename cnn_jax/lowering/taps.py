@@ -19,9 +19,7 @@ from cnn_jax.lowering.products import product, wide
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (kh, kw, I, O): the taps side by side, in one product."""
-    patches = jnp.concatenate(seen(x, geometry), -1)
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-    y = product(patches.reshape(-1, matrix.shape[0]), matrix, (1, 0), geometry.precision, x.dtype)
+    y = product(_patches(x, geometry), kernel.reshape(-1, kernel.shape[-1]), (1, 0), geometry.precision, x.dtype)
     return y.reshape(x.shape[0], *geometry.out, -1)
 
 
@@ -35,8 +33,7 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array
 
 def weight_gradient_together(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     """The same: the taps side by side, in one product."""
-    patches, y = jnp.concatenate(seen(x, geometry), -1), y.reshape(-1, y.shape[-1])
-    gradient = product(patches.reshape(-1, patches.shape[-1]), y, (0, 0), geometry.precision, x.dtype)
+    gradient = product(_patches(x, geometry), y.reshape(-1, y.shape[-1]), (0, 0), geometry.precision, x.dtype)
     return gradient.reshape(*geometry.window, x.shape[-1], y.shape[-1])
 
 
@@ -47,6 +44,12 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
     shares = product(y.reshape(-1, outputs), matrix, (1, 1), geometry.precision, wide(y.dtype))
     shares = shares.reshape(*y.shape[:3], -1, inputs)
     return spread([shares[..., n, :] for n in range(shares.shape[3])], geometry).astype(y.dtype)
+
+
+def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """What the taps meet of x (N, H, W, I), side by side: a matrix (N * h * w, kh * kw * I)."""
+    patches = jnp.concatenate(seen(x, geometry), -1)
+    return patches.reshape(-1, patches.shape[-1])
 
 
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
