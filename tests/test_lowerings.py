@@ -264,16 +264,46 @@ def test_scanned_and_rematerialised_steps_are_the_steps():
 STOCK = {"convolution", "reduce_window", "select_and_scatter"}
 
 
-def operations(**lower):
+def operations(*wrappers, arguments=(X, K), **lower):
     """XLA operations of a loss and its gradients."""
-    text = jax.jit(jax.value_and_grad(network, (0, 1))).trace(X, K).lower(**lower).as_text()
+    function = functools.reduce(lambda function, wrap: wrap(function), wrappers, jax.value_and_grad(network, (0, 1)))
+    text = jax.jit(function).trace(*arguments).lower(**lower).as_text()
     return set(re.findall(r"stablehlo\.(\w+)", text))
 
 
 def test_other_platforms_get_xlas_own_operations():
     assert not operations() & STOCK
-    for platform in ("cuda", "tpu"):
+    for platform in ("cuda", "rocm", "tpu"):
         assert operations(lowering_platforms=(platform,)) >= STOCK
+
+
+def test_kernels_of_many_seeds_are_matrix_products_on_a_gpu():
+    def operations_of_seeds(platform, axes):
+        arguments = tuple(a if axis is None else jnp.stack([a] * 3) for a, axis in zip((X, K), axes, strict=True))
+        mapped = functools.partial(jax.vmap, in_axes=axes)
+        return operations(mapped, arguments=arguments, lowering_platforms=(platform,))
+
+    assert "convolution" not in operations_of_seeds("cuda", (0, 0))
+    for platform, axes in (("cuda", (0, None)), ("tpu", (0, 0)), ("rocm", (0, 0))):
+        assert "convolution" in operations_of_seeds(platform, axes)
+
+
+@pytest.mark.parametrize("operation", bilinear.WAYS)
+def test_those_products_are_the_convolutions(operation):
+    geometry = make_geometry((9, 8), (3, 2), (1, 1), ((1, 1), (0, 2)))
+    x, kernel, y = normal(0, (4, 5, 9, 8, 3), (4, 3, 2, 3, 6), (4, 5, *geometry.out, 6))
+    a, b = {"conv": (x, kernel), "input_gradient": (y, kernel), "weight_gradient": (x, y)}[operation]
+    (way, arguments) = choice.choose_cuda(operation, geometry, (4, 5, 3, 6), jnp.float32)
+    assert way in ("taps", "together")
+    assert not arguments
+    found = jax.vmap(functools.partial(bilinear.WAYS[operation][way], geometry=geometry))(a, b)
+    stock = jax.vmap(functools.partial(bilinear.WAYS[operation]["direct"], geometry=geometry))(a, b)
+    np.testing.assert_allclose(found, stock, rtol=1e-4, atol=1e-4)
+    for changed in ({"strides": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 3}, {"size": (9000, 9000)}):
+        other = dataclasses.replace(geometry, **changed)
+        assert choice.choose_cuda(operation, other, (4, 5, 3, 6), jnp.float32)[0] == "direct"
+    for sizes, dtype in (((1, 5, 3, 6), jnp.float32), ((4, 0, 3, 6), jnp.float32), ((4, 5, 3, 6), jnp.bfloat16)):
+        assert choice.choose_cuda(operation, geometry, sizes, dtype)[0] == "direct"
 
 
 def test_use_overrides_what_is_traced_inside_it():
@@ -320,7 +350,7 @@ for kind in (AxisType.Auto, AxisType.Explicit):
 
 
 def test_gradients_are_the_same_over_two_devices():
-    variables = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    variables = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run([sys.executable, "-c", SHARDED], env=variables, check=True, cwd=Path(__file__).parent.parent)
 
 

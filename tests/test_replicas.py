@@ -262,7 +262,7 @@ for on_cpu in (True, False):
     assert_same_bits(spread, expected)
 """
     devices = "--xla_force_host_platform_device_count=4"
-    process = start(script, tmp_path / "found.npz", tmp_path / "run", XLA_FLAGS=devices)
+    process = start(script, tmp_path / "found.npz", tmp_path / "run", JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     found = np.load(tmp_path / "found.npz")

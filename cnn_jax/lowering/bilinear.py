@@ -93,9 +93,11 @@ def _channels(operation: choice.Operation, a: Any, b: Any, geometry: Geometry) -
     return a.shape[-1], b.shape[-1]
 
 
-def _chosen(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _chosen(
+    choose: choice.Choose, operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry
+) -> jax.Array:
     sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
-    way, arguments = choice.choose(operation, geometry, sizes, a.dtype)
+    way, arguments = choose(operation, geometry, sizes, a.dtype)
     return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
 
 
@@ -146,7 +148,8 @@ def _primitive(operation: choice.Operation) -> Primitive:
         f"cnn_{operation}",
         functools.partial(_shape, operation),
         stock=functools.partial(_stock, operation),
-        cpu=functools.partial(_chosen, operation),
+        cpu=functools.partial(_chosen, choice.choose, operation),
+        cuda=functools.partial(_chosen, choice.choose_cuda, operation),
     )
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)
     return primitive

@@ -1,12 +1,14 @@
 """Which lowering is taken for which operation: the one place to read it, and `use` to override it.
 
-A choice is a function of the operation and its shapes alone, made when a function is lowered for the CPU; nothing is
-timed. On other platforms everything is `direct`. The rules are those measured (README.md beside this file).
+A choice is a function of the operation and its shapes alone, made when a function is lowered for the CPU or for an
+NVIDIA GPU; nothing is timed. On other platforms everything is `direct`. The rules are those measured (README.md beside
+this file).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -22,6 +24,8 @@ from cnn_jax.lowering.tiles import equal_tiles
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
 Choice = tuple[str, dict[str, int]]
 """The name of a lowering and its further arguments."""
+Choose = Callable[[Operation, Geometry, tuple[int, ...], DTypeLike], Choice]
+"""As `choose`."""
 
 _used = jax.make_user_context("auto")
 
@@ -54,6 +58,8 @@ _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # in a product with its left operand transposed; and how many the time of writing and reading a number is worth, and of
 # a weight gradient's.
 _DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _NUMBER_WEIGHT = 1.1, 1.3, 1.6, 75, 60
+# Bytes of patches that a GPU was seen to gain by.
+_MOST_WRITTEN = 2**29
 # The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there.
 _BARRIERS = jax.__version_info__ >= (0, 11)
 
@@ -108,6 +114,20 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         and places * taps * inputs * images * itemsize <= _CACHED_TAPS,
     }
     return ("taps", {}) if taps == 1 or few[operation] else plain
+
+
+def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
+    """The same on an NVIDIA GPU: XLA's own, but for the independent convolutions of a `vmap` over inputs and kernels.
+
+    XLA has only grouped convolutions for these; products of their patches are one batch of matrix products.
+    """
+    ones, taps = (1, 1), math.prod(geometry.window)
+    plain = len(geometry.size) == 2 and geometry.strides == geometry.input_dilation == geometry.kernel_dilation == ones
+    written = math.prod((*sizes[:3], *geometry.out, taps)) * jnp.dtype(dtype).itemsize
+    measured = plain and geometry.groups == 1 and taps <= _MOST_TAPS and jnp.dtype(dtype) == jnp.float32
+    if sizes[0] == 1 or not measured or not 0 < written <= _MOST_WRITTEN:
+        return DIRECT
+    return ("together" if operation == "weight_gradient" else "taps"), {}
 
 
 def _banding(

@@ -13,7 +13,11 @@ from jax.interpreters import batching, mlir
 
 
 def define(
-    name: str, shape: Callable[..., tuple[int, ...]], stock: Callable[..., jax.Array], cpu: Callable[..., jax.Array]
+    name: str,
+    shape: Callable[..., tuple[int, ...]],
+    stock: Callable[..., jax.Array],
+    cpu: Callable[..., jax.Array],
+    cuda: Callable[..., jax.Array] | None = None,
 ) -> Primitive:
     """A primitive of arrays of one dtype with one parameter, `geometry`, which is hashable.
 
@@ -23,12 +27,12 @@ def define(
       name: shown in jaxprs.
       shape: of the result, from the operands and `geometry=`.
       stock: computes the result on any platform, from the operands and `geometry=`.
-      cpu: computes it on the CPU.
+      cpu, cuda: compute it there; None leaves it to `stock`.
     """
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
     primitive.def_abstract_eval(lambda *a, geometry: ShapedArray(shape(*a, geometry=geometry), a[0].dtype))
-    for platform, function in ((None, stock), ("cpu", cpu)):
+    for platform, function in ((None, stock), ("cpu", cpu), ("cuda", cuda or stock)):
         mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False), platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(batch, primitive)
     return primitive
