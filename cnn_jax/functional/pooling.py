@@ -69,9 +69,9 @@ def avg_pool(
       where `count_include_pad` is False.)
     """
     (x,) = geometry.promote(x)
-    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding)
     if count_include_pad:
-        return total / jnp.asarray(math.prod(window_shape), x.dtype)
+        return _pool("avg_pool", "sum", x, window_shape, strides, padding, mean=True)[0]
+    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding)
     # One axis at a time, so that no array of all windows' counts has to be kept.
     for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
         total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))
@@ -113,8 +113,12 @@ def _pool(
     window_shape: Sequence[int],
     strides: int | Sequence[int] | None,
     padding: Padding,
+    mean: bool = False,
 ) -> tuple[jax.Array, list[np.ndarray]]:
-    """The reduction of every window, and how many of a window's elements lie in the input along each dimension."""
+    """The reduction of every window, and how many of a window's elements lie in the input along each dimension.
+
+    For a `mean` the reduction is divided by the size of the window.
+    """
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ValueError(f"{caller}: input must hold real numbers, got dtype {x.dtype}")
     window = geometry.window(caller, "window_shape", window_shape)
@@ -130,7 +134,8 @@ def _pool(
     if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
         raise ValueError(f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}")
     out = geometry.output_shape(caller, sizes, window, strides, pairs)
-    y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs)
+    divisor = math.prod(window) if mean else 1
+    y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs, divisor=divisor)
     return geometry.restore_batch(y, batch), list(map(_count, sizes, out, window, strides, pairs))
 
 

@@ -196,7 +196,7 @@ def _runs(images: int, most: int) -> int:
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
-    return _is_small(windows, shape) and shape[-1] < _FEW
+    return _is_small(windows, shape) and shape[-1] <= _FEW
 
 
 def adds_rows(places: tuple[int, ...], channels: int) -> bool:

@@ -57,13 +57,18 @@ def reduce_window(
     window: tuple[int, ...],
     strides: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
+    divisor: int = 1,
 ) -> jax.Array:
-    """As `direct.reduce_window`; of floats it and its derivatives are each lowered as `choice` says."""
+    """As `direct.reduce_window`; of floats it and its derivatives are each lowered as `choice` says.
+
+    A sum is divided by `divisor`, in its own dtype.
+    """
     if not _may_choose(x):
-        return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
+        y = direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
+        return y if divisor == 1 else y / jnp.asarray(divisor, y.dtype)
     windows = Windows(x.shape[1:-1], window, strides, padding)
     if reducer == "sum":
-        return sums.window_sum(x, windows)
+        return sums.window_sum(x, sums.Sums(windows, divisor))
     return extremes.window_extreme(x, extremes.Extremes(windows, reducer))
 
 

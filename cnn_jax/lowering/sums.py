@@ -1,4 +1,4 @@
-"""Sums over windows and their gradient, two linear operations of which each is put to XLA in its own way.
+"""Sums and means over windows and their gradient, two linear operations of which each is put to XLA in its own way.
 
 Each is the transpose of the other, so that they can be differentiated any number of times in either mode.
 """
@@ -6,6 +6,8 @@ Each is the transpose of the other, so that they can be differentiated any numbe
 from __future__ import annotations
 
 import functools
+import itertools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -18,60 +20,82 @@ from cnn_jax.lowering.primitive import define
 from cnn_jax.lowering.products import wide
 
 
-def window_sum(x: jax.Array, geometry: Windows) -> jax.Array:
-    """Sum of x (N, *size, C) over each window, to (N, *out, C)."""
+@dataclass(frozen=True)
+class Sums:
+    """Windows of which each gives its sum, divided by `divisor`."""
+
+    windows: Windows
+    divisor: int
+
+
+def window_sum(x: jax.Array, geometry: Sums) -> jax.Array:
+    """Sum of x (N, *size, C) over each window, divided, to (N, *out, C)."""
     return window_sum_p.bind(x, geometry=geometry)
 
 
-def _direct_sum(x: jax.Array, *, geometry: Windows) -> jax.Array:
-    return direct.reduce_window(x, "sum", window=geometry.window, strides=geometry.strides, padding=geometry.padding)
+def _divided(x: jax.Array, geometry: Sums) -> jax.Array:
+    return x if geometry.divisor == 1 else x / jnp.asarray(geometry.divisor, x.dtype)
 
 
-def _direct_spread(y: jax.Array, *, geometry: Windows) -> jax.Array:
-    x = jax.ShapeDtypeStruct((y.shape[0], *geometry.size, y.shape[-1]), y.dtype)
+def _direct_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
+    w = geometry.windows
+    total = direct.reduce_window(x, "sum", window=w.window, strides=w.strides, padding=w.padding)
+    return _divided(total, geometry)
+
+
+def _direct_spread(y: jax.Array, *, geometry: Sums) -> jax.Array:
+    x = jax.ShapeDtypeStruct((y.shape[0], *geometry.windows.size, y.shape[-1]), y.dtype)
     return jax.linear_transpose(functools.partial(_direct_sum, geometry=geometry), x)(y)[0]
 
 
-def _sliced_sum(x: jax.Array, *, geometry: Windows) -> jax.Array:
-    """Strided slices added up, one dimension after the other.
+def _sliced_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
+    """Strided slices added up, one per place in the window.
 
     The barriers are what makes it fast: without them XLA computes what comes before (an activation, say) again for
-    every term, and the sums again for every use.
+    every term, looks for the padding in each, and adds up again for every use.
     """
-    total = x.astype(wide(x.dtype))
-    for axis in range(1, x.ndim - 1):
-        extent, stride = geometry.window[axis - 1], geometry.strides[axis - 1]
-        total = lax.optimization_barrier(total) if axis > 1 else total
-        config = [(*geometry.padding[axis - 1], 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
-        total = lax.pad(total, jnp.zeros((), total.dtype), config)
-        last = (geometry.out[axis - 1] - 1) * stride + 1
-        total = functools.reduce(lax.add, [lax.slice_in_dim(total, i, i + last, stride, axis) for i in range(extent)])
-    return lax.optimization_barrier(total.astype(x.dtype))
+    windows, dtype = geometry.windows, x.dtype
+    x = x.astype(wide(dtype))
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in windows.padding), (0, 0, 0)])
+    x = lax.optimization_barrier(x)
+    starts = itertools.product(*map(range, windows.window))
+    slices = [
+        x[:, *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, windows.out, windows.strides, strict=True))]
+        for start in starts
+    ]
+    return lax.optimization_barrier(_divided(functools.reduce(lax.add, slices).astype(dtype), geometry))
 
 
-def _repeated(y: jax.Array, *, geometry: Windows) -> jax.Array:
+def _repeated(y: jax.Array, *, geometry: Sums) -> jax.Array:
     """The transpose, where windows lie side by side: each cotangent repeated over its window."""
+    windows = geometry.windows
     n, *out, c = y.shape
-    split = tuple(s for pair in zip(out, geometry.window, strict=True) for s in pair)
-    y = lax.broadcast_in_dim(y, (n, *split, c), (0, *range(1, len(split), 2), len(split) + 1))
-    covered = [o * w for o, w in zip(out, geometry.window, strict=True)]
-    config = [(0, 0, 0), *((0, size - c, 0) for size, c in zip(geometry.size, covered, strict=True)), (0, 0, 0)]
+    split = tuple(s for pair in zip(out, windows.window, strict=True) for s in pair)
+    y = lax.broadcast_in_dim(_divided(y, geometry), (n, *split, c), (0, *range(1, len(split), 2), len(split) + 1))
+    covered = [o * w for o, w in zip(out, windows.window, strict=True)]
+    config = [(0, 0, 0), *((0, size - c, 0) for size, c in zip(windows.size, covered, strict=True)), (0, 0, 0)]
     return lax.pad(y.reshape(n, *covered, c), jnp.zeros((), y.dtype), config)
 
 
-def _chosen_sum(x: jax.Array, *, geometry: Windows) -> jax.Array:
-    return (_sliced_sum if choice.adds_slices(geometry, x.shape) else _direct_sum)(x, geometry=geometry)
+def _chosen_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
+    return (_sliced_sum if choice.adds_slices(geometry.windows, x.shape) else _direct_sum)(x, geometry=geometry)
 
 
-def _chosen_spread(y: jax.Array, *, geometry: Windows) -> jax.Array:
-    return (_repeated if choice.repeats(geometry, y.shape) else _direct_spread)(y, geometry=geometry)
+def _chosen_spread(y: jax.Array, *, geometry: Sums) -> jax.Array:
+    return (_repeated if choice.repeats(geometry.windows, y.shape) else _direct_spread)(y, geometry=geometry)
 
 
 window_sum_p = define(
-    "cnn_window_sum", lambda x, *, geometry: (x.shape[0], *geometry.out, x.shape[-1]), _direct_sum, _chosen_sum
+    "cnn_window_sum",
+    lambda x, *, geometry: (x.shape[0], *geometry.windows.out, x.shape[-1]),
+    _direct_sum,
+    _chosen_sum,
 )
 spread_p = define(
-    "cnn_spread", lambda y, *, geometry: (y.shape[0], *geometry.size, y.shape[-1]), _direct_spread, _chosen_spread
+    "cnn_spread",
+    lambda y, *, geometry: (y.shape[0], *geometry.windows.size, y.shape[-1]),
+    _direct_spread,
+    _chosen_spread,
 )
 ad.deflinear2(window_sum_p, lambda y, _, *, geometry: [spread_p.bind(y, geometry=geometry)])
 ad.deflinear2(spread_p, lambda x, _, *, geometry: [window_sum_p.bind(x, geometry=geometry)])
