@@ -195,8 +195,8 @@ def _runs(images: int, most: int) -> int:
 
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether a sum over windows of an array of `shape` is taken from strided slices: where channels are few."""
-    return _is_small(windows, shape) and shape[-1] <= _FEW
+    """Whether a sum over windows of an array of `shape` is taken from one strided slice per place of a window."""
+    return compares_slices(windows, shape) and (windows.overlap or shape[-1] <= 2 * _FEW)
 
 
 def adds_rows(places: tuple[int, ...], channels: int) -> bool:
@@ -205,20 +205,7 @@ def adds_rows(places: tuple[int, ...], channels: int) -> bool:
 
 
 def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether an extreme of an array of `shape` is taken from one strided slice per place of a window.
-
-    Padding would have to be written down first.
-    """
-    return _is_small(windows, shape) and not any(map(any, windows.padding))
-
-
-def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether the derivatives of an extreme are: XLA's own select one window after the other."""
-    return _is_small(windows, shape)
-
-
-def _is_small(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether a window has few enough places for a slice each, in an array that is not empty."""
+    """Whether an extreme of an array of `shape`, or its derivatives, are: where a window has few enough places."""
     return 0 not in shape and math.prod(windows.window) <= 16
 
 

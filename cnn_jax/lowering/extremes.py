@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
 from cnn_jax.lowering.products import wide
+from cnn_jax.lowering.slices import slices
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,18 @@ def _direct_place(x: jax.Array, y: jax.Array, *, geometry: Extremes) -> jax.Arra
 def _sliced(x: jax.Array, *, geometry: Extremes) -> jax.Array:
     """The maximum of strided slices, one per place in the window.
 
-    The barrier keeps XLA from computing what comes before again for every slice, or without vector instructions.
+    The barriers keep XLA from computing what comes before again for every slice, or without vector instructions, and
+    the maximum again for every use, as in the two sums of a batch norm.
     """
     if geometry.windows.overlap or x.shape[-1] % 16:
         x = lax.optimization_barrier(x)
-    return functools.reduce(
-        lax.max if geometry.reducer == "max" else lax.min, _slices(x, geometry.windows, _lowest(x.dtype, geometry))
-    )
+    pieces = slices(x, geometry.windows, _lowest(x.dtype, geometry))
+    return lax.optimization_barrier(functools.reduce(lax.max if geometry.reducer == "max" else lax.min, pieces))
 
 
 def _sliced_pick(x: jax.Array, t: jax.Array, *, geometry: Extremes) -> jax.Array:
     winner, zero = _winner(x, geometry), jnp.zeros((), t.dtype)
-    picked = [jnp.where(winner == i, s, zero) for i, s in enumerate(_slices(t, geometry.windows, zero))]
+    picked = [jnp.where(winner == i, s, zero) for i, s in enumerate(slices(t, geometry.windows, zero))]
     return functools.reduce(lax.add, picked)
 
 
@@ -130,7 +131,7 @@ def _winner(x: jax.Array, geometry: Extremes) -> jax.Array:
             runs = [run for run in ((0, first), (first, last), (last, out)) if run[0] < run[1]]
             return jnp.concatenate([_winner_of_run(x, geometry, axis, run) for run in runs], axis + 1)
     beats = lax.ge if geometry.reducer == "max" else lax.le
-    pieces = _slices(x, windows, _lowest(x.dtype, geometry))
+    pieces = slices(x, windows, _lowest(x.dtype, geometry))
     best, winner = pieces[0], jnp.zeros(pieces[0].shape, jnp.int8)
     for place, piece in enumerate(pieces[1:], start=1):
         keep = beats(best, piece)
@@ -152,33 +153,14 @@ def _winner_of_run(x: jax.Array, geometry: Extremes, axis: int, run: tuple[int, 
     return lax.optimization_barrier(_winner(x, dataclasses.replace(geometry, windows=part)))
 
 
-def _offsets(windows: Windows) -> Iterator[tuple[int, ...]]:
-    return itertools.product(*map(range, windows.window))
-
-
-def _slices(x: jax.Array, windows: Windows, outside: jax.Array) -> list[jax.Array]:
-    """The elements of x at each place of the window, each (N, *out, C), padded with `outside`."""
-    x = lax.pad(x, outside, [(0, 0, 0), *((low, high, 0) for low, high in windows.padding), (0, 0, 0)])
-    return [
-        x[
-            (
-                slice(None),
-                *(slice(o, o + (n - 1) * s + 1, s) for o, n, s in zip(at, windows.out, windows.strides, strict=True)),
-            )
-        ]
-        for at in _offsets(windows)
-    ]
-
-
 def _lowest(dtype: jnp.dtype, geometry: Extremes) -> jax.Array:
     return jnp.array(-jnp.inf if geometry.reducer == "max" else jnp.inf, dtype)
 
 
-def _choose(
-    rule: Callable[[Windows, tuple[int, ...]], bool], sliced: Callable[..., jax.Array], stock: Callable[..., jax.Array]
-) -> Callable[..., jax.Array]:
+def _choose(sliced: Callable[..., jax.Array], stock: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def chosen(x: jax.Array, *second: jax.Array, geometry: Extremes) -> jax.Array:
-        return (sliced if rule(geometry.windows, x.shape) else stock)(x, *second, geometry=geometry)
+        function = sliced if choice.compares_slices(geometry.windows, x.shape) else stock
+        return function(x, *second, geometry=geometry)
 
     return chosen
 
@@ -195,13 +177,13 @@ def _out(x: jax.Array, *_: jax.Array, geometry: Extremes) -> tuple[int, ...]:
     return (x.shape[0], *geometry.windows.out, x.shape[-1])
 
 
-extreme_p = define("cnn_window_extreme", _out, _direct, _choose(choice.compares_slices, _sliced, _direct))
-pick_p = define("cnn_pick", _out, _direct_pick, _choose(choice.picks_slices, _sliced_pick, _direct_pick))
+extreme_p = define("cnn_window_extreme", _out, _direct, _choose(_sliced, _direct))
+pick_p = define("cnn_pick", _out, _direct_pick, _choose(_sliced_pick, _direct_pick))
 place_p = define(
     "cnn_place",
     lambda x, y, *, geometry: x.shape,
     _direct_place,
-    _choose(choice.picks_slices, _sliced_place, _direct_place),
+    _choose(_sliced_place, _direct_place),
 )
 ad.defjvp(extreme_p, lambda t, x, *, geometry: pick_p.bind(x, t, geometry=geometry))
 for _primitive, _other in ((pick_p, place_p), (place_p, pick_p)):

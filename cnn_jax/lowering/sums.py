@@ -6,7 +6,6 @@ Each is the transpose of the other, so that they can be differentiated any numbe
 from __future__ import annotations
 
 import functools
-import itertools
 from dataclasses import dataclass
 
 import jax
@@ -18,6 +17,7 @@ from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
 from cnn_jax.lowering.products import wide
+from cnn_jax.lowering.slices import slices
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,13 @@ def _sliced_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
     """Strided slices added up, one per place in the window.
 
     The barriers are what makes it fast: without them XLA computes what comes before (an activation, say) again for
-    every term, looks for the padding in each, and adds up again for every use.
+    every term, and adds up again for every use.
     """
-    windows, dtype = geometry.windows, x.dtype
-    x = x.astype(wide(dtype))
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in windows.padding), (0, 0, 0)])
-    x = lax.optimization_barrier(x)
-    starts = itertools.product(*map(range, windows.window))
-    slices = [
-        x[:, *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, windows.out, windows.strides, strict=True))]
-        for start in starts
-    ]
-    return lax.optimization_barrier(_divided(functools.reduce(lax.add, slices).astype(dtype), geometry))
+    if geometry.windows.overlap or x.shape[-1] % 16:
+        x = lax.optimization_barrier(x)
+    terms = [piece.astype(wide(x.dtype)) for piece in slices(x, geometry.windows, jnp.zeros((), x.dtype))]
+    total = functools.reduce(lax.add, terms)
+    return lax.optimization_barrier(_divided(total.astype(x.dtype), geometry))
 
 
 def _repeated(y: jax.Array, *, geometry: Sums) -> jax.Array:
