@@ -60,7 +60,8 @@ _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 _DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _NUMBER_WEIGHT = 1.1, 1.3, 1.6, 75, 60
 # Bytes of patches that a GPU was seen to gain by.
 _MOST_WRITTEN = 2**29
-# The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there.
+# The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there,
+# and what comes before a pool for every place of its windows.
 _BARRIERS = jax.__version_info__ >= (0, 11)
 
 
@@ -194,19 +195,27 @@ def _runs(images: int, most: int) -> int:
     return next(n for n in range(-(-images // most), images + 1) if images % n == 0)
 
 
+def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether an extreme of an array of `shape` is taken from one strided slice per place of a window.
+
+    Where windows overlap, what comes before has to be kept from being computed anew for every slice.
+    """
+    return picks_slices(windows, shape) and (_BARRIERS or not windows.overlap)
+
+
+def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
+    """Whether its derivatives are: where a window has few enough places. XLA's own select one window after another."""
+    return 0 not in shape and math.prod(windows.window) <= 16
+
+
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether a sum over windows of an array of `shape` is taken from one strided slice per place of a window."""
+    """Whether a sum over windows is: of many channels side by side XLA's own takes as long, and less in a loop."""
     return compares_slices(windows, shape) and (windows.overlap or shape[-1] <= 2 * _FEW)
 
 
 def adds_rows(places: tuple[int, ...], channels: int) -> bool:
     """Whether a bias at so many places (N, *spatial) is added, and its gradient taken, by rows of places."""
     return 0 not in (*places, channels) and places[-1] > 1 and channels <= _FEW
-
-
-def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
-    """Whether an extreme of an array of `shape`, or its derivatives, are: where a window has few enough places."""
-    return 0 not in shape and math.prod(windows.window) <= 16
 
 
 def repeats(windows: Windows, shape: tuple[int, ...]) -> bool:

@@ -157,10 +157,11 @@ def _lowest(dtype: jnp.dtype, geometry: Extremes) -> jax.Array:
     return jnp.array(-jnp.inf if geometry.reducer == "max" else jnp.inf, dtype)
 
 
-def _choose(sliced: Callable[..., jax.Array], stock: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def _choose(
+    rule: Callable[[Windows, tuple[int, ...]], bool], sliced: Callable[..., jax.Array], stock: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
     def chosen(x: jax.Array, *second: jax.Array, geometry: Extremes) -> jax.Array:
-        function = sliced if choice.compares_slices(geometry.windows, x.shape) else stock
-        return function(x, *second, geometry=geometry)
+        return (sliced if rule(geometry.windows, x.shape) else stock)(x, *second, geometry=geometry)
 
     return chosen
 
@@ -177,13 +178,13 @@ def _out(x: jax.Array, *_: jax.Array, geometry: Extremes) -> tuple[int, ...]:
     return (x.shape[0], *geometry.windows.out, x.shape[-1])
 
 
-extreme_p = define("cnn_window_extreme", _out, _direct, _choose(_sliced, _direct))
-pick_p = define("cnn_pick", _out, _direct_pick, _choose(_sliced_pick, _direct_pick))
+extreme_p = define("cnn_window_extreme", _out, _direct, _choose(choice.compares_slices, _sliced, _direct))
+pick_p = define("cnn_pick", _out, _direct_pick, _choose(choice.picks_slices, _sliced_pick, _direct_pick))
 place_p = define(
     "cnn_place",
     lambda x, y, *, geometry: x.shape,
     _direct_place,
-    _choose(_sliced_place, _direct_place),
+    _choose(choice.picks_slices, _sliced_place, _direct_place),
 )
 ad.defjvp(extreme_p, lambda t, x, *, geometry: pick_p.bind(x, t, geometry=geometry))
 for _primitive, _other in ((pick_p, place_p), (place_p, pick_p)):
