@@ -264,9 +264,11 @@ def test_scanned_and_rematerialised_steps_are_the_steps():
 STOCK = {"convolution", "reduce_window", "select_and_scatter"}
 
 
-def operations(*wrappers, arguments=(X, K), **lower):
-    """XLA operations of a loss and its gradients."""
-    function = functools.reduce(lambda function, wrap: wrap(function), wrappers, jax.value_and_grad(network, (0, 1)))
+LOSS_AND_GRADIENTS = jax.value_and_grad(network, (0, 1))
+
+
+def operations(function=LOSS_AND_GRADIENTS, arguments=(X, K), **lower):
+    """XLA operations of a function."""
     text = jax.jit(function).trace(*arguments).lower(**lower).as_text()
     return set(re.findall(r"stablehlo\.(\w+)", text))
 
@@ -280,8 +282,7 @@ def test_other_platforms_get_xlas_own_operations():
 def test_kernels_of_many_seeds_are_matrix_products_on_a_gpu():
     def operations_of_seeds(platform, axes):
         arguments = tuple(a if axis is None else jnp.stack([a] * 3) for a, axis in zip((X, K), axes, strict=True))
-        mapped = functools.partial(jax.vmap, in_axes=axes)
-        return operations(mapped, arguments=arguments, lowering_platforms=(platform,))
+        return operations(jax.vmap(LOSS_AND_GRADIENTS, axes), arguments, lowering_platforms=(platform,))
 
     assert "convolution" not in operations_of_seeds("cuda", (0, 0))
     for platform, axes in (("cuda", (0, None)), ("tpu", (0, 0)), ("rocm", (0, 0))):
@@ -293,7 +294,7 @@ def test_those_products_are_the_convolutions(operation):
     geometry = make_geometry((9, 8), (3, 2), (1, 1), ((1, 1), (0, 2)))
     x, kernel, y = normal(0, (4, 5, 9, 8, 3), (4, 3, 2, 3, 6), (4, 5, *geometry.out, 6))
     a, b = {"conv": (x, kernel), "input_gradient": (y, kernel), "weight_gradient": (x, y)}[operation]
-    (way, arguments) = choice.choose_cuda(operation, geometry, (4, 5, 3, 6), jnp.float32)
+    way, arguments = choice.choose_cuda(operation, geometry, (4, 5, 3, 6), jnp.float32)
     assert way in ("taps", "together")
     assert not arguments
     found = jax.vmap(functools.partial(bilinear.WAYS[operation][way], geometry=geometry))(a, b)

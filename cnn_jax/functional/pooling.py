@@ -69,9 +69,9 @@ def avg_pool(
       where `count_include_pad` is False.)
     """
     (x,) = geometry.promote(x)
+    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding, mean=count_include_pad)
     if count_include_pad:
-        return _pool("avg_pool", "sum", x, window_shape, strides, padding, mean=True)[0]
-    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding)
+        return total
     # One axis at a time, so that no array of all windows' counts has to be kept.
     for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
         total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))

@@ -45,12 +45,13 @@ def reduce_window(
     window: tuple[int, ...],
     strides: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
+    divisor: int = 1,
 ) -> jax.Array:
-    """Sum, maximum or minimum of x (N, *spatial, C) over each window, to (N, *out, C).
+    """Sum, maximum or minimum of x (N, *spatial, C) over each window, to (N, *out, C), then `divided`.
 
     Padding holds the reducer's identity, so it never wins a maximum and adds nothing to a sum.
     """
-    return lax.reduce_window(
+    y = lax.reduce_window(
         x,
         _identity(reducer, x.dtype),
         _REDUCERS[reducer],
@@ -58,6 +59,12 @@ def reduce_window(
         window_strides=(1, *strides, 1),
         padding=((0, 0), *padding, (0, 0)),
     )
+    return divided(y, divisor)
+
+
+def divided(x: jax.Array, divisor: int) -> jax.Array:
+    """x over `divisor`, in its own dtype."""
+    return x if divisor == 1 else x / jnp.asarray(divisor, x.dtype)
 
 
 def dot(x: jax.Array, kernel: jax.Array, *, precision: lax.PrecisionLike) -> jax.Array:

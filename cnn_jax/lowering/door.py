@@ -59,13 +59,10 @@ def reduce_window(
     padding: tuple[tuple[int, int], ...],
     divisor: int = 1,
 ) -> jax.Array:
-    """As `direct.reduce_window`; of floats it and its derivatives are each lowered as `choice` says.
-
-    A sum is divided by `divisor`, in its own dtype.
-    """
+    """As `direct.reduce_window`, a `divisor` being of sums only; of floats it and its derivatives are each lowered as
+    `choice` says."""
     if not _may_choose(x):
-        y = direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding)
-        return y if divisor == 1 else y / jnp.asarray(divisor, y.dtype)
+        return direct.reduce_window(x, reducer, window=window, strides=strides, padding=padding, divisor=divisor)
     windows = Windows(x.shape[1:-1], window, strides, padding)
     if reducer == "sum":
         return sums.window_sum(x, sums.Sums(windows, divisor))

@@ -25,7 +25,7 @@ from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
 from cnn_jax.lowering.products import wide
-from cnn_jax.lowering.slices import slices
+from cnn_jax.lowering.slices import settled, slices
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,9 @@ def _direct_place(x: jax.Array, y: jax.Array, *, geometry: Extremes) -> jax.Arra
 def _sliced(x: jax.Array, *, geometry: Extremes) -> jax.Array:
     """The maximum of strided slices, one per place in the window.
 
-    The barriers keep XLA from computing what comes before again for every slice, or without vector instructions, and
-    the maximum again for every use, as in the two sums of a batch norm.
+    Without the barrier behind XLA takes it again for every use, as in the two sums of a batch norm.
     """
-    if geometry.windows.overlap or x.shape[-1] % 16:
-        x = lax.optimization_barrier(x)
-    pieces = slices(x, geometry.windows, _lowest(x.dtype, geometry))
+    pieces = slices(settled(x, geometry.windows), geometry.windows, _lowest(x.dtype, geometry))
     return lax.optimization_barrier(functools.reduce(lax.max if geometry.reducer == "max" else lax.min, pieces))
 
 

@@ -11,6 +11,12 @@ from jax import lax
 from cnn_jax.lowering.geometry import Windows
 
 
+def settled(x: jax.Array, windows: Windows) -> jax.Array:
+    """x (N, *size, C), behind a barrier where XLA would otherwise compute what comes before (an activation, say) again
+    for every slice, or without vector instructions."""
+    return lax.optimization_barrier(x) if windows.overlap or x.shape[-1] % 16 else x
+
+
 def slices(x: jax.Array, windows: Windows, outside: jax.Array) -> list[jax.Array]:
     """The elements of x at each place of the window, rows before columns, each (N, *out, C), padded with `outside`.
 

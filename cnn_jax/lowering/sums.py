@@ -17,7 +17,7 @@ from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
 from cnn_jax.lowering.primitive import define
 from cnn_jax.lowering.products import wide
-from cnn_jax.lowering.slices import slices
+from cnn_jax.lowering.slices import settled, slices
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,9 @@ def window_sum(x: jax.Array, geometry: Sums) -> jax.Array:
     return window_sum_p.bind(x, geometry=geometry)
 
 
-def _divided(x: jax.Array, geometry: Sums) -> jax.Array:
-    return x if geometry.divisor == 1 else x / jnp.asarray(geometry.divisor, x.dtype)
-
-
 def _direct_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
-    w = geometry.windows
-    total = direct.reduce_window(x, "sum", window=w.window, strides=w.strides, padding=w.padding)
-    return _divided(total, geometry)
+    w, divisor = geometry.windows, geometry.divisor
+    return direct.reduce_window(x, "sum", window=w.window, strides=w.strides, padding=w.padding, divisor=divisor)
 
 
 def _direct_spread(y: jax.Array, *, geometry: Sums) -> jax.Array:
@@ -51,14 +46,11 @@ def _direct_spread(y: jax.Array, *, geometry: Sums) -> jax.Array:
 def _sliced_sum(x: jax.Array, *, geometry: Sums) -> jax.Array:
     """Strided slices added up, one per place in the window.
 
-    The barriers are what makes it fast: without them XLA computes what comes before (an activation, say) again for
-    every term, and adds up again for every use.
+    Without the barrier behind XLA adds up again for every use.
     """
-    if geometry.windows.overlap or x.shape[-1] % 16:
-        x = lax.optimization_barrier(x)
-    terms = [piece.astype(wide(x.dtype)) for piece in slices(x, geometry.windows, jnp.zeros((), x.dtype))]
-    total = functools.reduce(lax.add, terms)
-    return lax.optimization_barrier(_divided(total.astype(x.dtype), geometry))
+    pieces = slices(settled(x, geometry.windows), geometry.windows, jnp.zeros((), x.dtype))
+    total = functools.reduce(lax.add, [piece.astype(wide(x.dtype)) for piece in pieces])
+    return lax.optimization_barrier(direct.divided(total.astype(x.dtype), geometry.divisor))
 
 
 def _repeated(y: jax.Array, *, geometry: Sums) -> jax.Array:
@@ -66,7 +58,9 @@ def _repeated(y: jax.Array, *, geometry: Sums) -> jax.Array:
     windows = geometry.windows
     n, *out, c = y.shape
     split = tuple(s for pair in zip(out, windows.window, strict=True) for s in pair)
-    y = lax.broadcast_in_dim(_divided(y, geometry), (n, *split, c), (0, *range(1, len(split), 2), len(split) + 1))
+    y = lax.broadcast_in_dim(
+        direct.divided(y, geometry.divisor), (n, *split, c), (0, *range(1, len(split), 2), len(split) + 1)
+    )
     covered = [o * w for o, w in zip(out, windows.window, strict=True)]
     config = [(0, 0, 0), *((0, size - c, 0) for size, c in zip(windows.size, covered, strict=True)), (0, 0, 0)]
     return lax.pad(y.reshape(n, *covered, c), jnp.zeros((), y.dtype), config)
