@@ -22,6 +22,7 @@ from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device, split_cpu
 from cnn_jax.training.display import Display, duration
 from cnn_jax.training.folder import RunFolder, check_free, environment, seed_folder
+from cnn_jax.training.memory import keep_memory
 from cnn_jax.training.replicas import ReplicasResult, fit_replicas
 from cnn_jax.training.single import FitResult, fit
 
@@ -60,6 +61,8 @@ def run_experiment(
     keep_compiled()
     if config.replicas > 1:
         split_cpu()
+    else:
+        keep_memory()
     if config.device is not None:
         select_device(config.device)
 

@@ -58,9 +58,11 @@ def run(options: Options) -> None:
     from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
     from cnn_jax.benchmark.yardstick import open_yardstick
     from cnn_jax.training.folder import write_atomically
+    from cnn_jax.training.memory import keep_memory
 
+    memory_kept = keep_memory()  # for all contenders
     yardstick = open_yardstick(options.quick)
-    machine = describe_machine(yardstick)
+    machine = describe_machine(yardstick, memory_kept)
     print(say(machine), flush=True)
     if yardstick.torch is not None:
         print(yardstick.torch)

@@ -12,8 +12,8 @@ from typing import Any
 from cnn_jax.benchmark.yardstick import Yardstick, cores
 
 
-def describe_machine(yardstick: Yardstick) -> dict[str, Any]:
-    """Versions, processor, threads and load average, as plain JSON values."""
+def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
+    """Versions, processor, threads, memory and load average, as plain JSON values."""
     packages = ("cnn-jax", "jax", "jaxlib", "flax", "optax", "numpy") + (("torch",) if yardstick.torch is None else ())
     return {
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
@@ -21,6 +21,7 @@ def describe_machine(yardstick: Yardstick) -> dict[str, Any]:
         "cores": cores(),
         # XLA sizes its pool by the cores that the process may run on.
         "threads": {"jax": cores()} | ({"torch": yardstick.threads} if yardstick.torch is None else {}),
+        "memory_kept": memory_kept,
         "load_average": list(os.getloadavg()),
     }
 
@@ -30,7 +31,11 @@ def say(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     threads = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
     load = " ".join(f"{value:.2f}" for value in machine["load_average"])
-    return f"{versions}\n{machine['processor']}, {machine['cores']} cores; threads: {threads}; load average {load}"
+    memory = "kept by the process" if machine["memory_kept"] else "given back when freed"
+    return (
+        f"{versions}\n{machine['processor']}, {machine['cores']} cores; threads: {threads}; load average {load}\n"
+        f"memory {memory}"
+    )
 
 
 class Elsewhere:

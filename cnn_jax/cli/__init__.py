@@ -124,8 +124,10 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
         SystemExit: with code 2 where some of several pictures could not be read; they have been named.
     """
     from cnn_jax.training.compilation import keep_compiled
+    from cnn_jax.training.memory import keep_memory
 
     keep_compiled()
+    keep_memory()
     if isinstance(options, Evaluate):
         from cnn_jax.cli.evaluate import evaluate
 

@@ -74,12 +74,16 @@ FILTERS = {
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (3, 3, I, O), `side` x `side` outputs at once."""
-    return _filtered(x, kernel, (1, 0), geometry, side, tiles)
+    return _filtered(x, kernel, FILTERS[side].window, (1, 0), geometry, side, tiles)
 
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
-    """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round."""
-    return _filtered(y, jnp.flip(kernel, (0, 1)), (1, 1), geometry.turned, side, tiles)
+    """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round.
+
+    Not the window is turned but G: XLA takes longer to reverse a large kernel than to multiply by it.
+    """
+    turned = tuple(row[::-1] for row in FILTERS[side].window)
+    return _filtered(y, kernel, turned, (1, 1), geometry.turned, side, tiles)
 
 
 def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
@@ -89,19 +93,25 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int, t
 
 
 def _filtered(
-    x: jax.Array, kernel: jax.Array, axes: tuple[int, int], geometry: Geometry, side: int, tiles: int
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Matrix,
+    axes: tuple[int, int],
+    geometry: Geometry,
+    side: int,
+    tiles: int,
 ) -> jax.Array:
     matrices, dtype, (th, tw) = FILTERS[side], x.dtype, _counts(geometry, side)
     # Without the barrier XLA transforms the windows of all layers before the first, and holds them until their turn.
     x, kernel = lax.optimization_barrier((x, kernel.astype(wide(dtype))))
-    windows = [_mixed(matrices.window, row) for row in _mixed(matrices.window, kernel)]
+    windows = [_mixed(window, row) for row in _mixed(window, kernel)]
 
     def filtered(x: jax.Array) -> jax.Array:
         rows = []
         for mixed, row in zip(_tile_rows(x.astype(wide(dtype)), geometry, side), windows, strict=True):
             products = [
-                product(tile.reshape(-1, tile.shape[-1]), window, axes, geometry.precision, wide(dtype))
-                for tile, window in zip(_row(mixed, side), row, strict=True)
+                product(tile.reshape(-1, tile.shape[-1]), mixed_window, axes, geometry.precision, wide(dtype))
+                for tile, mixed_window in zip(_row(mixed, side), row, strict=True)
             ]
             rows.append([_kept(a.reshape(-1, th, tw, a.shape[-1])) for a in _mixed(matrices.outputs, products)])
         columns = [_mixed(matrices.outputs, column) for column in zip(*rows, strict=True)]

@@ -15,6 +15,7 @@ from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.loop import TrainingDivergedError
 from cnn_jax.training.losses import make_loss
 from cnn_jax.training.mapping import map_replicas, replica_mesh
+from cnn_jax.training.memory import keep_memory
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.pure import make_train, train_arrays
 from cnn_jax.training.recipe import Hyperparameters
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_replicas",
+    "keep_memory",
     "load_run",
     "make_augment",
     "make_eval_step",
