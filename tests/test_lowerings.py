@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
-from cnn_jax.lowering import bilinear, canonical, choice
+from cnn_jax.lowering import bilinear, canonical, choice, phases
 from cnn_jax.lowering.geometry import Geometry
 from tests.geometries import ints, normal, seeds
 
@@ -107,6 +108,8 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
             x, kernel, y = arrays
             results["input_gradient", "canonical"] = canonical.input_gradient(y, kernel, geometry)
             results["weight_gradient", "canonical"] = canonical.weight_gradient(x, y, geometry, tiles=n)
+            if not any(map(operator.mod, geometry.window, geometry.strides)):
+                results["input_gradient", "phases"] = phases.input_gradient(y, kernel, geometry)
         return results
 
     exact = [np.asarray(a, np.float64) for a in arrays]
@@ -135,6 +138,17 @@ def test_every_lowering_is_within_rounding_of_the_definition(geometry, counts, b
     check_within_rounding(geometry, counts, block, seed, dtype)
 
 
+@settings(max_examples=8, deadline=None)
+@given(geometries(), ints(1, 2, 2), ints(1, 3, 3), seeds)
+def test_windows_of_whole_strides_are_within_rounding_of_the_definition(geometry, strides, counts, seed):
+    size = tuple(map(max, geometry.size, map(operator.mul, geometry.window, strides)))
+    window = tuple(map(operator.mul, geometry.window, strides))
+    padding = tuple((low, max(high, 0)) for low, high in geometry.padding)
+    size = tuple(n + 1 for n in size)  # what a negative padding crops
+    geometry = dataclasses.replace(geometry, size=size, window=window, strides=strides, padding=padding)
+    check_within_rounding(geometry, counts, 2, seed, "float32")
+
+
 def test_products_of_bfloat16_add_up_in_float32():
     check_within_rounding(make_geometry((12, 12), (3, 3)), (2, 32, 32), 2, 0, "bfloat16")
 
@@ -152,6 +166,7 @@ CASES = [
     ((6, 7), (3, 3), (1, 1), ((1, 1), (0, 1)), (3, 20), {}),
     ((5, 4), (1, 1), (2, 1), ((0, 0), (0, 0)), (17, 2), {}),
     ((24, 28), (3, 3), (1, 1), ((1, 1), (0, 2)), (64, 64), {}),
+    ((9, 8), (4, 6), (2, 3), ((1, 1), (-1, 2)), (7, 2), {}),
     ((5, 4), (3, 2), (1, 2), ((3, 2), (0, 1)), (2, 3), {"kernel_dilation": (2, 1)}),
     ((5, 4), (3, 2), (3, 1), ((3, -1), (0, 1)), (2, 3), {"input_dilation": (2, 3), "kernel_dilation": (1, 2)}),
     ((5, 4), (4, 4), (1, 1), ((2, 2), (2, 2)), (2, 3), {"input_dilation": (2, 2)}),

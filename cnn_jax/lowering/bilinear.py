@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, canonical, choice, direct, shifted, taps, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import batch, define
 
@@ -59,6 +59,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "direct": _direct_input_gradient,
         "canonical": canonical.input_gradient,
         "banded": banded.input_gradient,
+        "phases": phases.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
         "winograd": winograd.input_gradient,

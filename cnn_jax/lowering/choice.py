@@ -105,6 +105,8 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
     if found:
         return found
+    if operation == "input_gradient" and strided and taps >= _LARGE and _whole_strides(geometry):
+        return "phases", {}
     if operation == "weight_gradient" and inputs <= _FEWEST and outputs > _FEW and taps < _LARGE:
         return "together", {}
     few = {
@@ -114,7 +116,9 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         and 16 < places <= 64
         and places * taps * inputs * images * itemsize <= _CACHED_TAPS,
     }
-    return ("taps", {}) if taps == 1 or few[operation] else plain
+    # At a stride a 1x1 convolution meets a slice, and XLA's own does not write that down.
+    one = taps == 1 and not (strided and operation == "conv")
+    return ("taps", {}) if one or few[operation] else plain
 
 
 def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
@@ -129,6 +133,10 @@ def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]
     if sizes[0] == 1 or not measured or not 0 < written <= _MOST_WRITTEN:
         return DIRECT
     return ("together" if operation == "weight_gradient" else "taps"), {}
+
+
+def _whole_strides(geometry: Geometry) -> bool:
+    return all(window % stride == 0 for window, stride in zip(geometry.window, geometry.strides, strict=True))
 
 
 def _banding(
