@@ -70,6 +70,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "banded": banded.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
+        "stacked": taps.weight_gradient_stacked,
         "together": taps.weight_gradient_together,
         "winograd": winograd.weight_gradient,
     },

@@ -35,11 +35,12 @@ CANONICAL: Choice = ("canonical", {})
 
 # Channels that are too few for XLA's loops along them.
 _FEW = 16
-# Input channels that are too few for XLA's own convolution, where its patches are copied in as short runs; and those
-# for its weight gradient.
-_FEWER, _FEWEST = 6, 4
+# Input channels that are too few for XLA's own convolution, where its patches are copied in as short runs.
+_FEWER = 6
 # A window so large that even a strided one's input gradient is worth a band.
 _LARGE = 16
+# Places that a product should add up at least, where images are multiplied in runs.
+_LONG = 2**14
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
 # Images multiplied and added up in one loop.
@@ -48,7 +49,14 @@ _UNROLLED = 4
 _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
 # once: more leave the caches, and from 32 MB on the C library asks the system for them at every call.
-_CACHED = {"canonical": 4e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6}
+_CACHED = {
+    "canonical": 4e6,
+    "stacked": 128e6,
+    "patches": 5e6,
+    "conv": 24e6,
+    "input_gradient": 24e6,
+    "weight_gradient": 10e6,
+}
 # And those of a window's taps, beyond which a weight gradient is left to XLA.
 _CACHED_TAPS = 12e6
 # Rows that Winograd's products should have at least, where that is to be decided.
@@ -99,6 +107,9 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if operation == "weight_gradient" and inputs > _FEW:
         size = places * outputs * images * jnp.dtype(dtype).itemsize
         plain = "canonical", {"tiles": _tiles(size, _CACHED["canonical"], images, 8)}
+    if operation == "weight_gradient" and _stacks(geometry, inputs, outputs):
+        tiles = _tiles(places * taps * inputs * images * itemsize, _STACKED, images, images)
+        return "stacked", {"tiles": tiles, "runs": _equal_runs(images // tiles, places)}
     found = _banding(operation, geometry, images, inputs, outputs, itemsize)
     if found or taps > _MOST_TAPS:
         return found or plain
@@ -107,8 +118,6 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return found
     if operation == "input_gradient" and strided and taps >= _LARGE and _whole_strides(geometry):
         return "phases", {}
-    if operation == "weight_gradient" and inputs <= _FEWEST and outputs > _FEW and taps < _LARGE:
-        return "together", {}
     few = {
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
@@ -137,6 +146,22 @@ def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]
 
 def _whole_strides(geometry: Geometry) -> bool:
     return all(window % stride == 0 for window, stride in zip(geometry.window, geometry.strides, strict=True))
+
+
+def _stacks(geometry: Geometry, inputs: int, outputs: int) -> bool:
+    """Whether a weight gradient has so few input channels, and so many outputs for them, that taps are stacked."""
+    taps, places = math.prod(geometry.window), math.prod(geometry.out)
+    if not 1 < taps <= _MOST_TAPS or places == 1:
+        return False
+    if inputs == 1:
+        return taps < _LARGE or outputs >= 2 * _FEW
+    return inputs <= _FEWER and outputs > _FEW and taps < _LARGE
+
+
+def _equal_runs(images: int, places: int) -> int:
+    """How many runs of images to multiply side by side: as many as have rows enough each, but two where possible."""
+    most = max(2, images * places // _LONG)
+    return max(n for n in range(1, min(images, most) + 1) if images % n == 0)
 
 
 def _banding(

@@ -7,6 +7,7 @@ patches down. It is slower where images are small, and its weight gradient nearl
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -15,6 +16,7 @@ from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.products import product, wide
+from cnn_jax.lowering.tiles import added
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -37,6 +39,26 @@ def weight_gradient_together(x: jax.Array, y: jax.Array, geometry: Geometry) -> 
     return gradient.reshape(*geometry.window, x.shape[-1], y.shape[-1])
 
 
+def weight_gradient_stacked(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int, runs: int) -> jax.Array:
+    """The same: the taps of each channel one above the other, and a product for each of some runs of images.
+
+    Images and places then lie along the rows of the first operand, of which XLA's products are the faster ones, and
+    what a tap meets is copied by rows of an image instead of by the few channels of a place.
+    """
+    inputs, outputs = x.shape[-1], y.shape[-1]
+
+    def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        x = _padded(x, geometry)
+        # Both are written down, or XLA looks for an element of x at every tap, and again in the product.
+        x = lax.optimization_barrier(jnp.moveaxis(x.reshape(runs, -1, *x.shape[1:]), -1, 1))
+        y = y.reshape(runs, -1, outputs)
+        stacked = jnp.concatenate(_slices(x, geometry, 3), 1).reshape(runs, -1, y.shape[1])
+        each = functools.partial(product, axes=(1, 0), precision=geometry.precision, dtype=wide(x.dtype))
+        return jax.vmap(each)(lax.optimization_barrier(stacked), y).sum(0)
+
+    return added(gradient, (x, y), tiles).reshape(*geometry.window, inputs, outputs).astype(x.dtype)
+
+
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): one product, and the taps added up where they lie."""
     inputs, outputs = kernel.shape[2:]
@@ -54,11 +76,19 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """What each tap, rows before columns, meets of x (N, H, W, C): arrays (N, h, w, C)."""
+    return _slices(_padded(x, geometry), geometry, 1)
+
+
+def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
     config = [(0, 0, 0), *((low, high, 0) for low, high in geometry.padding), (0, 0, 0)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), config)
-    (rows, columns), (down, right) = geometry.out, geometry.strides
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _slices(x: jax.Array, geometry: Geometry, axis: int) -> list[jax.Array]:
+    """What each tap meets of padded x, whose rows and columns are the dimensions from `axis` on."""
+    (rows, columns), (down, right), before = geometry.out, geometry.strides, (slice(None),) * axis
     return [
-        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        x[*before, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
         for i, j in itertools.product(*map(range, geometry.window))
     ]
 
