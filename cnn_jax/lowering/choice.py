@@ -49,14 +49,9 @@ _UNROLLED = 4
 _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
 # once: more leave the caches, and from 32 MB on the C library asks the system for them at every call.
-_CACHED = {
-    "canonical": 4e6,
-    "stacked": 128e6,
-    "patches": 5e6,
-    "conv": 24e6,
-    "input_gradient": 24e6,
-    "weight_gradient": 10e6,
-}
+_CACHED = {"canonical": 4e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6}
+# And those of stacked taps, which gain nothing by caches but have to fit in memory.
+_STACKED = 128e6
 # And those of a window's taps, beyond which a weight gradient is left to XLA.
 _CACHED_TAPS = 12e6
 # Rows that Winograd's products should have at least, where that is to be decided.
