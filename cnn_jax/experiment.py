@@ -61,7 +61,7 @@ def run_experiment(
     keep_compiled()
     if config.replicas > 1:
         split_cpu()
-    else:
+    else:  # Several devices of a CPU compute in threads of their own, whose memory cannot be kept.
         keep_memory()
     if config.device is not None:
         select_device(config.device)

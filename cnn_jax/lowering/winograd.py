@@ -80,7 +80,7 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, side: int, tiles: int) -> jax.Array:
     """Gradient to the input, from the cotangent y (N, h, w, O): a convolution with the window turned round.
 
-    Not the window is turned but G: XLA takes longer to reverse a large kernel than to multiply by it.
+    Not the window is turned but G, which saves a copy of the kernel.
     """
     turned = tuple(row[::-1] for row in FILTERS[side].window)
     return _filtered(y, kernel, turned, (1, 1), geometry.turned, side, tiles)
