@@ -156,7 +156,7 @@ def _stacks(geometry: Geometry, inputs: int, outputs: int) -> bool:
 def _equal_runs(images: int, places: int) -> int:
     """How many runs of images to multiply side by side: as many as have rows enough each, but two where possible."""
     most = max(2, images * places // _LONG)
-    return max(n for n in range(1, min(images, most) + 1) if images % n == 0)
+    return images // _runs(images, most)
 
 
 def _banding(

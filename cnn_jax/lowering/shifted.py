@@ -86,6 +86,6 @@ def _padded(x: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
     """x with its padding written down, or XLA looks for it in every term; and a geometry without."""
     if not any(map(any, geometry.padding)):
         return x, geometry
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in geometry.padding), (0, 0, 0)])
+    x = taps.padded(x, geometry)
     padded = dataclasses.replace(geometry, size=x.shape[1:3], padding=((0, 0), (0, 0)))
     return lax.optimization_barrier(x), padded

@@ -48,7 +48,7 @@ def weight_gradient_stacked(x: jax.Array, y: jax.Array, geometry: Geometry, tile
     inputs, outputs = x.shape[-1], y.shape[-1]
 
     def gradient(x: jax.Array, y: jax.Array) -> jax.Array:
-        x = _padded(x, geometry)
+        x = padded(x, geometry)
         # Both are written down, or XLA looks for an element of x at every tap, and again in the product.
         x = lax.optimization_barrier(jnp.moveaxis(x.reshape(runs, -1, *x.shape[1:]), -1, 1))
         y = y.reshape(runs, -1, outputs)
@@ -76,10 +76,11 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """What each tap, rows before columns, meets of x (N, H, W, C): arrays (N, h, w, C)."""
-    return _slices(_padded(x, geometry), geometry, 1)
+    return _slices(padded(x, geometry), geometry, 1)
 
 
-def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
+def padded(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """x (N, H, W, C) with its padding, or cropped where that is negative."""
     config = [(0, 0, 0), *((low, high, 0) for low, high in geometry.padding), (0, 0, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
