@@ -30,10 +30,10 @@ TINY = {"bfloat16": 2.0**-133, "float16": 2.0**-24}
 UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def make_geometry(size, window, strides=(1, 1), padding=((0, 0), (0, 0)), groups=1):
+def make_geometry(size, window, strides=(1, 1), padding=((0, 0), (0, 0)), groups=1, onednn=False):
     return Geometry(
         size=size, window=window, strides=strides, padding=padding, input_dilation=(1, 1), kernel_dilation=(1, 1),
-        groups=groups, precision=None,
+        groups=groups, precision=None, onednn=onednn,
     )  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def test_use_overrides_what_is_traced_inside_it():
 
 
 def test_use_names_what_it_knows():
-    with pytest.raises(ValueError, match=r"^use: lowering must be 'auto' or 'direct', got 'fast'$"):
+    with pytest.raises(ValueError, match=r"^use: lowering must be 'auto', 'direct' or 'onednn', got 'fast'$"):
         lowering.use("fast")
 
 

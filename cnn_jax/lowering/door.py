@@ -39,6 +39,7 @@ def conv(
         kernel_dilation=kernel_dilation,
         groups=feature_group_count,
         precision=precision,
+        onednn=choice.current() == "onednn",
     )
     if preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
         return direct.conv(x, kernel, geometry, preferred_element_type)
@@ -47,7 +48,8 @@ def conv(
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """y (N, *spatial, C) with bias (C,), of the same dtype, added at every place."""
-    return biases.add(y, bias) if _may_choose(y, bias) else y + bias
+    chosen = _may_choose(y, bias) and not (choice.current() == "onednn" and choice.takes_bias(y.shape[-1]))
+    return biases.add(y, bias) if chosen else y + bias
 
 
 def reduce_window(
@@ -74,7 +76,7 @@ def _may_choose(*arrays: jax.Array) -> bool:
 
     Where types carry a sharding (explicit axes of a mesh, `jax.shard_map`), XLA's own operations know what to do.
     """
-    return choice.current() == "auto" and all(
+    return choice.current() != "direct" and all(
         jnp.issubdtype(a.dtype, jnp.floating) and all(isinstance(d, int) for d in a.shape) and not _typed(jax.typeof(a))
         for a in arrays
     )

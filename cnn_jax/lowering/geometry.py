@@ -19,6 +19,7 @@ class Geometry:
       padding: zeros before and after each dimension of the dilated input; a negative count crops.
       groups: number of channel groups.
       precision: as in `jax.lax.conv_general_dilated`.
+      onednn: whether it stands in a program that `library.jit` compiles.
     """
 
     size: tuple[int, ...]
@@ -29,6 +30,7 @@ class Geometry:
     kernel_dilation: tuple[int, ...]
     groups: int
     precision: PrecisionLike
+    onednn: bool = False
 
     @property
     def out(self) -> tuple[int, ...]:

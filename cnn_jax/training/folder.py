@@ -27,7 +27,7 @@ _TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
 _OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, *(name + ".tmp" for name in _TEXTS)}
 
 # Options that may change when a run goes on: they decide where things are and how often they are saved or looked at.
-_MAY_CHANGE = ("out", "resume", "overwrite", "device", "report", "data.dir", "checkpoint", "steps_per_call")
+_MAY_CHANGE = ("out", "resume", "overwrite", "device", "report", "data.dir", "checkpoint", "steps_per_call", "onednn")
 
 
 def environment() -> dict[str, Any]:

@@ -72,7 +72,7 @@ def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Call
     return over_devices
 
 
-def step_replicas(train_steps: TrainSteps, count: int) -> Any:
+def step_replicas(train_steps: TrainSteps, count: int, jit: Callable[..., Any] = jax.jit) -> Any:
     """The train steps of one replica, compiled for `count`: states and orders have that axis first.
 
     On CPU the replicas take turns: a call of one program each, for the next replica of every device. So each runs at
@@ -82,6 +82,7 @@ def step_replicas(train_steps: TrainSteps, count: int) -> Any:
     Args:
         train_steps: from `make_train_steps`, for orders (n, batch).
         count: number of replicas.
+        jit: `jax.jit`, or what stands for it.
 
     Returns:
         The same, as `jax.jit` would return it, for states of all replicas and orders (count, n, batch); all share the
@@ -90,14 +91,14 @@ def step_replicas(train_steps: TrainSteps, count: int) -> Any:
     """
     mesh = replica_mesh(count)
     if _on_cpu(mesh):
-        return _Turns(train_steps, mesh, count)
-    return jax.jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
+        return _Turns(train_steps, mesh, count, jit)
+    return jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
 
 
 class _Turns:
     """`step_replicas` on CPU."""
 
-    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int):
+    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int, jit: Callable[..., Any]):
         def turn(
             states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array, k: jax.Array
         ) -> tuple[TrainState, Metrics]:
@@ -118,7 +119,7 @@ class _Turns:
 
         own, everywhere = PartitionSpec(AXIS), PartitionSpec()
         self._turns = range(count // mesh.size)
-        self._turn = jax.jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
+        self._turn = jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
         self._collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
 
     def __call__(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnn_jax import lowering
+from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.evaluation import Evaluation
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics
@@ -56,6 +58,11 @@ class Program(Protocol):
 
     def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
         """`state` for the seeds that are chosen, `other` for the rest. One seed is always chosen."""
+
+
+def compiler(config: TrainConfig) -> Callable[..., Any]:
+    """What compiles the train steps of a configuration: `jax.jit`, or `lowering.jit` where oneDNN is asked for."""
+    return lowering.jit if config.onednn else jax.jit
 
 
 def all_finite(state: TrainState) -> jax.Array:

@@ -24,7 +24,7 @@ from cnn_jax.training.folder import RunFolder, seed_folder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
 from cnn_jax.training.mapping import AXIS, map_replicas, replica_mesh, step_replicas
-from cnn_jax.training.program import all_finite, pad_steps, settle_per_call
+from cnn_jax.training.program import all_finite, compiler, pad_steps, settle_per_call
 from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
 from cnn_jax.training.state import TrainState
@@ -187,7 +187,7 @@ class Replicas:
         self.schedule = jax.jit(recipe.schedule)
         self._init = jax.jit(map_replicas(lambda seed: recipe.init(jax.random.key(seed)), (0,)))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
-        self._train_steps = step_replicas(make_train_steps(recipe.train_step), replicas)
+        self._train_steps = step_replicas(make_train_steps(recipe.train_step), replicas, compiler(config))
         self._eval_step = jax.jit(map_replicas(recipe.eval_step, (0, 0)))
         self._all_finite = jax.jit(jax.vmap(all_finite))
         self._choose = jax.jit(jax.vmap(_choose), out_shardings=self._own)

@@ -21,7 +21,7 @@ from cnn_jax.training.evaluation import Evaluation, at_input_size, evaluate
 from cnn_jax.training.folder import RunFolder
 from cnn_jax.training.interrupts import Interrupts
 from cnn_jax.training.loop import Loop
-from cnn_jax.training.program import all_finite, pad_steps, settle_per_call
+from cnn_jax.training.program import all_finite, compiler, pad_steps, settle_per_call
 from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics, make_train_steps
@@ -119,7 +119,7 @@ class Single:
         recipe = make_recipe(model, config, train.statistics, images.shape[1:], self.total)
         self.schedule = jax.jit(recipe.schedule)
         self._init = jax.jit(recipe.init)
-        self._train_steps = jax.jit(make_train_steps(recipe.train_step), donate_argnums=0)
+        self._train_steps = compiler(config)(make_train_steps(recipe.train_step), donate_argnums=0)
         self._eval_step = jax.jit(recipe.eval_step)
         self._all_finite = jax.jit(all_finite)
 

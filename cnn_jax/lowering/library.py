@@ -1,0 +1,68 @@
+"""Programs for the CPU whose convolutions and products are oneDNN's, those that PyTorch has too."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnn_jax.lowering.choice import use
+
+# XLA:CPU is built with oneDNN for x86, but gives convolutions and products to YNNPACK first unless that is asked to
+# keep to reductions, which it should: XLA's own take twice the time of a whole step of ResNet-18.
+_OPTIONS: dict[str, bool | str] = {
+    "xla_cpu_experimental_onednn_custom_call": True,
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+
+
+def compiler_options() -> dict[str, bool | str]:
+    """Options for `jax.jit(..., compiler_options=...)`: on the CPU, convolutions and products by oneDNN.
+
+    Empty where the default backend is not a CPU, or its XLA has no oneDNN that it can be made to take; to find out, a
+    small convolution is compiled once. They are experimental options of XLA's, and a program compiled with them is not
+    kept in JAX's persistent compilation cache, since XLA has no way yet to write one down; where that cache is on, JAX
+    warns of it.
+    """
+    return dict(_OPTIONS) if jax.default_backend() == "cpu" and _has_onednn() else {}
+
+
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+    """`jax.jit` with `compiler_options()`, and with the lowerings that are best in such a program.
+
+    Where these options are empty it is `jax.jit` and nothing else. As with any `compiler_options`, the function is to
+    be called outside of other functions under `jax.jit`.
+
+    Args:
+      function: what to compile.
+      options: as of `jax.jit`.
+    """
+    found = compiler_options()
+    if not found:
+        return jax.jit(function, **options)
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with use("onednn"):
+            return function(*args, **kwargs)
+
+    return jax.jit(traced, compiler_options=found, **options)
+
+
+@functools.cache
+def _has_onednn() -> bool:
+    """Whether XLA's programs for the CPU call oneDNN for a convolution if they are compiled with `_OPTIONS`."""
+
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 8, 8, 32), (3, 3, 32, 32)))
+    try:
+        compiled = jax.jit(conv, backend="cpu").lower(x, kernel).compile(compiler_options=_OPTIONS)
+    except jax.errors.JaxRuntimeError:  # an option that this XLA does not know
+        return False
+    return "__onednn$convolution" in (compiled.as_text() or "")

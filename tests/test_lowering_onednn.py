@@ -1,0 +1,166 @@
+"""Programs compiled with oneDNN, where XLA has it, compute what others do; where it has not, they are the others."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn_jax import functional as F  # noqa: N812
+from cnn_jax import lowering, models, training
+from cnn_jax.lowering import bilinear, choice, library
+from tests.geometries import ints, normal, seeds
+from tests.test_lowerings import REFERENCE, UNIT, geometries, make_geometry, operands
+
+needs_onednn = pytest.mark.skipif(not lowering.compiler_options(), reason="this XLA has no oneDNN")
+PRIMITIVES = {
+    "conv": bilinear.conv_p,
+    "input_gradient": bilinear.input_gradient_p,
+    "weight_gradient": bilinear.weight_gradient_p,
+}
+
+
+def onednn(geometry):
+    return make_geometry(geometry.size, geometry.window, geometry.strides, geometry.padding, onednn=True)
+
+
+def check_within_rounding(geometry, counts, seed, dtype):
+    """As `test_lowerings.check_within_rounding`, for what is chosen."""
+    n, i, o = counts
+    shapes = (n, *geometry.size, i), (*geometry.window, i, o), (n, *geometry.out, o)
+    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+
+    def everything(arrays):
+        pairs = {operation: operands(operation, arrays) for operation in PRIMITIVES}
+        return {
+            operation: PRIMITIVES[operation].bind(a[None], b[None], geometry=onednn(geometry))[0]
+            for operation, (a, b) in pairs.items()
+        }
+
+    exact = [np.asarray(a, np.float64) for a in arrays]
+    terms = {
+        "conv": math.prod(geometry.window) * i,
+        "input_gradient": math.prod(geometry.window) * o,
+        "weight_gradient": math.prod(geometry.out) * n,
+    }
+    for operation, result in lowering.jit(everything)(arrays).items():
+        expected = REFERENCE[operation](*operands(operation, exact), geometry)
+        size = REFERENCE[operation](*operands(operation, [abs(a) for a in exact]), geometry)
+        # 30 more terms for what Winograd's transforms may err (test_lowering_winograd.py); sums of half precision are
+        # taken in single, but XLA's own may round twice.
+        bound = (terms[operation] + 30) * UNIT["float32"] * size + (2 * UNIT[dtype] * size if dtype != "float32" else 0)
+        assert result.dtype == dtype
+        assert (abs(np.asarray(result, np.float64) - expected) <= bound).all(), operation
+
+
+@settings(max_examples=12, deadline=None)
+@given(geometries(), ints(1, 3, 3), seeds, st.sampled_from(["float32", "bfloat16"]))
+def test_what_is_chosen_is_within_rounding_of_the_definition(geometry, counts, seed, dtype):
+    check_within_rounding(geometry, counts, seed, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("counts", [(4, 1, 6), (4, 3, 24), (3, 6, 16), (4, 24, 32), (2, 64, 64)])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        make_geometry((14, 13), (5, 5)),
+        make_geometry((12, 12), (3, 3), (1, 1), ((1, 1), (1, 1))),
+        make_geometry((12, 11), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        make_geometry((8, 8), (2, 2)),
+        make_geometry((8, 8), (1, 1), (2, 2)),
+        make_geometry((5, 5), (5, 5)),
+    ],
+    ids=lambda g: f"{g.size[0]}-{g.window[0]}-{g.strides[0]}",
+)
+def test_so_it_is_for_the_shapes_of_networks(geometry, counts, dtype):
+    check_within_rounding(geometry, counts, 0, dtype)
+
+
+def chosen(operation, window, inputs, outputs, dtype="float32", size=16, images=32):
+    geometry = make_geometry((size, size), (window, window), (1, 1), ((window // 2,) * 2,) * 2, onednn=True)
+    return choice.choose_onednn(operation, geometry, (1, images, inputs, outputs), jnp.dtype(dtype))[0]
+
+
+def test_its_convolution_is_taken_where_others_were():
+    assert chosen("conv", 5, 6, 16) == "direct"
+    assert chosen("conv", 5, 1, 6) == "shifted"
+    assert chosen("conv", 5, 1, 6, "bfloat16") == "direct"
+    assert chosen("conv", 3, 128, 128) == chosen("input_gradient", 3, 128, 128) == "winograd"
+    assert chosen("conv", 3, 128, 128, "bfloat16") == "direct"
+    assert chosen("input_gradient", 3, 128, 128, "bfloat16") == "canonical"
+    assert chosen("conv", 1, 64, 64) == "taps"
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet1"])
+def test_steps_are_those_of_other_programs(name):
+    model = models.build(name)
+    batch = {"image": jnp.asarray(normal(0, (8, 32, 32, 1))[0], jnp.float32), "label": jnp.arange(8) % 10}
+    optimizer = training.make_optimizer(training.OptimizerConfig(name="sgd", learning_rate=0.1), lambda step: 0.1)
+    take = training.make_train_step(model, optimizer, training.make_loss(training.LossConfig()), lambda images: images)
+    state = training.create_state(model, optimizer, (32, 32, 1), seed=0)
+
+    def steps(state):
+        return jax.lax.scan(lambda state, _: take(state, batch), state, length=3)
+
+    expected, found = jax.jit(steps)(state), lowering.jit(steps)(state)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)  # noqa: E731
+    jax.tree.map(close, (found[0].params, found[1]), (expected[0].params, expected[1]))
+
+
+def test_derivatives_and_maps_are_those_of_other_programs():
+    xs, kernels = (jnp.asarray(a, jnp.float32) for a in normal(0, (3, 2, 9, 9, 3), (3, 3, 3, 3, 16)))
+
+    def loss(x, kernel):
+        return (F.max_pool(jnp.tanh(F.conv(x, kernel, padding="SAME")), (2, 2), (2, 2)) ** 2).sum()
+
+    def everything(xs, kernels):
+        grad = jax.grad(loss, (0, 1))
+        tangents = (xs[1], kernels[1])
+        return {
+            "gradient of gradient": jax.grad(lambda *a: sum((g**2).sum() for g in grad(*a)))(xs[0], kernels[0]),
+            "hessian-vector": jax.jvp(grad, (xs[0], kernels[0]), tangents)[1],
+            "mapped inputs": jax.vmap(grad, (0, None))(xs, kernels[0]),
+            "mapped kernels": jax.vmap(grad, (None, 0))(xs[0], kernels),
+            "mapped": jax.vmap(grad)(xs, kernels),
+            "again": jax.checkpoint(loss)(xs[0], kernels[0]),
+        }
+
+    with lowering.use("direct"):
+        expected = jax.jit(everything)(xs, kernels)
+    found = lowering.jit(everything)(xs, kernels)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), found, expected)
+
+
+@needs_onednn
+def test_a_convolution_with_its_bias_and_activation_is_one_call_of_onednn():
+    x, kernel, bias = (jnp.ones(shape) for shape in ((8, 12, 12, 6), (5, 5, 6, 16), (16,)))
+    layer = lowering.jit(lambda x, kernel, bias: jnp.tanh(F.conv(x, kernel, bias)))
+    text = layer.lower(x, kernel, bias).compile().as_text()
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    assert '"BIAS","TANH"' in text
+
+
+def test_without_onednn_it_is_plain_jit(monkeypatch):
+    monkeypatch.setattr(library, "_has_onednn", lambda: False)
+    assert lowering.compiler_options() == {}
+    assert lowering.jit(lambda x: choice.current() == "auto")(1)
+
+
+def test_options_that_xla_does_not_know_are_not_given(monkeypatch):
+    monkeypatch.setattr(library, "_OPTIONS", {"xla_cpu_no_such_option": True})
+    library._has_onednn.cache_clear()
+    try:
+        assert lowering.compiler_options() == {}
+    finally:
+        library._has_onednn.cache_clear()
+
+
+def test_on_another_platform_it_is_plain_jit(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert lowering.compiler_options() == {}
