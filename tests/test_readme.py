@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,8 @@ def test_python_runs(block, capsys):
         x = jnp.ones((1, 9, 9, 3))
         assert "cnn_conv" in str(jax.make_jaxpr(namespace["conv"].init_with_output)(jax.random.key(0), x))
         assert namespace["pool"](x, (2, 2), strides=(2, 2)).shape == (1, 4, 4, 3)
+        variables = namespace["conv"].init(jax.random.key(0), x)
+        np.testing.assert_allclose(namespace["apply"](variables, x), namespace["conv"].apply(variables, x), atol=1e-5)
     elif "kept" in namespace:
         assert isinstance(namespace["kept"], bool)  # what it does is seen in test_memory.py, in a process of its own
     else:

@@ -36,6 +36,8 @@ class Options:
     """Fewer cases and rounds, and no torch.compile, which takes its time."""
     only: Annotated[tuple[str, ...], arg(metavar="PATTERN ...")] = ()
     """Names of cases, as in the table; * stands for anything. By default all but mnist."""
+    onednn: bool = True
+    """Compile ours by `lowering.jit`, with oneDNN where XLA has it; stock Flax never is."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """JSON file to write the results to."""
 
@@ -61,7 +63,7 @@ def run(options: Options) -> None:
     from cnn_jax.training.memory import keep_memory
 
     memory_kept = keep_memory()  # for all contenders
-    yardstick = open_yardstick(options.quick)
+    yardstick = open_yardstick(options.quick, options.onednn)
     machine = describe_machine(yardstick, memory_kept)
     print(say(machine), flush=True)
     if yardstick.torch is not None:

@@ -29,7 +29,7 @@ def build_conv(name: str, shape: ConvShape, direction: ConvDirection, yardstick:
     """
     arrays = shape.arrays()
     contenders = [
-        _contender(OURS, _conv_direction(_our_conv(shape), arrays, direction)),
+        _contender(OURS, _conv_direction(_our_conv(shape), arrays, direction), yardstick.jit),
         _contender(STOCK, _conv_direction(_stock_conv(shape), arrays, direction)),
     ]
     # Each direction is linear in both of its arrays: on their magnitudes it adds up the terms' magnitudes.
@@ -53,7 +53,7 @@ def build_pool(name: str, shape: PoolShape, direction: PoolDirection, yardstick:
     """
     arrays = shape.arrays()
     contenders = [
-        _contender(OURS, _pool_direction(_our_pool(shape), arrays, direction)),
+        _contender(OURS, _pool_direction(_our_pool(shape), arrays, direction), yardstick.jit),
         _contender(STOCK, _pool_direction(_stock_pool(shape), arrays, direction)),
     ]
     # A maximum is one of its inputs, without rounding; all else is linear in the input or in the cotangent.
@@ -125,8 +125,8 @@ def _pool_direction(function: Function, arrays: dict[str, np.ndarray], direction
     return both, (arrays["x"], arrays["y"])
 
 
-def _contender(name: str, work: Work) -> Contender:
-    function, arguments = jax.jit(work[0]), tuple(map(jnp.asarray, work[1]))
+def _contender(name: str, work: Work, jit: Callable[..., Any] = jax.jit) -> Contender:
+    function, arguments = jit(work[0]), tuple(map(jnp.asarray, work[1]))
 
     def call() -> Any:
         return function(*arguments)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.benchmark.yardstick import Yardstick, cores
+from cnn_jax.lowering.library import compiler_options
 
 
 def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
         # XLA sizes its pool by the cores that the process may run on.
         "threads": {"jax": cores()} | ({"torch": yardstick.threads} if yardstick.torch is None else {}),
         "memory_kept": memory_kept,
+        "onednn": yardstick.onednn and bool(compiler_options()),
         "load_average": list(os.getloadavg()),
     }
 
@@ -34,7 +36,7 @@ def say(machine: dict[str, Any]) -> str:
     memory = "kept by the process" if machine["memory_kept"] else "given back when freed"
     return (
         f"{versions}\n{machine['processor']}, {machine['cores']} cores; threads: {threads}; load average {load}\n"
-        f"memory {memory}"
+        f"memory {memory}; ours with{'' if machine['onednn'] else 'out'} oneDNN"
     )
 
 

@@ -37,7 +37,7 @@ def build_mnist(name: str, yardstick: Yardstick) -> Field:
         raise InputError(f"{name}: expected a checkout of the repository with {SCRIPT.relative_to(ROOT)} in it")
     folder = tempfile.TemporaryDirectory(prefix="cnn_jax-benchmark-")  # goes with the last reference to it
     export(Path(folder.name))
-    contenders = [_contender(name, OURS, functools.partial(_train_ours, folder))]
+    contenders = [_contender(name, OURS, functools.partial(_train_ours, folder, yardstick.onednn))]
     if yardstick.torch is None:
         for contender in (CONTIGUOUS, CHANNELS_LAST):
             train = functools.partial(_train_torch, folder, contender == CHANNELS_LAST)
@@ -66,9 +66,9 @@ def _contender(case: str, name: str, train: Callable[[], float]) -> Contender:
     return Contender(name=name, call=call, wait=lambda result: result, numbers=lambda: {"accuracy": np.asarray(call())})
 
 
-def _train_ours(folder: tempfile.TemporaryDirectory[str]) -> float:
+def _train_ours(folder: tempfile.TemporaryDirectory[str], onednn: bool) -> float:
     out = Path(folder.name) / "run"
-    _run(str(SCRIPT), "--data.name", "mnist", "--no-report", "--overwrite", "--out", str(out))
+    _run(str(SCRIPT), "--data.name", "mnist", "--no-report", "--overwrite", "--out", str(out), *["--onednn"] * onednn)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [record["accuracy"] for record in records if record["split"] == "test"][-1]
 

@@ -48,11 +48,11 @@ def build_step(name: str, recipe: Recipe, yardstick: Yardstick) -> Field:
 
     expected = probe(jnp.asarray)
     tolerance = _tolerance(recipe, expected, probe)
-    our_jitted = jax.jit(ours, donate_argnums=0)
+    our_jitted = yardstick.jit(ours, donate_argnums=0)
     contenders = [
         _Stepper(our_jitted, state, batch, recipe).contender(OURS),
         _Stepper(jitted, stock_state, batch, recipe).contender(STOCK),
-        _scanned(ours, state, batch, recipe),
+        _scanned(ours, state, batch, recipe, yardstick.jit),
     ]
     skipped: dict[str, str] = {}
     if yardstick.torch is None:
@@ -146,10 +146,12 @@ class _Stepper:
         return Contender(name=name, call=self.step, wait=jax.block_until_ready, numbers=self.numbers)
 
 
-def _scanned(step: Step, state: Any, batch: dict[str, np.ndarray], recipe: Recipe) -> Contender:
+def _scanned(
+    step: Step, state: Any, batch: dict[str, np.ndarray], recipe: Recipe, jit: Callable[..., Any]
+) -> Contender:
     """Several of our steps in one `lax.scan` over a stack of batches, all of them the same."""
     batches = {key: np.stack([array] * recipe.scanned) for key, array in batch.items()}
-    take = jax.jit(functools.partial(jax.lax.scan, step), donate_argnums=0)
+    take = jit(functools.partial(jax.lax.scan, step), donate_argnums=0)
     stepper = _Stepper(take, state, batches, recipe)
 
     def numbers() -> dict[str, np.ndarray]:

@@ -1,11 +1,12 @@
-"""What of PyTorch there is to compare with."""
+"""What is compared: how ours is compiled, and what of PyTorch there is."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cnn_jax.benchmark.timing import Contender
 
@@ -19,11 +20,22 @@ class Yardstick:
     Attributes:
       torch, compile: the reasons.
       threads: number of threads that PyTorch computes with.
+      onednn: whether ours is compiled by `lowering.jit`; stock Flax never is.
     """
 
     torch: str | None
     compile: str | None
     threads: int = 0
+    onednn: bool = True
+
+    @property
+    def jit(self) -> Callable[..., Any]:
+        """What compiles ours."""
+        import jax
+
+        from cnn_jax import lowering
+
+        return lowering.jit if self.onednn else jax.jit
 
 
 class Field(NamedTuple):
@@ -38,12 +50,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_yardstick(quick: bool) -> Yardstick:
+def open_yardstick(quick: bool, onednn: bool) -> Yardstick:
     """Imports PyTorch where it is installed and gives it a thread a core."""
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # not installed, or installed for another machine, which ends in whatever it likes
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Yardstick(torch=f"no PyTorch ({reason}); to compare with it: {INSTALL}", compile="no PyTorch")
+        missing = f"no PyTorch ({reason}); to compare with it: {INSTALL}"
+        return Yardstick(torch=missing, compile="no PyTorch", onednn=onednn)
     torch.set_num_threads(cores())
-    return Yardstick(torch=None, compile="left out by --quick" if quick else None, threads=torch.get_num_threads())
+    compile_ = "left out by --quick" if quick else None
+    return Yardstick(torch=None, compile=compile_, threads=torch.get_num_threads(), onednn=onednn)

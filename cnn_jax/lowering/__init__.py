@@ -12,6 +12,6 @@ from cnn_jax.lowering.choice import use
 from cnn_jax.lowering.direct import dot
 from cnn_jax.lowering.door import add_bias, conv, reduce_window
 from cnn_jax.lowering.general import conv_general_dilated
-from cnn_jax.lowering.library import compiler_options, jit
+from cnn_jax.lowering.library import jit
 
-__all__ = ["add_bias", "compiler_options", "conv", "conv_general_dilated", "dot", "jit", "reduce_window", "use"]
+__all__ = ["add_bias", "conv", "conv_general_dilated", "dot", "jit", "reduce_window", "use"]

@@ -73,8 +73,8 @@ _BARRIERS = jax.__version_info__ >= (0, 11)
 def use(lowering: Literal["auto", "direct", "onednn"]) -> AbstractContextManager[None]:
     """`with lowering.use("direct"):` gives XLA's own operations, forward and backward, to all that is traced inside.
 
-    "auto", the default, takes what `choose` says; "onednn", on the CPU, what `choose_onednn` says, which is for
-    programs compiled with `lowering.compiler_options()`. A function under `jax.jit` is traced anew for each.
+    "auto", the default, takes what `choose` says; "onednn", which `lowering.jit` sets for what it compiles, takes
+    what `choose_onednn` says on the CPU. A function under `jax.jit` is traced anew for each.
     """
     if lowering not in ("auto", "direct", "onednn"):
         raise ValueError(f"use: lowering must be 'auto', 'direct' or 'onednn', got {lowering!r}")

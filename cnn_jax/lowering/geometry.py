@@ -70,6 +70,12 @@ class Geometry:
         plain = self.strides == (1, 1) == self.kernel_dilation
         return plain and self.input_dilation != (1, 1) and self.groups == 1
 
+    @property
+    def narrow(self) -> bool:
+        """Whether a window is wider than the input, or can lie in padding alone."""
+        windows, sizes = map(_dilated, self.window, self.kernel_dilation), map(_dilated, self.size, self.input_dilation)
+        return any(w > n or w <= max(pair) for w, n, pair in zip(windows, sizes, self.padding, strict=True))
+
 
 @dataclass(frozen=True)
 class Windows:

@@ -21,12 +21,14 @@ _OPTIONS: dict[str, bool | str] = {
 
 
 def compiler_options() -> dict[str, bool | str]:
-    """Options for `jax.jit(..., compiler_options=...)`: on the CPU, convolutions and products by oneDNN.
+    """The options that `jit` compiles with: on the CPU, convolutions and products by oneDNN.
 
     Empty where the default backend is not a CPU, or its XLA has no oneDNN that it can be made to take; to find out, a
     small convolution is compiled once. They are experimental options of XLA's, and a program compiled with them is not
     kept in JAX's persistent compilation cache, since XLA has no way yet to write one down; where that cache is on, JAX
-    warns of it.
+    warns of it. oneDNN 3.12 errs, or ends the process, in convolutions whose windows can lie in padding alone or are
+    wider than the image; those of `cnn_jax.functional` and `lowering.conv_general_dilated` are kept from that, but
+    others in the same program are not.
     """
     return dict(_OPTIONS) if jax.default_backend() == "cpu" and _has_onednn() else {}
 
@@ -34,8 +36,8 @@ def compiler_options() -> dict[str, bool | str]:
 def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`jax.jit` with `compiler_options()`, and with the lowerings that are best in such a program.
 
-    Where these options are empty it is `jax.jit` and nothing else. As with any `compiler_options`, the function is to
-    be called outside of other functions under `jax.jit`.
+    Where there are none it is `jax.jit` and nothing else. As with any options of the compiler, the function is to be
+    called outside of other functions under `jax.jit`.
 
     Args:
       function: what to compile.
