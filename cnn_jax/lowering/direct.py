@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import jax
@@ -24,24 +25,40 @@ def conv(
     x: jax.Array, kernel: jax.Array, geometry: Geometry, preferred_element_type: DTypeLike | None = None
 ) -> jax.Array:
     """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O)."""
-    padding, dilation = geometry.padding, geometry.input_dilation
-    if geometry.onednn and geometry.narrow:
-        # There oneDNN 3.12 fails: wrong numbers in float32, a crash in bfloat16. With padding written down it does not.
-        pads = [(*pair, step - 1) for pair, step in zip(padding, dilation, strict=True)]
-        x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)]))
-        padding, dilation = ((0, 0),) * len(padding), (1,) * len(dilation)
+    if geometry.onednn:
+        x, kernel, geometry = _safe(x, kernel, geometry)
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=geometry.strides,
-        padding=padding,
-        lhs_dilation=dilation,
+        padding=geometry.padding,
+        lhs_dilation=geometry.input_dilation,
         rhs_dilation=geometry.kernel_dilation,
         dimension_numbers=_LAYOUTS[len(geometry.strides)],
         feature_group_count=geometry.groups,
         precision=geometry.precision,
         preferred_element_type=preferred_element_type,
     )
+
+
+def _safe(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, jax.Array, Geometry]:
+    """The same convolution in a form that oneDNN 3.12, as XLA calls it, computes rightly.
+
+    Where a window is wider than the image or can lie in padding alone its numbers are wrong in float32, and in bfloat16
+    it ends the process: there padding is written down. A single input channel, strides and an output one place wide
+    give wrong numbers too: there a channel of zeros is added.
+    """
+    ones = (1,) * len(geometry.size)
+    if geometry.narrow:
+        pads = [(*pair, step - 1) for pair, step in zip(geometry.padding, geometry.input_dilation, strict=True)]
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+        # Without the barrier XLA would take the padding for the convolution's own again.
+        x = lax.optimization_barrier(x)
+        geometry = dataclasses.replace(geometry, size=x.shape[1:-1], padding=((0, 0),) * len(ones), input_dilation=ones)
+    if x.shape[-1] == 1 and geometry.strides != ones and 1 in geometry.out:
+        x = jnp.concatenate([x, jnp.zeros_like(x)], -1)
+        kernel = jnp.concatenate([kernel, jnp.zeros_like(kernel)], -2)
+    return x, kernel, geometry
 
 
 def reduce_window(
