@@ -163,6 +163,12 @@ def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(together
     np.testing.assert_allclose(result.train["loss"], together[1].train["loss"], rtol=1e-4)
 
 
+def test_with_onednn_they_learn_the_same(together):
+    config = dataclasses.replace(CONFIG, onednn=True)
+    result = fit_replicas(TinyNet(), TRAIN, config, replicas=3, test=TEST, validation=0.2)
+    assert_close(result.state, together[1].state)
+
+
 def assert_same_run(path: Path, result, together) -> None:
     assert result.interrupted is None
     assert_same_bits(result.state, together[1].state)

@@ -283,6 +283,13 @@ def test_each_step_is_compiled_once(steps):
     assert TRACES == [False, True, False]
 
 
+def test_with_onednn_it_learns_the_same():
+    plain, other = (fit(TinyNet(), TRAIN, make_config(onednn=onednn), test=TEST) for onednn in (False, True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain.state.params, other.state.params
+    )
+
+
 def test_records_tell_the_epochs(undisturbed):
     path, result = undisturbed
     lines = records(path)

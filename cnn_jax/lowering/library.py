@@ -36,8 +36,9 @@ def compiler_options() -> dict[str, bool | str]:
 def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`jax.jit` with `compiler_options()`, and with the lowerings that are best in such a program.
 
-    Where there are none it is `jax.jit` and nothing else. As with any options of the compiler, the function is to be
-    called outside of other functions under `jax.jit`.
+    Where there are none it is `jax.jit` and nothing else. With them XLA leaves out a conversion to half precision and
+    straight back, as it does for GPUs; `jax.lax.reduce_precision` rounds everywhere. As with any options of the
+    compiler, the function is to be called outside of other functions under `jax.jit`.
 
     Args:
       function: what to compile.
