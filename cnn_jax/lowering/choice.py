@@ -129,7 +129,7 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
 
 
 def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
-    """The same in a program whose convolutions and products are oneDNN's, which has a fast one for few channels too.
+    """The same in a program whose convolutions are oneDNN's, which has a fast one for few channels too.
 
     Its convolution of bfloat16 is twice as fast as that of float32, and faster than any filtering.
     """
