@@ -65,7 +65,7 @@ def test_what_is_chosen_is_within_rounding_of_the_definition(geometry, counts, s
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("counts", [(4, 1, 6), (4, 3, 24), (3, 6, 16), (4, 24, 32), (2, 64, 64)])
+@pytest.mark.parametrize("counts", [(4, 1, 6), (3, 6, 16), (2, 64, 64)])
 @pytest.mark.parametrize(
     "geometry",
     [
@@ -73,7 +73,6 @@ def test_what_is_chosen_is_within_rounding_of_the_definition(geometry, counts, s
         make_geometry((12, 12), (3, 3), (1, 1), ((1, 1), (1, 1))),
         make_geometry((12, 11), (3, 3), (2, 2), ((1, 1), (1, 1))),
         make_geometry((8, 8), (2, 2)),
-        make_geometry((8, 8), (1, 1), (2, 2)),
         make_geometry((5, 5), (5, 5)),
     ],
     ids=lambda g: f"{g.size[0]}-{g.window[0]}-{g.strides[0]}",
@@ -119,14 +118,12 @@ def test_its_convolution_is_taken_where_others_were():
     assert chosen("conv", 1, 64, 64) == "taps"
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet1"])
-def test_steps_are_those_of_other_programs(name):
-    model = models.build(name)
-    side = 28 if name == "lenet1" else 32
-    batch = {"image": jnp.asarray(normal(0, (8, side, side, 1))[0], jnp.float32), "label": jnp.arange(8) % 10}
+def test_steps_are_those_of_other_programs():
+    model = models.build("lenet5")
+    batch = {"image": jnp.asarray(normal(0, (8, 32, 32, 1))[0], jnp.float32), "label": jnp.arange(8) % 10}
     optimizer = training.make_optimizer(training.OptimizerConfig(name="sgd", learning_rate=0.1), lambda step: 0.1)
     take = training.make_train_step(model, optimizer, training.make_loss(training.LossConfig()), lambda images: images)
-    state = training.create_state(model, optimizer, (side, side, 1), seed=0)
+    state = training.create_state(model, optimizer, (32, 32, 1), seed=0)
 
     def steps(state):
         return jax.lax.scan(lambda state, _: take(state, batch), state, length=3)
