@@ -174,7 +174,7 @@ class TrainConfig:
     takes the most, but on CPU 1 where the model has convolutions of XLA's own, which are slow in loops."""
     onednn: bool = False
     """On a CPU compile the train steps with oneDNN's convolutions and products, if XLA has them. LeNet-5 gains 0 to
-    10 %, rounded otherwise, and such a program is compiled anew at every start: XLA cannot write it to the cache folder."""
+    10 %. Such a program rounds otherwise, and is compiled anew at every start: XLA cannot write it to the cache."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
