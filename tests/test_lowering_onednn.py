@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering, models, training
 from cnn_jax.lowering import bilinear, choice, library
 from tests.geometries import ints, normal, seeds
-from tests.test_lowerings import REFERENCE, UNIT, geometries, make_geometry, operands
+from tests.test_lowerings import UNIT, definition, draw, geometries, make_geometry, operands
 
 needs_onednn = pytest.mark.skipif(not library.compiler_options(), reason="this XLA has no oneDNN")
 PRIMITIVES = {
@@ -25,35 +25,23 @@ PRIMITIVES = {
 }
 
 
-def onednn(geometry):
-    return make_geometry(geometry.size, geometry.window, geometry.strides, geometry.padding, onednn=True)
-
-
 def check_within_rounding(geometry, counts, seed, dtype):
     """As `test_lowerings.check_within_rounding`, for what is chosen."""
-    n, i, o = counts
-    shapes = (n, *geometry.size, i), (*geometry.window, i, o), (n, *geometry.out, o)
-    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+    arrays = draw(geometry, counts, seed, dtype)
 
     def everything(arrays):
         pairs = {operation: operands(operation, arrays) for operation in PRIMITIVES}
+        compiled_so = dataclasses.replace(geometry, onednn=True)
         return {
-            operation: PRIMITIVES[operation].bind(a[None], b[None], geometry=onednn(geometry))[0]
+            operation: PRIMITIVES[operation].bind(a[None], b[None], geometry=compiled_so)[0]
             for operation, (a, b) in pairs.items()
         }
 
-    exact = [np.asarray(a, np.float64) for a in arrays]
-    terms = {
-        "conv": math.prod(geometry.window) * i,
-        "input_gradient": math.prod(geometry.window) * o,
-        "weight_gradient": math.prod(geometry.out) * n,
-    }
     for operation, result in lowering.jit(everything)(arrays).items():
-        expected = REFERENCE[operation](*operands(operation, exact), geometry)
-        size = REFERENCE[operation](*operands(operation, [abs(a) for a in exact]), geometry)
+        expected, size, terms = definition(operation, arrays, geometry)
         # 30 more terms for what Winograd's transforms may err (test_lowering_winograd.py); sums of half precision are
         # taken in single, but XLA's own may round twice.
-        bound = (terms[operation] + 30) * UNIT["float32"] * size + (2 * UNIT[dtype] * size if dtype != "float32" else 0)
+        bound = (terms + 30) * UNIT["float32"] * size + (2 * UNIT[dtype] * size if dtype != "float32" else 0)
         assert result.dtype == dtype
         assert (abs(np.asarray(result, np.float64) - expected) <= bound).all(), operation
 
@@ -104,8 +92,9 @@ def test_the_geometries_of_networks_are_taken_as_they_are():
 
 
 def chosen(operation, window, inputs, outputs, dtype="float32", size=16, images=32):
-    geometry = make_geometry((size, size), (window, window), (1, 1), ((window // 2,) * 2,) * 2, onednn=True)
-    return choice.choose_onednn(operation, geometry, (1, images, inputs, outputs), jnp.dtype(dtype))[0]
+    geometry = make_geometry((size, size), (window, window), (1, 1), ((window // 2,) * 2,) * 2)
+    geometry = dataclasses.replace(geometry, onednn=True)
+    return choice.choose_cpu(operation, geometry, (1, images, inputs, outputs), jnp.dtype(dtype))[0]
 
 
 def test_its_convolution_is_taken_where_others_were():

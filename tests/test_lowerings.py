@@ -30,10 +30,10 @@ TINY = {"bfloat16": 2.0**-133, "float16": 2.0**-24}
 UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def make_geometry(size, window, strides=(1, 1), padding=((0, 0), (0, 0)), groups=1, onednn=False):
+def make_geometry(size, window, strides=(1, 1), padding=((0, 0), (0, 0)), groups=1):
     return Geometry(
         size=size, window=window, strides=strides, padding=padding, input_dilation=(1, 1), kernel_dilation=(1, 1),
-        groups=groups, precision=None, onednn=onednn,
+        groups=groups, precision=None,
     )  # fmt: skip
 
 
@@ -89,10 +89,29 @@ def operands(operation, arrays):
     return {"conv": (x, kernel), "input_gradient": (y, kernel), "weight_gradient": (x, y)}[operation]
 
 
-def check_within_rounding(geometry, counts, block, seed, dtype):
+def draw(geometry, counts, seed, dtype):
+    """Images, kernel and cotangents, for so many images, inputs and outputs."""
     n, i, o = counts
     shapes = (n, *geometry.size, i), (*geometry.window, i, o), (n, *geometry.out, o)
-    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+    return [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+
+
+def definition(operation, arrays, geometry):
+    """What an operation is by its definition, the sizes of the products it adds up, and how many at most."""
+    exact = [np.asarray(a, np.float64) for a in arrays]
+    (n, *_, i), o = arrays[0].shape, arrays[1].shape[-1]
+    terms = {
+        "conv": math.prod(geometry.window) * i,
+        "input_gradient": math.prod(geometry.window) * o,
+        "weight_gradient": math.prod(geometry.out) * n,
+    }
+    values, sizes = operands(operation, exact), operands(operation, [abs(a) for a in exact])
+    return REFERENCE[operation](*values, geometry), REFERENCE[operation](*sizes, geometry), terms[operation]
+
+
+def check_within_rounding(geometry, counts, block, seed, dtype):
+    n, i, _ = counts
+    arrays = draw(geometry, counts, seed, dtype)
 
     @jax.jit
     def everything(arrays):
@@ -112,20 +131,13 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
             results["weight_gradient", "canonical"] = canonical.weight_gradient(x, y, geometry, tiles=n)
         return results
 
-    exact = [np.asarray(a, np.float64) for a in arrays]
-    terms = {
-        "conv": math.prod(geometry.window) * i,
-        "input_gradient": math.prod(geometry.window) * o,
-        "weight_gradient": math.prod(geometry.out) * n,
-    }
     for (operation, name), result in everything(arrays).items():
         assert result.dtype == dtype
-        expected = REFERENCE[operation](*operands(operation, exact), geometry)
-        size = REFERENCE[operation](*operands(operation, [abs(a) for a in exact]), geometry)
+        expected, size, terms = definition(operation, arrays, geometry)
         # A sum of m products errs by at most gamma_m times the sum of their sizes, in whichever order it is taken
         # (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). All are summed in float32; a result
         # of half precision is then rounded once.
-        error = terms[operation] * UNIT["float32"]
+        error = terms * UNIT["float32"]
         bound = error / (1 - error) * size
         if dtype != "float32":
             bound += UNIT[dtype] * (abs(expected) + bound) + TINY[dtype]

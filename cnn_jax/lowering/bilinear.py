@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
-from jax.typing import DTypeLike
 
 from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
@@ -104,13 +103,6 @@ def _chosen(
     return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
 
 
-def _choose_cpu(
-    operation: choice.Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike
-) -> choice.Choice:
-    choose = choice.choose_onednn if geometry.onednn else choice.choose
-    return choose(operation, geometry, sizes, dtype)
-
-
 def _stock(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
     return _each(functools.partial(WAYS[operation]["direct"], geometry=geometry), a, b)
 
@@ -158,7 +150,7 @@ def _primitive(operation: choice.Operation) -> Primitive:
         f"cnn_{operation}",
         functools.partial(_shape, operation),
         stock=functools.partial(_stock, operation),
-        cpu=functools.partial(_chosen, _choose_cpu, operation),
+        cpu=functools.partial(_chosen, choice.choose_cpu, operation),
         cuda=functools.partial(_chosen, choice.choose_cuda, operation),
     )
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)

@@ -128,20 +128,23 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     return ("taps", {}) if one or few[operation] else plain
 
 
+def choose_cpu(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
+    """`choose` or `choose_onednn`, as the program is compiled."""
+    return (choose_onednn if geometry.onednn else choose)(operation, geometry, sizes, dtype)
+
+
 def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
     """The same in a program whose convolutions are oneDNN's, which has a fast one for few channels too.
 
     Its convolution of bfloat16 is twice as fast as that of float32, and faster than any filtering.
     """
     found = choose(operation, geometry, sizes, dtype)
-    taps, half = math.prod(geometry.window), dtype == jnp.bfloat16
-    images, inputs, outputs = sizes[1:]
+    inputs, taps, half = sizes[2], math.prod(geometry.window), dtype == jnp.bfloat16
     if operation == "weight_gradient" or taps == 1 or geometry.groups > 1 or math.prod(geometry.out) == 1:
         return found
     own = DIRECT if operation == "conv" else CANONICAL
     if found[0] == "winograd":
-        filtered = _filtering(operation, geometry, images, inputs, outputs, wide(dtype).itemsize, _ONEDNN)
-        return own if half or filtered is None else filtered
+        return own if half else found
     if operation == "conv":
         return own if half or inputs > 1 else found
     return found if geometry.strides != (1, 1) or (found[0] == "banded" and taps > 4) else own
@@ -209,13 +212,7 @@ def _banding(
 
 
 def _filtering(
-    operation: Operation,
-    geometry: Geometry,
-    images: int,
-    inputs: int,
-    outputs: int,
-    itemsize: int,
-    own: float = _DIRECT,
+    operation: Operation, geometry: Geometry, images: int, inputs: int, outputs: int, itemsize: int
 ) -> Choice | None:
     """How Winograd's filtering is taken; None where it is impossible or not faster.
 
@@ -227,7 +224,8 @@ def _filtering(
         return None
     extents = geometry.size if operation == "input_gradient" else geometry.out
     pairs, weighs = inputs * outputs, operation == "weight_gradient"
-    best = own * (_DIRECT_WEIGHT if weighs else 1) * images * math.prod(extents) * 9 * pairs
+    own = _DIRECT * _DIRECT_WEIGHT if weighs else _ONEDNN if geometry.onednn else _DIRECT
+    best = own * images * math.prod(extents) * 9 * pairs
     found = None
     for side in (2, 4):
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
 import jax
@@ -11,6 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.padding import written
 
 _LAYOUTS = {
     1: ("NWC", "WIO", "NWC"),
@@ -48,14 +48,9 @@ def _safe(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Arra
     it ends the process: there padding is written down. A single input channel, strides and an output one place wide
     give wrong numbers too: there a channel of zeros is added.
     """
-    ones = (1,) * len(geometry.size)
     if geometry.narrow:
-        pads = [(*pair, step - 1) for pair, step in zip(geometry.padding, geometry.input_dilation, strict=True)]
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-        # Without the barrier XLA would take the padding for the convolution's own again.
-        x = lax.optimization_barrier(x)
-        geometry = dataclasses.replace(geometry, size=x.shape[1:-1], padding=((0, 0),) * len(ones), input_dilation=ones)
-    if x.shape[-1] == 1 and geometry.strides != ones and 1 in geometry.out:
+        x, geometry = written(x, geometry)
+    if x.shape[-1] == 1 and any(stride > 1 for stride in geometry.strides) and 1 in geometry.out:
         x = jnp.concatenate([x, jnp.zeros_like(x)], -1)
         kernel = jnp.concatenate([kernel, jnp.zeros_like(kernel)], -2)
     return x, kernel, geometry

@@ -6,7 +6,6 @@ the input for each output. XLA:CPU's own convolution then has no product to run 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -16,6 +15,7 @@ from jax import lax
 
 from cnn_jax.lowering import taps
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.padding import written
 from cnn_jax.lowering.products import wide
 from cnn_jax.lowering.tiles import added
 
@@ -29,7 +29,7 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if geometry.strides == (1, 1) and x.shape[3] == kernel.shape[3] and len(numbers) <= _MOST_PADDED:
         shifted = [_shift(x.astype(wide(x.dtype)) * number, geometry, tap) for tap, number in numbers]
     else:
-        x, geometry = _padded(x, geometry)
+        x, geometry = written(x, geometry)  # or XLA looks for padding in every term
         seen = zip(taps.seen(x, geometry), numbers, strict=True)
         shifted = [_repeated(tap, kernel).astype(wide(x.dtype)) * number for tap, (_, number) in seen]
     # Without the barrier XLA computes the sum again for every use of each output, in whatever follows.
@@ -55,7 +55,7 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int) 
     dtype = wide(x.dtype)
 
     def images(x: jax.Array, y: jax.Array) -> list[jax.Array]:
-        x, padded = _padded(x.astype(dtype), geometry)
+        x, padded = written(x.astype(dtype), geometry)
         y = y.astype(dtype)
         repeated = (_repeated(tap, y) for tap in taps.seen(x, padded))
         return [functools.reduce(lax.add, [tap[n] * y[n] for n in range(len(y))]) for tap in repeated]
@@ -80,12 +80,3 @@ def _shift(x: jax.Array, geometry: Geometry, tap: tuple[int, int]) -> jax.Array:
     for at, (low, _), size, out in zip(tap, geometry.padding, geometry.size, geometry.out, strict=True):
         config.append((low - at, out + at - low - size, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)])
-
-
-def _padded(x: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
-    """x with its padding written down, or XLA looks for it in every term; and a geometry without."""
-    if not any(map(any, geometry.padding)):
-        return x, geometry
-    x = taps.padded(x, geometry)
-    padded = dataclasses.replace(geometry, size=x.shape[1:3], padding=((0, 0), (0, 0)))
-    return lax.optimization_barrier(x), padded

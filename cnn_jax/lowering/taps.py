@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.padding import padded
 from cnn_jax.lowering.products import product, wide
 from cnn_jax.lowering.tiles import added
 
@@ -77,12 +78,6 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """What each tap, rows before columns, meets of x (N, H, W, C): arrays (N, h, w, C)."""
     return _slices(padded(x, geometry), geometry, 1)
-
-
-def padded(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """x (N, H, W, C) with its padding, or cropped where that is negative."""
-    config = [(0, 0, 0), *((low, high, 0) for low, high in geometry.padding), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
 def _slices(x: jax.Array, geometry: Geometry, axis: int) -> list[jax.Array]:
