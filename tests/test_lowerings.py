@@ -407,5 +407,7 @@ def test_winograd_is_for_wide_3x3_convolutions_unless_precision_is_raised():
         # One image does not pay for the transforms of the windows, and small ones of many channels only for smaller.
         assert choice.choose(operation, geometry, (1, 1, 128, 128), jnp.float32)[0] != "winograd"
     small = make_geometry((4, 4), (3, 3), (1, 1), ((1, 1), (1, 1)))
-    assert choice.choose("conv", geometry, sizes, jnp.float32) == ("winograd", {"side": 4, "tiles": 1})
-    assert choice.choose("conv", small, (1, 32, 512, 512), jnp.float32) == ("winograd", {"side": 2, "tiles": 1})
+    for shape, wide, side in ((geometry, sizes, 4), (small, (1, 32, 512, 512), 2)):
+        assert choice.choose("conv", shape, wide, jnp.float32) == ("winograd", {"tiles": 1})
+        found = choice.choose("weight_gradient", shape, wide, jnp.float32)
+        assert found == ("winograd", {"side": side, "tiles": 1})

@@ -65,8 +65,7 @@ _DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _NUMBER_WEIGHT = 1.1, 1.3, 1.6, 7
 _ONEDNN = 0.95
 # Bytes of patches that a GPU was seen to gain by.
 _MOST_WRITTEN = 2**29
-# The XLA of JAX 0.10 fuses across barriers: what F(4x4) computes once for all is computed anew for every output there,
-# and what comes before a pool for every place of its windows.
+# The XLA of JAX 0.10 fuses across barriers: what comes before a pool is computed anew for every place of its windows.
 _BARRIERS = jax.__version_info__ >= (0, 11)
 
 
@@ -216,8 +215,9 @@ def _filtering(
 ) -> Choice | None:
     """How Winograd's filtering is taken; None where it is impossible or not faster.
 
-    Compared are multiplications, and numbers that are written and read again: those of the transformed tiles, of their
-    products and of the windows, twice in a weight gradient, and the outputs where some of them are cut off.
+    F(4x4) mixes what an output does not see (`winograd`), and is for weight gradients only. Compared are
+    multiplications, and numbers that are written and read again: those of the transformed tiles, of their products and
+    of the windows, twice in a weight gradient, and the outputs where some of them are cut off.
     """
     possible = geometry.window == (3, 3) and geometry.strides == (1, 1)
     if not possible or min(inputs, outputs) <= _FEW or geometry.precision not in (None, lax.Precision.DEFAULT):
@@ -226,21 +226,18 @@ def _filtering(
     pairs, weighs = inputs * outputs, operation == "weight_gradient"
     own = _DIRECT * _DIRECT_WEIGHT if weighs else _ONEDNN if geometry.onednn else _DIRECT
     best = own * images * math.prod(extents) * 9 * pairs
-    found = None
-    for side in (2, 4):
+    found: Choice | None = None
+    for side in (2, 4) if weighs else (2,):
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
         products, transformed = components * rows * pairs, components * rows * (inputs + outputs)
-        cuts = any(n % side for n in extents)
         if weighs:
             cost = _TRANSPOSED * products + _NUMBER_WEIGHT * (transformed + 2 * components * pairs)
         else:
-            cut = rows * side**2 * outputs if cuts else 0
+            cut = rows * side**2 * outputs if any(n % side for n in extents) else 0
             cost = products + _NUMBER * (transformed + components * pairs + cut)
         if cost < best:
             tiles = _tiles(transformed * itemsize, _CACHED[operation], images, rows // _FILLED[operation])
-            if side == 4 and not (_BARRIERS or weighs) and (tiles > 1 or cuts):
-                continue  # four times slower in a loop there, and twice where outputs are cut off
-            best, found = cost, ("winograd", {"side": side, "tiles": tiles})
+            best, found = cost, ("winograd", {"side": side, "tiles": tiles} if weighs else {"tiles": tiles})
     return found
 
 
