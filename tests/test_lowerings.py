@@ -364,6 +364,7 @@ def test_a_program_does_not_depend_on_when_it_is_made():
 
 SHARDED = """
 import jax, numpy as np
+from cnn_jax import functional as F
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests.test_lowerings import K, X, network
 x, kernel = jax.random.normal(jax.random.key(0), X.shape), jax.random.normal(jax.random.key(1), K.shape)
@@ -378,10 +379,17 @@ for kind in (AxisType.Auto, AxisType.Explicit):
     for got in (found, mapped):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
     assert found[0].sharding.is_equivalent_to(xs.sharding, 4)
+# What no type tells of: arrays that lie on both devices. Depthwise, whose gradient would gather them.
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+xs = jax.device_put(np.ones((8, 12, 12, 20), np.float32), NamedSharding(mesh, P("data")))
+ks = jax.device_put(np.ones((3, 3, 1, 20), np.float32), NamedSharding(mesh, P()))
+depthwise = jax.grad(lambda x, kernel: (F.conv(x, kernel, feature_group_count=20) ** 2).mean(), (0, 1))
+divided = jax.jit(depthwise).lower(xs, ks).compile().as_text()
+assert divided.count(" all-reduce(") == 1 and "all-gather" not in divided, divided
 """
 
 
-def test_gradients_are_the_same_over_two_devices():
+def test_gradients_over_two_devices_are_the_same_and_gather_no_arrays():
     variables = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run([sys.executable, "-c", SHARDED], env=variables, check=True, cwd=Path(__file__).parent.parent)
 

@@ -33,9 +33,31 @@ def define(
     primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
     primitive.def_abstract_eval(lambda *a, geometry: ShapedArray(shape(*a, geometry=geometry), a[0].dtype))
     for platform, function in ((None, stock), ("cpu", cpu), ("cuda", cuda or stock)):
-        mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False), platform=platform)
+        mlir.register_lowering(primitive, _rule(function, stock), platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(batch, primitive)
     return primitive
+
+
+def _rule(function: Callable[..., jax.Array], stock: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """How a primitive is lowered: as `function`, but as `stock` where XLA divides the program among devices."""
+    chosen, plain = (mlir.lower_fun(way, multiple_results=False) for way in (function, stock))
+
+    def rule(context: mlir.LoweringRuleContext, *operands: Any, geometry: Any) -> Any:
+        return (plain if _divided(context) else chosen)(context, *operands, geometry=geometry)
+
+    return rule
+
+
+def _divided(context: mlir.LoweringRuleContext) -> bool:
+    """Whether XLA is to divide the arrays of a program among devices, rather than `jax.shard_map` before it.
+
+    It knows how to for its own operations; of what other forms of them are made of it gathers whole arrays everywhere.
+    """
+    axes: Any = context.module_context.axis_context
+    mesh = getattr(axes, "mesh", None)
+    if mesh is not None:
+        return mesh.size > 1 and set(axes.manual_axes) != set(mesh.axis_names)
+    return getattr(axes, "num_devices", 1) > 1
 
 
 def batch(
