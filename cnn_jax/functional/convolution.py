@@ -36,6 +36,11 @@ def conv(
     `y[i, o] = bias[o] + sum over k, c of x[i * s + k * d - low, c] * w[k, c, o]`. This is `flax.linen.Conv`
     as a function.
 
+    An output errs by rounding of what its window sees, whatever lies beside that. On a CPU two things differ from XLA's
+    own convolution: a wide 3x3 one is filtered by Winograd's F(2x2, 3x3), which rounds about one and a half times as
+    much and makes NaN of an infinity that it sees; and one of few input channels may make NaN of up to three outputs
+    beside those that see an infinity or NaN, in the same row. Neither reaches another image.
+
     Args:
       x: input (*batch, *spatial, I), with one, two or three spatial dimensions (as many as the kernel has) and any
         number of batch dimensions, also none.
@@ -51,7 +56,9 @@ def conv(
       kernel_dilation: spacing of the kernel's elements.
       feature_group_count: number of groups into which input and output channels are divided; output group g sees
         input group g alone.
-      precision: as in `jax.lax.conv_general_dilated`.
+      precision: as in `jax.lax.conv_general_dilated`. "highest", also as JAX's own setting
+        (`jax.default_matmul_precision("highest")`), leaves out Winograd's filtering; `lowering.use("direct")` all that
+        is not XLA's own.
 
     Returns:
       (*batch, *out, O), in the common dtype of x, kernel and bias; integers are first converted to float32.

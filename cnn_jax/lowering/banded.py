@@ -4,7 +4,8 @@ XLA:CPU is slow where channels are few: its product has a column per output chan
 of a window's width times the input channels. Here `block` neighbouring outputs of an image row are computed together.
 They see (block - 1) * stride + kw input columns, so with the kernel repeated at each of its `block` places in a banded
 (Toeplitz) matrix the product has `block` times as many columns and fewer, wider patches. What it costs is products
-with the zeros of the band, about (block - 1) * stride / kw of the useful ones.
+with the zeros of the band, about (block - 1) * stride / kw of the useful ones. Times an infinity or NaN these zeros are
+NaN, for up to block - 1 outputs beside those that see it, or inputs beside those that it is the gradient of.
 """
 
 from __future__ import annotations
