@@ -9,10 +9,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cnn_jax import lowering
 from cnn_jax.functional import geometry
 from cnn_jax.functional.geometry import Padding
+
+Counts = np.ndarray | jax.Array
 
 
 def max_pool(
@@ -74,7 +77,8 @@ def avg_pool(
         return total
     # One axis at a time, so that no array of all windows' counts has to be kept.
     for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
-        total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))
+        along = [dimension for dimension in range(total.ndim) if dimension != axis]
+        total = total / lax.expand_dims(jnp.asarray(count, x.dtype), along)
     return total
 
 
@@ -114,8 +118,8 @@ def _pool(
     strides: int | Sequence[int] | None,
     padding: Padding,
     mean: bool = False,
-) -> tuple[jax.Array, list[np.ndarray]]:
-    """The reduction of every window, and how many of a window's elements lie in the input along each dimension.
+) -> tuple[jax.Array, list[Counts]]:
+    """The reduction of every window, and how many of each window's elements lie in the input along each dimension.
 
     For a `mean` the reduction is divided by the size of the window.
     """
@@ -129,19 +133,24 @@ def _pool(
     mode = geometry.padding_mode(caller, padding, ("SAME", "VALID"), rank)
     if mode == "SAME":
         pairs = tuple(map(geometry.same, sizes, window, strides))
+    elif isinstance(mode, str):
+        pairs = ((0, 0),) * rank
     else:
-        pairs = ((0, 0),) * rank if isinstance(mode, str) else mode
-    if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
-        raise ValueError(f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}")
+        pairs = mode
+        if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
+            raise ValueError(
+                f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}"
+            )
     out = geometry.output_shape(caller, sizes, window, strides, pairs)
     divisor = math.prod(window) if mean else 1
     y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs, divisor=divisor)
     return geometry.restore_batch(y, batch), list(map(_count, sizes, out, window, strides, pairs))
 
 
-def _count(size: int, positions: int, extent: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
-    start = np.arange(positions) * stride - padding[0]
-    return np.minimum(start + extent, size) - np.maximum(start, 0)
+def _count(size: int, positions: int, extent: int, stride: int, padding: tuple[int, int]) -> Counts:
+    numbers = np if isinstance(size, int) else jnp  # a symbolic size is known when the program runs
+    start = numbers.arange(positions) * stride - padding[0]
+    return numbers.minimum(start + extent, size) - numbers.maximum(start, 0)
 
 
 def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:

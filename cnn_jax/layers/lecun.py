@@ -98,6 +98,7 @@ class Subsample(nn.Module):
         scale = self.param("scale", initializers.constant(1 / math.prod(window)), (channels,))
         bias = self.param("bias", initializers.zeros_init(), (channels,))
         inputs, scale, bias = promote_dtype(inputs, scale, bias)
+        scale, bias = (jax.lax.expand_dims(a, range(inputs.ndim - 1)) for a in (scale, bias))
         return functional.sum_pool(inputs, window, strides=window) * scale + bias
 
 

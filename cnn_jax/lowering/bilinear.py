@@ -141,7 +141,8 @@ def _batch(
             moved = jnp.moveaxis(operands[one], axis, into)
             folded[one] = moved.reshape(*moved.shape[:into], size * moved.shape[into + 1], *moved.shape[into + 2 :])
             result = primitive.bind(*folded, geometry=geometry)
-            return result.reshape(*result.shape[:out], size, result.shape[out] // size, *result.shape[out + 1 :]), out
+            each = moved.shape[into + 1]  # images or channels, as many in the result
+            return result.reshape(*result.shape[:out], size, each, *result.shape[out + 1 :]), out
     return batch(primitive, operands, mapped, geometry=geometry)
 
 
