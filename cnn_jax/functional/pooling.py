@@ -8,14 +8,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from cnn_jax import lowering
 from cnn_jax.functional import geometry
 from cnn_jax.functional.geometry import Padding
-
-Counts = np.ndarray | jax.Array
 
 
 def max_pool(
@@ -41,7 +38,7 @@ def max_pool(
     Raises:
       ValueError: in one line, for a malformed argument or a window larger than the padded input.
     """
-    return _pool("max_pool", "max", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("max_pool", "max", jnp.asarray(x), window_shape, strides, padding)
 
 
 def min_pool(
@@ -51,7 +48,7 @@ def min_pool(
     padding: Padding = "VALID",
 ) -> jax.Array:
     """Minimum over each window; arguments, result and errors as for `max_pool`."""
-    return _pool("min_pool", "min", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("min_pool", "min", jnp.asarray(x), window_shape, strides, padding)
 
 
 def avg_pool(
@@ -72,14 +69,8 @@ def avg_pool(
       where `count_include_pad` is False.)
     """
     (x,) = geometry.promote(x)
-    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding, mean=count_include_pad)
-    if count_include_pad:
-        return total
-    # One axis at a time, so that no array of all windows' counts has to be kept.
-    for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
-        along = [dimension for dimension in range(total.ndim) if dimension != axis]
-        total = total / lax.expand_dims(jnp.asarray(count, x.dtype), along)
-    return total
+    over = "window" if count_include_pad else "seen"
+    return _pool("avg_pool", "sum", x, window_shape, strides, padding, over)
 
 
 def sum_pool(
@@ -89,7 +80,7 @@ def sum_pool(
     padding: Padding = "VALID",
 ) -> jax.Array:
     """Sum over each window, padding counted as zeros; arguments, result and errors as for `max_pool`."""
-    return _pool("sum_pool", "sum", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("sum_pool", "sum", jnp.asarray(x), window_shape, strides, padding)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -117,12 +108,9 @@ def _pool(
     window_shape: Sequence[int],
     strides: int | Sequence[int] | None,
     padding: Padding,
-    mean: bool = False,
-) -> tuple[jax.Array, list[Counts]]:
-    """The reduction of every window, and how many of each window's elements lie in the input along each dimension.
-
-    For a `mean` the reduction is divided by the size of the window.
-    """
+    over: Literal["window", "seen"] | None = None,
+) -> jax.Array:
+    """The reduction of every window, divided by the window's size, or by how many of its elements lie in the input."""
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ValueError(f"{caller}: input must hold real numbers, got dtype {x.dtype}")
     window = geometry.window(caller, "window_shape", window_shape)
@@ -141,16 +129,22 @@ def _pool(
             raise ValueError(
                 f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}"
             )
-    out = geometry.output_shape(caller, sizes, window, strides, pairs)
-    divisor = math.prod(window) if mean else 1
+    geometry.output_shape(caller, sizes, window, strides, pairs)
+    divisor = math.prod(window) if over == "window" else 1
     y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs, divisor=divisor)
-    return geometry.restore_batch(y, batch), list(map(_count, sizes, out, window, strides, pairs))
+    if over == "seen":
+        # One axis at a time, so that no array of all windows' counts has to be kept.
+        for axis, counts in enumerate(map(_counts, sizes, window, strides, pairs), start=1):
+            along = [dimension for dimension in range(rank + 2) if dimension != axis]
+            y = y / lax.expand_dims(counts.astype(y.dtype), along)
+    return geometry.restore_batch(y, batch)
 
 
-def _count(size: int, positions: int, extent: int, stride: int, padding: tuple[int, int]) -> Counts:
-    numbers = np if isinstance(size, int) else jnp  # a symbolic size is known when the program runs
-    start = numbers.arange(positions) * stride - padding[0]
-    return numbers.minimum(start + extent, size) - numbers.maximum(start, 0)
+def _counts(size: int, window: int, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Of each window along a dimension, how many of its elements lie in the input: float32."""
+    ones = jnp.ones((1, size, 1), jnp.float32)
+    count = lowering.reduce_window(ones, "sum", window=(window,), strides=(stride,), padding=(padding,))
+    return count.reshape(-1)
 
 
 def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:

@@ -54,7 +54,8 @@ class PartialConv(nn.Module):
 
         def init_kernel(key: jax.Array) -> jax.Array:
             drawn = self.kernel_init(key, (*window, 1, int(counts.sum())), jnp.float32)
-            return drawn[..., 0, :] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
+            inputs = np.repeat(counts, counts).reshape(*(1,) * len(window), -1)
+            return drawn[..., 0, :] / np.sqrt(inputs).astype(np.float32)
 
         weights = self.param("kernel", init_kernel)
         bias = self.param("bias", initializers.zeros_init(), (self.features,))
@@ -113,4 +114,6 @@ class RadialBasis(nn.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (..., I) to (..., units)."""
-        return functional.squared_distances(inputs, jnp.asarray(self.centres))
+        # The centres are no parameters, which one could bring to the dtype of the inputs.
+        with jax.numpy_dtype_promotion("standard"):
+            return functional.squared_distances(inputs, jnp.asarray(self.centres))

@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching
 
 from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
-from cnn_jax.lowering.primitive import batch, define
+from cnn_jax.lowering.primitive import adds_up, batch, define
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -155,6 +155,7 @@ def _primitive(operation: choice.Operation) -> Primitive:
         cuda=functools.partial(_chosen, choice.choose_cuda, operation),
     )
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)
+    adds_up(primitive)
     return primitive
 
 

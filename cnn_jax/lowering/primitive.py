@@ -13,6 +13,12 @@ from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn, Primitive, Var
 from jax.interpreters import batching, mlir, partial_eval
 
+try:  # There is no public way to tell `jax.experimental.checkify` of a primitive.
+    from jax._src.checkify import error_checks, nan_error_check
+except ImportError:
+    error_checks = {}
+    nan_error_check = None
+
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
 # What only moves numbers about; no policy of `jax.checkpoint` is asked of it for the operation that it belongs to.
@@ -50,10 +56,26 @@ def define(
     primitive.def_impl(_evaluation(primitive))
     primitive.def_abstract_eval(lambda *a, geometry: ShapedArray(shape(*a, geometry=geometry), a[0].dtype))
     for platform, function in ((None, stock), ("cpu", cpu), ("cuda", cuda or stock)):
-        mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False), platform=platform)
+        mlir.register_lowering(primitive, mlir.lower_fun(_settled(function), multiple_results=False), platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(batch, primitive)
     partial_eval.partial_eval_jaxpr_custom_rules[primitive] = functools.partial(_rematerialize, stock)
     return primitive
+
+
+def adds_up(primitive: Primitive) -> None:
+    """Has `jax.experimental.checkify` look for NaN in what a primitive gives, as in XLA's own sums and products."""
+    error_checks[primitive] = functools.partial(nan_error_check, primitive)
+
+
+def _settled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The same under JAX's own rules of promotion, whatever a user has set: those are for the user's code."""
+
+    @functools.wraps(function)
+    def settled(*operands: jax.Array, geometry: Any) -> jax.Array:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return function(*operands, geometry=geometry)
+
+    return settled
 
 
 def _evaluation(primitive: Primitive) -> Callable[..., jax.Array]:
