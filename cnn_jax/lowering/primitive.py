@@ -134,9 +134,7 @@ def _rematerialize(
         return None, eqn, [True], [True], missing
     jaxpr = jax.make_jaxpr(functools.partial(stock, **eqn.params))(*(a.aval for a in eqn.invars))
     said = [
-        policy(e.primitive, *(a.aval for a in e.invars), **e.params)
-        for e in jaxpr.eqns
-        if e.primitive not in _MOVING
+        policy(e.primitive, *(a.aval for a in e.invars), **e.params) for e in jaxpr.eqns if e.primitive not in _MOVING
     ]
     if any(answer and not isinstance(answer, type(_RECOMPUTE)) for answer in said):
         return eqn, None, [False], [False], []
