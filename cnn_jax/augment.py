@@ -22,9 +22,9 @@ def warp(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
       (H, W, C), in the image's dtype.
     """
     height, width, _ = image.shape
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1) - centre
-    rows, columns = jnp.moveaxis(grid @ matrix.T + shift + centre, -1, 0)
+    extents = (jnp.arange(size, dtype=matrix.dtype) - (size - 1) / 2 for size in (height, width))
+    grid = jnp.stack(jnp.meshgrid(*extents, indexing="ij"), axis=-1) @ matrix.T
+    rows, columns = (grid[..., n] + shift[n] + (size - 1) / 2 for n, size in enumerate((height, width)))
     return jax.vmap(lambda c: map_coordinates(c, [rows, columns], order=1, mode="nearest"), -1, -1)(image)
 
 

@@ -125,8 +125,9 @@ def normalise(images: Any, statistics: Statistics) -> Any:
         raise ValueError(
             f"normalise: statistics are of {len(statistics.mean)} channels, images have {images.shape[-1]}"
         )
-    std = np.asarray([value or 1.0 for value in statistics.std])
+    every = (1,) * (images.ndim - 1) + (-1,)
+    std, mean = (np.asarray(values).reshape(every) for values in ([s or 1.0 for s in statistics.std], statistics.mean))
     # One multiplication and one addition a pixel instead of two divisions: this runs inside the training step.
     scale = (1.0 / (255.0 * std)).astype(np.float32)
-    shift = (-np.asarray(statistics.mean) / std).astype(np.float32)
+    shift = (-mean / std).astype(np.float32)
     return images.astype(np.float32) * scale + shift

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import max_dim
 
 Padding = str | int | Sequence[int | Sequence[int]]
 Pairs = tuple[tuple[int, int], ...]
@@ -20,11 +21,11 @@ MAX_SPATIAL_DIMENSIONS = 3
 
 
 def promote(*arrays: jax.Array | None) -> list[Any]:
-    """The arrays in their common inexact dtype (integers become at least float32); None stays None."""
+    """The arrays in their common inexact dtype (integers become float32); None stays None."""
     present = [jnp.asarray(a) for a in arrays if a is not None]
     dtype = jnp.result_type(*present)
     if not jnp.issubdtype(dtype, jnp.inexact):
-        dtype = jnp.promote_types(dtype, jnp.float32)
+        dtype = jnp.dtype(jnp.float32)
     return [None if a is None else jnp.asarray(a, dtype) for a in arrays]
 
 
@@ -76,13 +77,13 @@ def padding_mode(caller: str, padding: Padding, modes: Sequence[str], rank: int)
 
 def same(size: int, extent: int, stride: int) -> tuple[int, int]:
     """The padding that gives ceil(size / stride) outputs; an odd zero goes after, as in XLA and TensorFlow."""
-    total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+    total = max_dim((-(-size // stride) - 1) * stride + extent - size, 0)
     return total // 2, total - total // 2
 
 
 def dilate(size: int, dilation: int) -> int:
     """The extent of `size` elements with `dilation - 1` gaps between neighbours."""
-    return (size - 1) * dilation + 1 if size > 0 else 0
+    return size if dilation == 1 else max_dim((size - 1) * dilation + 1, 0)
 
 
 def output_shape(
@@ -90,12 +91,21 @@ def output_shape(
 ) -> tuple[int, ...]:
     """The number of window positions along each dimension; a window that fits nowhere is an error.
 
-    `sizes` and `extents` are those of the input and the window after dilation.
+    `sizes` and `extents` are those of the input and the window after dilation. Where a size is symbolic and may be too
+    small the number is 0 for such a size, as in `jax.lax`.
     """
     padded = tuple(size + low + high for size, (low, high) in zip(sizes, padding, strict=True))
-    if any(p < e for p, e in zip(padded, extents, strict=True)):
+    if any(map(less, padded, extents)):
         raise ValueError(f"{caller}: a window of {tuple(extents)} does not fit into a padded input of {padded}")
-    return tuple((p - e) // s + 1 for p, e, s in zip(padded, extents, strides, strict=True))
+    return tuple(max_dim((p - e) // s + 1, 0) for p, e, s in zip(padded, extents, strides, strict=True))
+
+
+def less(size: int, bound: int) -> bool:
+    """Whether a size is less than a bound, in all cases if it is symbolic (`jax.export.symbolic_shape`)."""
+    try:
+        return bool(size < bound)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def split_batch(caller: str, x: jax.Array, rank: int) -> tuple[jax.Array, tuple[int, ...]]:

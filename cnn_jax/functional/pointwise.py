@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.lax import PrecisionLike
 
 from cnn_jax import lowering
@@ -36,7 +37,7 @@ def dense(
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"dense: bias must have shape ({outputs},), one per output feature, got {bias.shape}")
     y = lowering.dot(x, kernel, precision=precision)
-    return y if bias is None else y + bias
+    return y if bias is None else y + lax.expand_dims(bias, range(y.ndim - 1))
 
 
 def squared_distances(x: jax.Array, centres: jax.Array) -> jax.Array:
@@ -60,6 +61,7 @@ def squared_distances(x: jax.Array, centres: jax.Array) -> jax.Array:
         raise ValueError(
             f"squared_distances: x must be (..., I) and centres (O, I), got shapes {x.shape} and {centres.shape}"
         )
+    centres = lax.expand_dims(centres, range(x.ndim - 1))
     return jnp.square(x[..., None, :] - centres).sum(-1)
 
 

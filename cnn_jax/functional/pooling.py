@@ -8,7 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
 from cnn_jax import lowering
 from cnn_jax.functional import geometry
@@ -38,7 +38,7 @@ def max_pool(
     Raises:
       ValueError: in one line, for a malformed argument or a window larger than the padded input.
     """
-    return _pool("max_pool", "max", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("max_pool", "max", jnp.asarray(x), window_shape, strides, padding)
 
 
 def min_pool(
@@ -48,7 +48,7 @@ def min_pool(
     padding: Padding = "VALID",
 ) -> jax.Array:
     """Minimum over each window; arguments, result and errors as for `max_pool`."""
-    return _pool("min_pool", "min", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("min_pool", "min", jnp.asarray(x), window_shape, strides, padding)
 
 
 def avg_pool(
@@ -69,13 +69,8 @@ def avg_pool(
       where `count_include_pad` is False.)
     """
     (x,) = geometry.promote(x)
-    total, counts = _pool("avg_pool", "sum", x, window_shape, strides, padding, mean=count_include_pad)
-    if count_include_pad:
-        return total
-    # One axis at a time, so that no array of all windows' counts has to be kept.
-    for axis, count in enumerate(counts, start=total.ndim - 1 - len(counts)):
-        total = total / jnp.asarray(count, x.dtype).reshape(-1, *(1,) * (total.ndim - 1 - axis))
-    return total
+    over = "window" if count_include_pad else "seen"
+    return _pool("avg_pool", "sum", x, window_shape, strides, padding, over)
 
 
 def sum_pool(
@@ -85,7 +80,7 @@ def sum_pool(
     padding: Padding = "VALID",
 ) -> jax.Array:
     """Sum over each window, padding counted as zeros; arguments, result and errors as for `max_pool`."""
-    return _pool("sum_pool", "sum", jnp.asarray(x), window_shape, strides, padding)[0]
+    return _pool("sum_pool", "sum", jnp.asarray(x), window_shape, strides, padding)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -113,12 +108,9 @@ def _pool(
     window_shape: Sequence[int],
     strides: int | Sequence[int] | None,
     padding: Padding,
-    mean: bool = False,
-) -> tuple[jax.Array, list[np.ndarray]]:
-    """The reduction of every window, and how many of a window's elements lie in the input along each dimension.
-
-    For a `mean` the reduction is divided by the size of the window.
-    """
+    over: Literal["window", "seen"] | None = None,
+) -> jax.Array:
+    """The reduction of every window, divided by the window's size, or by how many of its elements lie in the input."""
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ValueError(f"{caller}: input must hold real numbers, got dtype {x.dtype}")
     window = geometry.window(caller, "window_shape", window_shape)
@@ -129,19 +121,30 @@ def _pool(
     mode = geometry.padding_mode(caller, padding, ("SAME", "VALID"), rank)
     if mode == "SAME":
         pairs = tuple(map(geometry.same, sizes, window, strides))
+    elif isinstance(mode, str):
+        pairs = ((0, 0),) * rank
     else:
-        pairs = ((0, 0),) * rank if isinstance(mode, str) else mode
-    if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
-        raise ValueError(f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}")
-    out = geometry.output_shape(caller, sizes, window, strides, pairs)
-    divisor = math.prod(window) if mean else 1
+        pairs = mode
+        if any(not 0 <= p < w for pair, w in zip(pairs, window, strict=True) for p in pair):
+            raise ValueError(
+                f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}"
+            )
+    geometry.output_shape(caller, sizes, window, strides, pairs)
+    divisor = math.prod(window) if over == "window" else 1
     y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs, divisor=divisor)
-    return geometry.restore_batch(y, batch), list(map(_count, sizes, out, window, strides, pairs))
+    if over == "seen":
+        # One axis at a time, so that no array of all windows' counts has to be kept.
+        for axis, counts in enumerate(map(_counts, sizes, window, strides, pairs), start=1):
+            along = [dimension for dimension in range(rank + 2) if dimension != axis]
+            y = y / lax.expand_dims(counts.astype(y.dtype), along)
+    return geometry.restore_batch(y, batch)
 
 
-def _count(size: int, positions: int, extent: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
-    start = np.arange(positions) * stride - padding[0]
-    return np.minimum(start + extent, size) - np.maximum(start, 0)
+def _counts(size: int, window: int, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Of each window along a dimension, how many of its elements lie in the input: float32."""
+    ones = jnp.ones((1, size, 1), jnp.float32)
+    count = lowering.reduce_window(ones, "sum", window=(window,), strides=(stride,), padding=(padding,))
+    return count.reshape(-1)
 
 
 def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:

@@ -54,7 +54,8 @@ class PartialConv(nn.Module):
 
         def init_kernel(key: jax.Array) -> jax.Array:
             drawn = self.kernel_init(key, (*window, 1, int(counts.sum())), jnp.float32)
-            return drawn[..., 0, :] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
+            inputs = np.repeat(counts, counts).reshape(*(1,) * len(window), -1)
+            return drawn[..., 0, :] / np.sqrt(inputs).astype(np.float32)
 
         weights = self.param("kernel", init_kernel)
         bias = self.param("bias", initializers.zeros_init(), (self.features,))
@@ -98,6 +99,7 @@ class Subsample(nn.Module):
         scale = self.param("scale", initializers.constant(1 / math.prod(window)), (channels,))
         bias = self.param("bias", initializers.zeros_init(), (channels,))
         inputs, scale, bias = promote_dtype(inputs, scale, bias)
+        scale, bias = (jax.lax.expand_dims(a, range(inputs.ndim - 1)) for a in (scale, bias))
         return functional.sum_pool(inputs, window, strides=window) * scale + bias
 
 
@@ -112,4 +114,6 @@ class RadialBasis(nn.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (..., I) to (..., units)."""
-        return functional.squared_distances(inputs, jnp.asarray(self.centres))
+        # The centres are no parameters, which one could bring to the dtype of the inputs.
+        with jax.numpy_dtype_promotion("standard"):
+            return functional.squared_distances(inputs, jnp.asarray(self.centres))

@@ -15,7 +15,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from cnn_jax.lowering import choice
-from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.primitive import adds_up, define
 from cnn_jax.lowering.products import wide
 
 Places = tuple[int, ...]
@@ -70,3 +70,5 @@ add_p = define("cnn_add_bias", lambda y, bias, *, geometry: y.shape, _stock_add,
 total_p = define("cnn_bias_gradient", lambda y, *, geometry: (y.shape[0], y.shape[-1]), _stock_total, _total)
 ad.deflinear2(add_p, _transpose_add)
 ad.deflinear2(total_p, _transpose_total)
+for _primitive in (add_p, total_p):
+    adds_up(_primitive)

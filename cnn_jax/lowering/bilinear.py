@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching
 
 from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
-from cnn_jax.lowering.primitive import batch, define
+from cnn_jax.lowering.primitive import adds_up, batch, define
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -141,7 +141,8 @@ def _batch(
             moved = jnp.moveaxis(operands[one], axis, into)
             folded[one] = moved.reshape(*moved.shape[:into], size * moved.shape[into + 1], *moved.shape[into + 2 :])
             result = primitive.bind(*folded, geometry=geometry)
-            return result.reshape(*result.shape[:out], size, result.shape[out] // size, *result.shape[out + 1 :]), out
+            each = moved.shape[into + 1]  # images or channels, as many in the result
+            return result.reshape(*result.shape[:out], size, each, *result.shape[out + 1 :]), out
     return batch(primitive, operands, mapped, geometry=geometry)
 
 
@@ -154,6 +155,7 @@ def _primitive(operation: choice.Operation) -> Primitive:
         cuda=functools.partial(_chosen, choice.choose_cuda, operation),
     )
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, operation)
+    adds_up(primitive)
     return primitive
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 
 from cnn_jax.lowering.geometry import Geometry
@@ -25,7 +26,10 @@ def conv(
     x: jax.Array, kernel: jax.Array, geometry: Geometry, preferred_element_type: DTypeLike | None = None
 ) -> jax.Array:
     """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O)."""
-    if geometry.onednn:
+    if any(map(is_symbolic_dim, (*x.shape, *kernel.shape))):
+        if any(is_symbolic_dim(count) for pair in geometry.padding for count in pair):  # refused by what is below
+            x, geometry = written(x, geometry)
+    elif geometry.onednn:
         x, kernel, geometry = _safe(x, kernel, geometry)
     return lax.conv_general_dilated(
         x,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.typing import DTypeLike
 
 from cnn_jax.lowering import biases, bilinear, choice, direct, extremes, sums
 from cnn_jax.lowering.geometry import Geometry, Windows
+
+_OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
 
 def conv(
@@ -28,7 +30,8 @@ def conv(
     """Convolution of x (N, *spatial, I) with kernel (*window, I / groups, O), to (N, *out, O).
 
     `padding` counts zeros before and after each dimension of the dilated input; a negative count crops. It and its
-    gradients are each lowered as `choice` says.
+    gradients are each lowered as `choice` says. With `precision` None they have JAX's own, where that is set
+    (`jax.default_matmul_precision`).
     """
     geometry = Geometry(
         size=x.shape[1:-1],
@@ -38,7 +41,7 @@ def conv(
         input_dilation=input_dilation,
         kernel_dilation=kernel_dilation,
         groups=feature_group_count,
-        precision=precision,
+        precision=_resolved(precision),
         onednn=choice.current() == "onednn",
     )
     if preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
@@ -49,7 +52,7 @@ def conv(
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """y (N, *spatial, C) with bias (C,), of the same dtype, added at every place."""
     chosen = _may_choose(y, bias) and not (choice.current() == "onednn" and choice.takes_bias(y.shape[-1]))
-    return biases.add(y, bias) if chosen else y + bias
+    return biases.add(y, bias) if chosen else y + lax.expand_dims(bias, range(y.ndim - 1))
 
 
 def reduce_window(
@@ -69,6 +72,27 @@ def reduce_window(
     if reducer == "sum":
         return sums.window_sum(x, sums.Sums(windows, divisor))
     return extremes.window_extreme(x, extremes.Extremes(windows, reducer))
+
+
+def _resolved(precision: lax.PrecisionLike) -> lax.PrecisionLike:
+    """The precision in one form where two say the same, so that a choice can go by it.
+
+    JAX's own setting is read here, where a function is traced: it may be another one when its gradient is taken, or
+    when it is lowered.
+    """
+    if precision is None:
+        precision = _OPTIONS.jax_default_matmul_precision
+    if isinstance(precision, lax.DotAlgorithm) or not isinstance(precision, (list, tuple)):
+        return _named(precision)
+    pair = tuple(map(_named, precision))
+    return pair[0] if len(pair) == 2 and pair[0] == pair[1] else pair  # type: ignore[return-value]
+
+
+def _named(precision: Any) -> Any:
+    try:
+        return lax.Precision(precision) if isinstance(precision, str) else precision
+    except ValueError:  # an algorithm of products, or what XLA's own operation is to refuse
+        return precision
 
 
 def _may_choose(*arrays: jax.Array) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -34,27 +35,45 @@ def compiler_options() -> dict[str, bool | str]:
     return dict(_OPTIONS) if jax.default_backend() == "cpu" and _has_onednn() else {}
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Any:
+def jit(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """`jax.jit` with `compiler_options()`, and with the lowerings that are best in such a program.
 
     Where there are none it is `jax.jit` and nothing else. With them XLA leaves out a conversion to half precision and
-    straight back, as it does for GPUs; `jax.lax.reduce_precision` rounds everywhere. As with any options of the
-    compiler, the function is to be called outside of other functions under `jax.jit`.
+    straight back, as it does for GPUs; `jax.lax.reduce_precision` rounds everywhere. Called in another program, as in a
+    function under `jax.jit`, `jax.checkpoint` or `jax.lax.scan`, it is plain `jax.jit` too: a program is compiled with
+    the options of the outermost function.
 
     Args:
-      function: what to compile.
-      options: as of `jax.jit`.
+      function: what to compile; without it, a decorator is returned.
+      options: as of `jax.jit`. `compiler_options` are added to these, and go before them.
     """
+    if function is None:
+        return functools.partial(jit, **options)
+    given = options.pop("compiler_options", None) or {}
     found = compiler_options()
-    if not found:
-        return jax.jit(function, **options)
+    plain = jax.jit(function, **options)
+    if not (found or given):
+        return plain
 
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with use("onednn"):
+        with use("onednn") if found else contextlib.nullcontext():
             return function(*args, **kwargs)
 
-    return jax.jit(traced, compiler_options=found, **options)
+    compiled = jax.jit(traced, compiler_options=found | given, **options)
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return (plain if _in_a_program() else compiled)(*args, **kwargs)
+
+    for name in ("clear_cache", "eval_shape", "lower", "trace"):
+        setattr(called, name, getattr(compiled, name))
+    return called
+
+
+def _in_a_program() -> bool:
+    """Whether operations are being put down for a program that is compiled later, instead of being computed."""
+    return isinstance(lax.iota(jnp.int32, 1), jax.core.Tracer)
 
 
 @functools.cache

@@ -14,7 +14,8 @@ _TINY = 16
 
 def wide(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which to add up numbers of `dtype`: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    # Not `jnp.promote_types`, which refuses float8, and all of them under `jax.numpy_dtype_promotion("strict")`.
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 
 
 def product(a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: PrecisionLike, dtype: DTypeLike) -> jax.Array:

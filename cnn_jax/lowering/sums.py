@@ -15,7 +15,7 @@ from jax.interpreters import ad
 
 from cnn_jax.lowering import choice, direct
 from cnn_jax.lowering.geometry import Windows
-from cnn_jax.lowering.primitive import define
+from cnn_jax.lowering.primitive import adds_up, define
 from cnn_jax.lowering.products import wide
 from cnn_jax.lowering.slices import settled, slices
 
@@ -88,3 +88,5 @@ spread_p = define(
 )
 ad.deflinear2(window_sum_p, lambda y, _, *, geometry: [spread_p.bind(y, geometry=geometry)])
 ad.deflinear2(spread_p, lambda x, _, *, geometry: [window_sum_p.bind(x, geometry=geometry)])
+for _primitive in (window_sum_p, spread_p):
+    adds_up(_primitive)

@@ -9,6 +9,7 @@ from typing import TypeGuard
 import jax
 
 from cnn_jax.errors import InputError
+from cnn_jax.functional.geometry import less
 
 
 def positive_int(model: str, field: str, value: object) -> None:
@@ -40,7 +41,7 @@ def share(model: str, field: str, value: object) -> None:
 def images(model: str, images: jax.Array, smallest: tuple[int, int]) -> None:
     """InputError unless `images` is (N, H, W, C) with H and W at least `smallest`."""
     height, width = smallest
-    if images.ndim != 4 or images.shape[1] < height or images.shape[2] < width:
+    if images.ndim != 4 or any(map(less, images.shape[1:3], smallest)):
         raise InputError(
             f"{model} expects images (N, H, W, C) of at least {height}x{width} pixels, got shape {images.shape}"
         )

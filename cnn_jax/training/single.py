@@ -79,7 +79,8 @@ def fit(
         InputError: there are checkpoints in `folder`, but none can be read.
     """
     clock = time.monotonic()
-    with Interrupts() as interrupts:
+    # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
+    with Interrupts() as interrupts, jax.transfer_guard("allow"):
         program = Single(model, train, config, test, validation)
         paths = [folder.path] if folder else []
         with contextlib.closing(Loop(program, config, folder, paths, display, clock)) as loop:
