@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from typing import Any
 from cnn_jax import command, data, detection, models, pictures
 from cnn_jax.cli import tables
 from cnn_jax.experiment import run_experiment
+from cnn_jax.files import write_file
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
 from cnn_jax.training.config import check
-from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder, write_atomically
+from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,10 @@ def measure(path: Path, digits: data.Dataset) -> dict[str, Any]:
     run = load_run(path)
     found = detection.find_in_test_scenes(run, digits)
     figures = detection.figures(found, run.class_names[:-1])
-    write_atomically(path / FIGURES, json.dumps(figures, indent=2) + "\n")
-    pictures.detections(found, run.class_names, figures["least"]).savefig(path / PICTURE, dpi=200)
+    drawn = io.BytesIO()
+    pictures.detections(found, run.class_names, figures["least"]).savefig(drawn, format="png", dpi=200)
+    write_file(path / FIGURES, json.dumps(figures, indent=2) + "\n")
+    write_file(path / PICTURE, drawn.getvalue())
     return figures
 
 
