@@ -135,7 +135,9 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path, monkeypatch):
 def test_what_killed_processes_left_goes_and_what_others_make_stays(tmp_path):
     code = "import os, sys, signal; from pathlib import Path; from cnn_jax import files\n"
     code += "with files.temporary_folder(Path('.'), '.making-') as made:\n    (made / 'half').write_text('x')\n"
-    code += "    print(made, flush=True)\n    if sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)\n    input()"
+    code += (
+        "    print(made, flush=True)\n    if sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)\n    input()"
+    )
 
     def start(how):
         return subprocess.Popen(

@@ -4,4 +4,14 @@ from cnn_jax.files.home import at_home, cache_root, expanded, provide_home, writ
 from cnn_jax.files.scratch import new_folder, temporary_folder
 from cnn_jax.files.writing import is_stream, write_file
 
-__all__ = ["at_home", "cache_root", "expanded", "is_stream", "new_folder", "provide_home", "temporary_folder", "writable", "write_file"]
+__all__ = [
+    "at_home",
+    "cache_root",
+    "expanded",
+    "is_stream",
+    "new_folder",
+    "provide_home",
+    "temporary_folder",
+    "writable",
+    "write_file",
+]
