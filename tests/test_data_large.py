@@ -84,7 +84,7 @@ def test_memory_of_a_large_picture(mode, ink, tmp_path, monkeypatch):
         drawn = Image.fromarray(np.asarray(drawn).astype(np.uint16 if mode == "I;16" else np.float32))
     elif mode in ("RGBA", "LA"):
         drawn = drawn.convert(mode)
-        drawn.putalpha(Image.linear_gradient("L").resize((side, side)))
+        drawn.putalpha(Image.linear_gradient("L").point(lambda v: 128 + v // 2).resize((side, side)))
     drawn.convert(mode).save(name)
     statistics = Statistics(mean=(0.13,), std=(0.3,), ink=ink)
     pictures.read_picture(name, (28, 28, 1), statistics)  # what is imported is not counted

@@ -135,9 +135,8 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path, monkeypatch):
 def test_what_killed_processes_left_goes_and_what_others_make_stays(tmp_path):
     code = "import os, sys, signal; from pathlib import Path; from cnn_jax import files\n"
     code += "with files.temporary_folder(Path('.'), '.making-') as made:\n    (made / 'half').write_text('x')\n"
-    code += (
-        "    print(made, flush=True)\n    if sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)\n    input()"
-    )
+    code += "    print(made, flush=True)\n    if sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)\n"
+    code += "    input()"
 
     def start(how):
         return subprocess.Popen(
@@ -203,8 +202,8 @@ def test_without_a_home_folder_there_is_one_of_the_users_own(nowhere, monkeypatc
     monkeypatch.delenv("HOME")
     files.provide_home()
     assert os.environ["HOME"] == str(nowhere)
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nobody-here/x")
     with pytest.raises(InputError, match="TFDS_DATA_DIR: expected a folder, got ~nobody-here/x, but there is no"):
-        monkeypatch.setenv("TFDS_DATA_DIR", "~nobody-here/x")
         data_root(None)
 
 
@@ -242,8 +241,8 @@ def test_a_home_folder_that_cannot_be_written(nowhere, monkeypatch):
 def test_new_folders_of_one_name(tmp_path):
     made = [files.new_folder(tmp_path / "runs" / "a") for _ in range(3)]
     assert [path.name for path in made] == ["a", "a-2", "a-3"]
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a folder that can be made, got: File exists"):
-        (tmp_path / "file").touch()
         files.new_folder(tmp_path / "file" / "a")
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(files.new_folder(tmp_path / "b"))) for _ in range(8)]

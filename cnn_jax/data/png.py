@@ -29,8 +29,8 @@ def check(file: BinaryIO) -> None:
       file: at the picture's beginning; read up to its end.
 
     Raises:
-      ValueError: a checksum of a chunk (section 5.3) or of the stream of pixels (section 10.1) is another, or the picture
-        is cut off, or it has more data than pixels.
+      ValueError: the checksum of a chunk (section 5.3) or of the stream of pixels (section 10.1) does not match, or the
+        picture is cut off, or it has more data than pixels.
     """
     if file.read(len(_SIGNATURE)) != _SIGNATURE:
         return

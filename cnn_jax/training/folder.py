@@ -116,7 +116,7 @@ def _seed_folders(path: Path) -> set[str]:
 
 
 def is_of_run(path: Path, inner: Path, own: str) -> bool:
-    """Whether `inner`, a path within the run in `path`, is one that the run or a seed of it writes, other than `own`."""
+    """Whether the run in `path`, or a seed of it, writes `inner`, a path in that folder, other than `own`."""
     parts = inner.parts
     if parts[0] in _seed_folders(path):
         parts = parts[1:]
