@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cnn_jax.errors import InputError
+from cnn_jax.files import provide_home
 
 T = TypeVar("T")
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -19,11 +20,12 @@ def parse(config: Callable[..., T], args: Sequence[str] | None = None, descripti
     """Reads the command line, or `args`, into a dataclass by tyro; `description` stands above the help.
 
     Raises:
-        InputError: an option is unknown, missing or has a value that is none.
+        InputError: an option is unknown, missing or has a value that is none, or an argument is empty.
         SystemExit: after --help.
     """
     import tyro
 
+    _check_none_empty(sys.argv[1:] if args is None else args)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -32,6 +34,15 @@ def parse(config: Callable[..., T], args: Sequence[str] | None = None, descripti
         if not stop.code:
             raise
         raise InputError(_one_line(errors.getvalue())) from None
+
+
+def _check_none_empty(args: Sequence[str]) -> None:
+    """InputError where an argument is empty, as of a variable that is not set: as a path it would be this folder."""
+    for before, argument in zip(("", *args), args, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument or (option.startswith("--") and equals and not value):
+            place = option or (f"after {before}" if before else "first")
+            raise InputError(f"expected a value, got an empty argument ({place}); --help lists the options")
 
 
 def _one_line(message: str) -> str:
@@ -53,7 +64,9 @@ def main(run: Callable[[T], object], config: Callable[..., T], description: str 
     exception is a bug and keeps its traceback.
     """
     try:
-        run(parse(config, description=description))
+        options = parse(config, description=description)
+        provide_home()
+        run(options)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None

@@ -16,6 +16,7 @@ import numpy as np
 
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
+from cnn_jax.files import new_folder
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
@@ -53,7 +54,8 @@ def run_experiment(
         What `fit` returned, or `fit_replicas` where `config.replicas` is more than one.
 
     Raises:
-        InputError: an option, the data or the folder cannot be used. Nothing on disk has been touched then.
+        InputError: an option, the data or the folder cannot be used; nothing on disk has been touched then. Or, after
+            everything else has been done and shown, `finish` or the report failed; the run is on disk then.
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()
@@ -68,8 +70,8 @@ def run_experiment(
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
-    path = config.out or Path("runs") / f"{experiment}-{config.data.name.replace('/', '-')}-{moment}"
-    check_free(path, config.resume, config.overwrite)
+    if config.out is not None:
+        check_free(config.out, config.resume, config.overwrite)
 
     # Data.
     image_size = models.build(model, **fields).input_size
@@ -94,6 +96,8 @@ def run_experiment(
         "data": _describe_data(train),
         **environment(),
     }
+    name = f"{experiment}-{config.data.name.replace('/', '-')}-{moment}"
+    path = config.out or new_folder(Path("runs") / name)
     folder = RunFolder(path, contents, config.resume, config.overwrite)
 
     # Training.
@@ -118,10 +122,15 @@ def run_experiment(
         _say_how_to_resume(result, path)
         raise SystemExit(128 + result.interrupted)
     _print_results(result, path, time.monotonic() - began)
-    if finish is not None:
-        finish(path)
-    if config.report:
-        _report(path)
+    faults = []
+    for show in (finish, _report if config.report else None):
+        try:
+            if show is not None:
+                show(path)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError(f"{'; '.join(faults)} (the run itself is whole, in {path})")
     return result
 
 
@@ -189,13 +198,12 @@ def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: floa
 
 
 def _report(path: Path) -> None:
-    """Writes the report. The run has ended well and is on disk: where there can be no report, that is all there is."""
     from cnn_jax.report import write_report
 
     try:
         print(f"report: {write_report(path)}")
     except InputError as error:
-        print(f"no report: {error}")
+        raise InputError(f"no report: {error}") from None
 
 
 def _table(result: FitResult) -> Table:

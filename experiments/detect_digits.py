@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from typing import Any
 from cnn_jax import command, data, detection, models, pictures
 from cnn_jax.cli import tables
 from cnn_jax.experiment import run_experiment
+from cnn_jax.files import write_file
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
 from cnn_jax.training.config import check
-from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder, write_atomically
+from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,8 @@ def measure_and_show(config: Config, path: Path) -> None:
     seeds = range(config.seed, config.seed + config.replicas)
     paths = [path] if config.replicas == 1 else [path / seed_folder(seed) for seed in seeds]
     digits = data.load(config.data.name, "test", data_dir=config.data.dir)
-    figures = [measure(own, digits) for own in paths]
+    measured = [measure(own, digits) for own in paths]
+    figures = [one for one, _ in measured]
     classes = zip(*(one["classes"] for one in figures), strict=True)
     means = [{"name": "all", "average_precision": one["mean_average_precision"]} | one for one in figures]
     first = figures[0]
@@ -82,6 +85,9 @@ def measure_and_show(config: Config, path: Path) -> None:
         ("digit", "in scenes", "average precision", "precision", "recall"),
         [*(cells(of_class) for of_class in classes), cells(means)],
     )
+    for own, (numbers, picture) in zip(paths, measured, strict=True):
+        write_file(own / FIGURES, json.dumps(numbers, indent=2) + "\n")
+        write_file(own / PICTURE, picture)
     print(
         f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
     )
@@ -91,14 +97,14 @@ def measure_and_show(config: Config, path: Path) -> None:
     print("\n".join(f"  {own / PICTURE}" for own in paths))
 
 
-def measure(path: Path, digits: data.Dataset) -> dict[str, Any]:
-    """Finds digits in the test scenes by the run in `path`, and writes its figures and its picture."""
+def measure(path: Path, digits: data.Dataset) -> tuple[dict[str, Any], bytes]:
+    """Finds digits in the test scenes by the run in `path`; returns figures, and a picture of it as PNG."""
     run = load_run(path)
     found = detection.find_in_test_scenes(run, digits)
     figures = detection.figures(found, run.class_names[:-1])
-    write_atomically(path / FIGURES, json.dumps(figures, indent=2) + "\n")
-    pictures.detections(found, run.class_names, figures["least"]).savefig(path / PICTURE, dpi=200)
-    return figures
+    drawn = io.BytesIO()
+    pictures.detections(found, run.class_names, figures["least"]).savefig(drawn, format="png", dpi=200)
+    return figures, drawn.getvalue()
 
 
 def cells(seeds: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ diagonal Levenberg-Marquardt.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from cnn_jax import command
 from cnn_jax.cli import tables
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
+from cnn_jax.files import new_folder, write_file
+from cnn_jax.report import write_report
 from cnn_jax.training import (
     AugmentConfig,
     DataConfig,
@@ -33,7 +36,7 @@ from cnn_jax.training import (
     summarise,
 )
 from cnn_jax.training.display import duration
-from cnn_jax.training.folder import check_free, write_atomically
+from cnn_jax.training.folder import check_free
 
 Network = Literal["lenet1", "lenet4", "lenet5", "lenet5-distorted"]
 
@@ -139,6 +142,7 @@ def experiment_config(config: Config, row: Row, out: Path) -> ExperimentConfig:
         resume=config.resume,
         overwrite=config.overwrite,
         device=config.device,
+        report=False,  # after its row has been counted
         **row.options,
     )
 
@@ -152,7 +156,7 @@ class Measured:
 
 
 def main(config: Config) -> None:
-    out = config.out or Path("runs") / f"lecun1998-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = config.out or new_folder(Path("runs") / f"lecun1998-{time.strftime('%Y%m%d-%H%M%S')}")
     names = list(dict.fromkeys(config.networks))
     options = {name: experiment_config(config, ROWS[name], out / name) for name in names}
     # A refusal must not wait for the rows before it.
@@ -160,17 +164,29 @@ def main(config: Config) -> None:
         check_free(out / name, config.resume, config.overwrite)
 
     measured: dict[str, Measured] = {}
-    for name in names:
-        result = run_experiment(options[name], "lecun1998", ROWS[name].model, {})
-        found = result.evaluations["test"]
-        accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
-        measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
+    faults: list[str] = []
+    try:
+        for name in names:
+            result = run_experiment(options[name], "lecun1998", ROWS[name].model, {})
+            found = result.evaluations["test"]
+            accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
+            measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
+            try:
+                print(f"report: {write_report(out / name)}")
+            except InputError as error:  # the rows to come are worth more
+                faults.append(f"no report: {error}")
+    finally:
+        if config.out is None:
+            with contextlib.suppress(OSError):  # it goes only if it is empty: no row could be begun
+                out.rmdir()
 
     header = ("network", "paper", "here", "95 % interval", "best and worst", "seeds", "epochs", "time, all seeds")
     rows = [cells(ROWS[name], options[name], measured[name]) for name in names]
-    write_atomically(out / "table.md", markdown(header, rows))
     tables.show(header, rows)
+    write_file(out / "table.md", markdown(header, rows))
     print(f"test errors in percent on {config.data.name}; table kept in {out / 'table.md'}")
+    if faults:
+        raise InputError("; ".join(faults))
 
 
 def cells(row: Row, options: ExperimentConfig, measured: Measured) -> tuple[str, ...]:

@@ -159,8 +159,9 @@ def test_a_report_that_cannot_be_written_does_not_spoil_the_run(finish, capsys):
     def fail(path):
         raise ZeroDivisionError
 
-    assert finish(refuse)
-    assert "no report: no room" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"^no report: no room \(the run itself is whole, in "):
+        finish(refuse)
+    assert "run kept in" in capsys.readouterr().out
     with pytest.raises(ZeroDivisionError):  # a bug is seen as one; the run is on disk by then
         finish(fail)
     assert "run kept in" in capsys.readouterr().out

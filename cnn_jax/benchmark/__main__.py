@@ -59,9 +59,11 @@ def run(options: Options) -> None:
     from cnn_jax.benchmark.tables import line, show_goals, show_results
     from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
     from cnn_jax.benchmark.yardstick import open_yardstick
-    from cnn_jax.training.folder import write_atomically
     from cnn_jax.training.memory import keep_memory
+    from cnn_jax.training.outputs import check_output, write_output
 
+    if options.out is not None:
+        check_output(options.out)
     memory_kept = keep_memory()  # for all contenders
     yardstick = open_yardstick(options.quick, options.onednn)
     machine = describe_machine(yardstick, memory_kept)
@@ -87,7 +89,7 @@ def run(options: Options) -> None:
             "cases": [result.to_dict() for result in results],
             "goals": [goal.to_dict() for goal in asked],
         }
-        write_atomically(options.out, json.dumps(contents, indent=1) + "\n")
+        write_output(options.out, json.dumps(contents, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from cnn_jax.cli.opening import open_run
 from cnn_jax.cli.tables import percent, show, show_json
 from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
+from cnn_jax.files import write_file
+from cnn_jax.training.outputs import check_output
 
 _EDGES = ("top", "left", "bottom", "right")
 _SURE = 0.9  # a drawing says how sure it is only of what is less sure than this
@@ -22,7 +26,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")  # of one file to draw to; anything else i
 
 
 def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None, as_json: bool) -> bool:
-    """Prints what the run in `path` finds in each picture; names the pictures it cannot read on standard error.
+    """Prints what the run in `path` finds in each picture; names on standard error what it cannot read or write.
 
     Args:
         path: the folder of a run that was trained with a background class.
@@ -32,11 +36,11 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
         as_json: print a JSON list instead of a table.
 
     Returns:
-        Whether all pictures were read, and at least one.
+        Whether all pictures were read, and at least one, and all drawings written.
 
     Raises:
-        InputError: the run cannot be read or has no background class, no picture was named, `least` is no score, or the
-            drawings cannot be written.
+        InputError: the run cannot be read or has no background class, no picture was named, `least` is no score, or a
+            drawing would take the place of a picture or of a file of a run.
     """
     if not images:
         raise InputError("IMAGE: expected at least one picture or folder of pictures, got none; see --help")
@@ -64,7 +68,10 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
             texts = [
                 name if score >= _SURE else f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)
             ]
-            _write(target, pictures.draw_boxes(on_paper(pixels), np.asarray(boxes), texts))
+            try:
+                _write(target, pictures.draw_boxes(on_paper(pixels), np.asarray(boxes), texts))
+            except InputError as error:  # what was found can be shown all the same
+                faults.append(f"--draw: {error}")
     if as_json:
         show_json(found)
     elif found:
@@ -87,9 +94,9 @@ def _targets(draw: Path, files: Sequence[Path]) -> list[Path]:
     """A file to draw each picture to: `draw` itself, or one in that folder, named like the picture.
 
     Raises:
-        InputError: one file was named for several pictures, or the file is one of the pictures.
+        InputError: one file was named for several pictures, or the file is one of the pictures or of a run.
     """
-    if draw.suffix.lower() in _SUFFIXES and not draw.is_dir():
+    if draw.suffix.lower() in _SUFFIXES and not os.path.isdir(draw):
         if len(files) != 1:
             raise InputError(f"--draw: expected a folder for {len(files)} pictures, got the file {shown(draw)}")
         targets = [draw]
@@ -100,16 +107,19 @@ def _targets(draw: Path, files: Sequence[Path]) -> list[Path]:
             names = itertools.chain([f"{file.stem}.png"], numbered)
             targets.append(next(draw / name for name in names if draw / name not in targets))
     for target in targets:
-        if any(target.exists() and file.exists() and target.samefile(file) for file in files):
+        if any(os.path.exists(target) and os.path.exists(file) and target.samefile(file) for file in files):
             raise InputError(f"--draw: expected a new file, got the picture {shown(target)} itself")
+        check_output(target)
     return targets
 
 
 def _write(target: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG" if target.suffix.lower() == ".png" else "JPEG")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(target)
     except OSError as error:
         raise InputError(f"{shown(target)}: expected a file that can be written, got: {error.strerror}") from None
+    write_file(target, encoded.getvalue())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.dataset import Statistics
-from cnn_jax.data.folders import Prepared, cache_root, say, say_once, writable
+from cnn_jax.data.folders import Prepared, say, say_once
+from cnn_jax.files import cache_root, temporary_folder, writable
 
 FORMAT = 1  # raise it whenever decoding or the meaning of a field changes
 
@@ -62,12 +62,12 @@ def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, de
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-            new = Path(temporary) / "new"
+        with temporary_folder(folder.parent, ".writing-") as temporary:
+            new = temporary / "new"
             new.mkdir()
             _write(new, _identity(prepared, split, image_size), decoded)
             if folder.exists():  # damaged, or put there by another process since: either way ours is sound
-                os.rename(folder, Path(temporary) / "old")
+                os.rename(folder, temporary / "old")
             os.rename(new, folder)
         _sync(folder.parent)
     except OSError as error:

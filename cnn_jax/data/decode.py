@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax.data import png
 from cnn_jax.data.geometry import fit_images
-from cnn_jax.data.png import decode_plain
 from cnn_jax.errors import InputError
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -109,7 +109,7 @@ def _decode_records(
         fields = [tf_example_pb2.Example.FromString(record).features.feature for record in source.__getitems__(chunk)]
         labels[start : chunk.stop] = [field[label_key].int64_list.value[0] for field in fields]
         pictures = [field[image_key].bytes_list.value[0] for field in fields]
-        plain = None if fit else decode_plain(pictures, (*size, channels))
+        plain = None if fit else png.decode_plain(pictures, (*size, channels))
         if plain is not None:
             images[start : chunk.stop] = plain
             continue
@@ -126,6 +126,7 @@ def _decode_records(
 def _decode_image(encoded: bytes, channels: int) -> np.ndarray:
     from PIL import Image
 
+    png.check(io.BytesIO(encoded))
     picture: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if picture.mode != _MODES[channels]:
         picture = picture.convert(_MODES[channels])

@@ -199,5 +199,5 @@ def _resized(
     (top, bottom), (left, right) = region or [(0.0, float(side)) for side in picture.shape]
     shrinks = shape[0] * shape[1] <= (bottom - top) * (right - left)
     resampling = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    image = Image.fromarray(picture.astype(np.float32))
+    image = Image.fromarray(picture).convert("F")  # uint8 or float32; there is no other copy of it in floats
     return np.asarray(image.resize((shape[1], shape[0]), resampling, box=(left, top, right, bottom)))

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_jax.errors import InputError
+from cnn_jax.files import at_home, cache_root, expanded
 
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[^:/\\]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -65,14 +65,11 @@ def parse_name(name: str) -> Request:
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
     """Where prepared data sets are kept: the argument, else TFDS_DATA_DIR, else TFDS's default in the home folder."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def cache_root() -> Path:
-    """Where this package keeps what it can make again: CNN_JAX_CACHE, else the user's cache folder."""
-    if own := os.environ.get("CNN_JAX_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnn_jax"
+    if data_dir:
+        return expanded(data_dir, "data folder")
+    if given := os.environ.get("TFDS_DATA_DIR"):
+        return expanded(given, "TFDS_DATA_DIR")
+    return at_home("tensorflow_datasets")
 
 
 def embedded_root() -> Path:
@@ -134,18 +131,6 @@ def describe(name: str, path: Path) -> Prepared:
     listing = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
     key = hashlib.sha256(b"\0".join([*texts, repr((str(path.resolve()), listing)).encode()])).hexdigest()[:16]
     return Prepared(name=name, version=path.name, path=path, splits=splits, key=key)
-
-
-def writable(folder: Path) -> bool:
-    """Whether files may be made in `folder`, or in its nearest parent that exists.
-
-    A folder that its mode forbids everybody to write is left alone even by the superuser, who could.
-    """
-    while not folder.exists():
-        if folder == folder.parent:
-            return False
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK) and bool(stat.S_IMODE(folder.stat().st_mode) & 0o222)
 
 
 def say(line: str) -> None:

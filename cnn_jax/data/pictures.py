@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_jax.data import png
 from cnn_jax.data.dataset import Statistics
 from cnn_jax.data.drawings import light_on_dark, redraw
 from cnn_jax.data.geometry import fit_images
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # not all of Pillow's: some of those start other programs
-_MOST_PIXELS = 64_000_000  # half a gigabyte while it is read; a file of a few kilobytes can claim any size
+# Half a gigabyte while it is read, as Pillow has it and as an array; a file of a few kilobytes can claim any size.
+_MOST_PIXELS = 64_000_000
+_BAND = 1 << 20  # pixels computed with at a time, in floats
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -84,14 +89,22 @@ def on_paper(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.shape[-1] in (1, 3):
         return pixels
-    colour, alpha = pixels[..., :-1], pixels[..., -1:].astype(np.float32) / 255
-    if np.min(alpha) == 1:
-        return colour
-    visible = with_channels(colour, 1)[alpha[..., 0] >= 0.5]
-    low, middle, high = np.percentile(visible, [5, 50, 95]) if visible.size else (0, 0, 0)
-    light, ink_alone = middle >= 128, alpha.mean() < 0.5 or high - low < 64
+    alpha = pixels[..., -1]
+    if alpha.min() == 255:
+        return pixels[..., :-1]
+    counts = np.zeros(256, np.int64)  # of the visible grey levels
+    for band in _bands(pixels):
+        grey = with_channels(band[..., :-1], 1)[..., 0]
+        counts += np.bincount(grey[band[..., -1] >= 128], minlength=256)
+    low, middle, high = (_percentile(counts, share) for share in (0.05, 0.5, 0.95))
+    light, ink_alone = middle >= 128, alpha.mean() < 127.5 or high - low < 64
     paper = 255 if light != ink_alone else 0
-    return np.rint(colour * alpha + paper * (1 - alpha)).astype(np.uint8)
+
+    def laid(band: np.ndarray) -> np.ndarray:
+        share = band[..., -1:].astype(np.float32) / 255
+        return np.rint(band[..., :-1] * share + paper * (1 - share)).astype(np.uint8)
+
+    return _banded(laid, pixels, pixels.shape[-1] - 1)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -100,7 +113,30 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         return pixels
     if channels == 3:
         return np.repeat(pixels, 3, axis=-1)
-    return np.rint(pixels @ _LUMA[:, None]).astype(np.uint8)
+    return _banded(lambda band: np.rint(band @ _LUMA[:, None]).astype(np.uint8), pixels, 1)
+
+
+def _bands(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """A picture (h, w, channels), or plane (h, w), as bands of whole lines."""
+    lines = max(1, _BAND // pixels.shape[1])
+    for top in range(0, len(pixels), lines):
+        yield pixels[top : top + lines]
+
+
+def _banded(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, channels: int) -> np.ndarray:
+    """What a function of single pixels makes of all of them, uint8 (h, w, channels), band by band."""
+    out = np.empty((*pixels.shape[:2], channels), np.uint8)
+    for band, target in zip(_bands(pixels), _bands(out), strict=True):
+        target[...] = function(band)
+    return out
+
+
+def _percentile(counts: np.ndarray, share: float) -> float:
+    """That of levels of which there are so many each, as np.percentile interpolates; 0 where there are none."""
+    upto = np.cumsum(counts)
+    place = share * (upto[-1] - 1)
+    below, above = np.searchsorted(upto, [math.floor(place), math.ceil(place)], side="right") if upto[-1] else (0, 0)
+    return float(below + (above - below) * (place - math.floor(place)))
 
 
 def open_picture(path: Path) -> np.ndarray:
@@ -124,10 +160,15 @@ def open_picture(path: Path) -> np.ndarray:
             raise InputError("expected a picture file, it is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
+            with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
                 _check_size(image)
+                position = file.tell()
+                file.seek(0)
+                png.check(file)
+                file.seek(position)
                 image.load()
-                return _pixels(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -150,23 +191,31 @@ def _check_size(image: Image.Image) -> None:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return _eight_bits(np.asarray(image))[..., None]
+        return _eight_bits(np.asarray(image))
     transparent = image.has_transparency_data
     grey = image.mode in ("1", "L", "LA", "La")
     mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
-    pixels = np.asarray(image.convert(mode))
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    out = np.empty((image.height, image.width, len(mode)), np.uint8)
+    top = 0
+    for band in _bands(out):
+        part = image.crop((0, top, image.width, top + len(band))).convert(mode)
+        band[...] = np.asarray(part).reshape(band.shape)
+        top += len(band)
+    return out
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey levels of more than 8 bits as uint8.
+    """Grey levels of more than 8 bits (h, w) as uint8 (h, w, 1).
 
     White is 65535 for 16 bits, and for other integers or floats the least of 1, 255 and 65535 that is not exceeded.
     """
-    values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    brightest = values.max()
+
+    def finite(band: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(band.astype(np.float32), posinf=0.0, neginf=0.0)
+
+    brightest = max(finite(band).max() for band in _bands(values))
     white = next((w for w in (1, 255, 65535) if brightest <= w), brightest)
-    return np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
+    return _banded(lambda band: np.rint(np.clip(finite(band) / white, 0, 1) * 255)[..., None], values, 1)
 
 
 def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:

@@ -1,7 +1,8 @@
 """Downloading and preparing: what happens once, when a data set is not there yet.
 
 Everything is made in a temporary folder inside the data folder and renamed into place when it is whole, so that a
-failure leaves nothing half-written and two processes may prepare the same data set at once.
+failure leaves nothing half-written and two processes may prepare the same data set at once. What a process that was
+killed has left goes when something is prepared there the next time.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import difflib
 import io
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.data.folders import EMBEDDED, Prepared, Request, describe, embedded_root, say, writable
+from cnn_jax.data.folders import EMBEDDED, Prepared, Request, describe, embedded_root, say
 from cnn_jax.data.network import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.standin import MissingTensorFlowError, without_tensorflow
 from cnn_jax.errors import InputError
+from cnn_jax.files import temporary_folder, writable
 
 DOWNLOADING = ("requests.", "urllib3.", "tensorflow_datasets.core.download.")  # modules of such errors
 INSTALL = "pip install 'cnn-jax[prepare]'"
 OFFLINE = "offline there is the embedded 'digits', or a prepared copy by --data.dir or TFDS_DATA_DIR"
 ELSEWHERE = "choose another by --data.dir or TFDS_DATA_DIR"
+_DAY = 86_400.0  # seconds after which a download that has not moved is taken for left behind
 
 
 def prepare(request: Request, root: Path) -> Prepared:
@@ -39,9 +42,12 @@ def prepare(request: Request, root: Path) -> Prepared:
     embedded = request.name == EMBEDDED
     if embedded and not writable(root):
         root = embedded_root()
+    if not writable(root):
+        _builder(request, root, root)  # a name or version that there is not is the first thing to be told
+        raise InputError(f"the data folder {root} cannot be written; {ELSEWHERE}")
     with _folder_inside(root) as temporary:
         builder = _builder(request, root, temporary)
-        download_dir = Path(temporary if embedded else root) / "downloads"
+        download_dir = (temporary if embedded else root) / "downloads"
         with _no_leftovers(download_dir), _one_line_errors(request.full_name, root):
             _prepare(builder, root, download_dir, embedded)
         made = Path(builder.data_dir)
@@ -78,7 +84,7 @@ def _have(builder: Any, url: str, download_dir: Path) -> bool:
     return (download_dir / name).exists() or (download_dir / builder.name / name).exists()
 
 
-def _builder(request: Request, root: Path, folder: str) -> Any:
+def _builder(request: Request, root: Path, folder: Path) -> Any:
     import tensorflow_datasets as tfds
 
     if request.name == EMBEDDED:
@@ -132,24 +138,27 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def _folder_inside(root: Path) -> Iterator[str]:
-    if not writable(root):
-        raise InputError(f"the data folder {root} cannot be written; {ELSEWHERE}")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=root, prefix=".preparing-")
-    except OSError as error:
-        raise InputError(f"the data folder {root} cannot be written ({error.strerror}); {ELSEWHERE}") from error
-    try:
+def _folder_inside(root: Path) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(root, ".preparing-"))
+        except OSError as error:
+            raise InputError(f"the data folder {root} cannot be written ({error.strerror}); {ELSEWHERE}") from error
         yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _no_leftovers(download_dir: Path) -> Iterator[None]:
-    """After a failure, removes what it left half downloaded or extracted; what is whole stays, for the next try."""
+    """After a failure, removes what it left half downloaded or extracted; what is whole stays, for the next try.
+
+    What nobody has touched for a day goes before.
+    """
     before = set(_unfinished(download_dir))
+    for path in before:
+        with contextlib.suppress(OSError):
+            if time.time() - max(part.stat().st_mtime for part in (path, *path.iterdir())) > _DAY:
+                shutil.rmtree(path, ignore_errors=True)
     try:
         yield
     except BaseException:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
 from cnn_jax.report import inside, page, sections, several
 from cnn_jax.report.findings import Findings, gather
-from cnn_jax.training.folder import REPORT, read_config, write_atomically
+from cnn_jax.training.folder import REPORT, read_config
+from cnn_jax.training.outputs import check_output, write_output
 
 
 def write_report(path: Path, out: Path | None = None) -> Path:
@@ -23,11 +25,11 @@ def write_report(path: Path, out: Path | None = None) -> Path:
         out: the file to write; by default report.html in that folder.
 
     Returns:
-        The file that was written, whole or not at all.
+        The file that was written, whole or not at all; see `files.write_file` for what is no regular file.
 
     Raises:
         InputError: the folder holds no run, or one that is not finished or cannot be read; or the file cannot be
-            written.
+            written, or is one that a run needs.
     """
     out = path / REPORT if out is None else out
     config = read_config(path)
@@ -42,22 +44,17 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     else:
         body += [sections.summary(found), "<main>", sections.learning(found)]
     body += [*_one(found), sections.origin(config, found), sections.configuration(config), "</main>"]
-    try:
-        write_atomically(out, page.page(name, body))
-    except OSError as error:
-        raise InputError(f"{out}: expected a file that can be written, got: {error.strerror}") from None
+    write_output(out, page.page(name, body), own=REPORT)
     return out
 
 
 def _check_place(out: Path) -> None:
     """InputError where a file cannot be: better before the work than after it."""
-    try:
-        if out.is_dir():
-            raise InputError(f"{out}: expected a file to write the report to, it is a folder")
-        if not out.parent.is_dir():
-            raise InputError(f"{out}: expected a file in a folder that is there; make the folder, or name another")
-    except OSError as error:
-        raise InputError(f"{out}: expected a file that can be written, got: {error.strerror}") from None
+    check_output(out, own=REPORT)
+    if os.path.isdir(out):
+        raise InputError(f"{out}: expected a file to write the report to, it is a folder")
+    if not os.path.isdir(out.parent):
+        raise InputError(f"{out}: expected a file in a folder that is there; make the folder, or name another")
 
 
 def _one(found: Findings) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from cnn_jax.data.folders import cache_root, say_once, writable
+from cnn_jax.data.folders import say_once
+from cnn_jax.files import cache_root, writable
 
 LIMIT = 2**29  # bytes; LeNet-5 trained, tested and reported on takes about a hundredth of it
 _STAMP = ".checked"

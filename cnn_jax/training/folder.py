@@ -85,7 +85,7 @@ def own_data_dir(folder: Path) -> str | None:
     """
     options = read_config(folder)["config"].get("data")
     place = options.get("dir") if isinstance(options, dict) else None
-    return place if isinstance(place, str) and Path(place).is_dir() else None
+    return place if isinstance(place, str) and os.path.isdir(place) else None
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -113,6 +113,14 @@ def _seed_folders(path: Path) -> set[str]:
             found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
             return {name for name, match in found if match and int(match[1]) in seeds}
     return set()
+
+
+def is_of_run(path: Path, inner: Path, own: str) -> bool:
+    """Whether the run in `path`, or a seed of it, writes `inner`, a path in that folder, other than `own`."""
+    parts = inner.parts
+    if parts[0] in _seed_folders(path):
+        parts = parts[1:]
+    return bool(parts) and parts[0] in _OURS and parts != (own,)
 
 
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
