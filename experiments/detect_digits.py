@@ -11,6 +11,11 @@ precision of each class.
 
 from __future__ import annotations
 
+from cnn_jax import command
+
+if __name__ == "__main__":
+    command.begin()
+
 import dataclasses
 import functools
 import json
@@ -19,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import command, data, detection, models, pictures
-from cnn_jax.cli import tables
+from cnn_jax import data, detection, models, pictures, terminal
 from cnn_jax.experiment import run_experiment
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
@@ -42,15 +46,15 @@ class Config(ExperimentConfig):
 
     epochs: int = 4
     """Passes over the windows."""
-    scenes: int = 0
-    """Training scenes to cut windows out of, about 24 each; 0 takes 1,000 for digits and 8,000 for anything else."""
+    scenes: int = None  # type: ignore[assignment]
+    """Training scenes to cut windows out of, about 24 each; by default 1,000 for digits and 8,000 for anything else."""
     model: LeNet5Config = LeNet5Config()
     optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
 
     def __post_init__(self) -> None:
-        check(self.scenes >= 0, "scenes", "a whole number >= 0", self.scenes)
-        if self.scenes == 0:
+        if self.scenes is None:
             object.__setattr__(self, "scenes", 1000 if self.data.name == "digits" else 8000)
+        check(self.scenes >= 1, "scenes", "a whole number >= 1", self.scenes)
         super().__post_init__()
 
 
@@ -65,7 +69,7 @@ def windows(config: Config, digits: data.Dataset) -> data.Dataset:
     side = models.LeNet5.input_size[0]
     if digits.split != "train":
         return detection.test_windows(digits, side)
-    print(f"cutting windows out of {config.scenes:,} scenes", flush=True)
+    terminal.say(f"cutting windows out of {config.scenes:,} scenes")
     return detection.train_windows(digits, side, config.seed, config.scenes)
 
 
@@ -78,17 +82,16 @@ def measure_and_show(config: Config, path: Path) -> None:
     classes = zip(*(one["classes"] for one in figures), strict=True)
     means = [{"name": "all", "average_precision": one["mean_average_precision"]} | one for one in figures]
     first = figures[0]
-    tables.show(
+    terminal.show_table(
         ("digit", "in scenes", "average precision", "precision", "recall"),
         [*(cells(of_class) for of_class in classes), cells(means)],
     )
-    print(
+    terminal.say(
         f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
+        f"\nprecision and recall are of boxes with a score from {first['least']} on, of which there are pictures in:"
     )
-    print(
-        f"precision and recall are of boxes with a score of at least {first['least']}, of which there are pictures in:"
-    )
-    print("\n".join(f"  {own / PICTURE}" for own in paths))
+    for own in paths:
+        terminal.say(f"  {terminal.plain(str(own / PICTURE))}")
 
 
 def measure(path: Path, digits: data.Dataset) -> dict[str, Any]:

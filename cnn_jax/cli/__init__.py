@@ -5,7 +5,6 @@ Options are dataclasses; the work is imported when a command runs, so that --hel
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 import cnn_jax
-from cnn_jax import command
+from cnn_jax import command, terminal
 
 DESCRIPTION = """Use a finished run: measure it, let it read pictures or find digits in them, or show what is in it.
 
@@ -153,11 +152,9 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
 
 
 def main() -> None:
-    """The console script `cnn-jax`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may hold what a terminal's encoding has no character for; it is printed escaped.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Does what the command line asks for, and ends the process."""
     if sys.argv[1:] == ["--version"]:
-        print(f"cnn-jax {cnn_jax.__version__}")
+        terminal.standard_streams()
+        terminal.say(f"cnn-jax {cnn_jax.__version__}")
         return
     command.main(run, COMMANDS, description=DESCRIPTION)

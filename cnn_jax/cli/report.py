@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cnn_jax import terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.report import write_report
 from cnn_jax.training.checkpoints import hush_orbax
@@ -16,4 +17,4 @@ def report(path: Path, out: Path | None) -> None:
         InputError: there is no such run, or the file cannot be written.
     """
     hush_orbax()
-    print(shown(write_report(path, out)))
+    terminal.say(shown(write_report(path, out)))

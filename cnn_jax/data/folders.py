@@ -11,10 +11,10 @@ import json
 import os
 import re
 import stat
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnn_jax import terminal
 from cnn_jax.errors import InputError
 
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[^:/\\]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -150,7 +150,7 @@ def writable(folder: Path) -> bool:
 
 def say(line: str) -> None:
     """Writes one line about slow or unusual work to stderr."""
-    print(f"cnn_jax: {line}", file=sys.stderr, flush=True)
+    terminal.complain(f"cnn_jax: {terminal.one_line(line)}")
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_jax import terminal
 from cnn_jax.data.dataset import Statistics
 from cnn_jax.data.drawings import light_on_dark, redraw
 from cnn_jax.data.geometry import fit_images
@@ -131,7 +132,7 @@ def open_picture(path: Path) -> np.ndarray:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError("expected a picture (PNG or JPEG), its contents are none") from None
+        raise InputError("expected a picture, found none in it") from None
     except Image.DecompressionBombError:
         raise InputError(f"expected a picture of at most {_MOST_PIXELS:,} pixels, it claims many more") from None
     except OSError as error:
@@ -202,5 +203,4 @@ def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
 
 def shown(path: Path) -> str:
     """The path as one line of text, whatever bytes it is made of."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else repr(text)[1:-1]
+    return terminal.plain(str(path))
