@@ -88,24 +88,31 @@ def _unlimited_columns() -> Iterator[None]:
             os.environ["COLUMNS"] = columns
 
 
-def main(run: Callable[[T], object], config: Callable[..., T], description: str | None = None) -> None:
+def main(
+    run: Callable[[T], object], config: Callable[..., T], description: str | None = None, version: str | None = None
+) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
     Bad input, an `InputError`, is one line on standard error and exit code 2, and so is output that cannot be written;
     where its reader, head or less, has gone, the work is done all the same. SIGINT, SIGTERM and SIGHUP are one line and
     128 plus the number, unless the process was told to ignore them. Any other exception is a bug and keeps its
-    traceback.
+    traceback. `version` is what --version prints.
     """
     terminal.standard_streams()
-    code = 0
+    code: object = 0
     with signals.under_way() as received:
         try:
-            run(parse(config, description=description))
+            if version is not None and sys.argv[1:] == ["--version"]:
+                terminal.say(version)
+            else:
+                run(parse(config, description=description))
         except InputError as error:
             terminal.complain(f"error: {terminal.one_line(str(error))}")
             code = BAD_INPUT
         except KeyboardInterrupt as stop:
             code = _stop(getattr(stop, "number", signals.HEEDED[0]))
+        except SystemExit as stop:
+            code = stop.code
         else:
             if (number := received.received()) is not None:  # Raised where Python could only throw it away.
                 code = _stop(number)

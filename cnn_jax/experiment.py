@@ -99,7 +99,7 @@ def run_experiment(
     display.line(
         f"{model} on {terminal.plain(f'{train.name} {train.version}')} ({len(train):,} train, "
         f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
-        f"{config.epochs} epochs{_seeds(config)} on {current_device().platform}, in {_shown(path)}"
+        f"{_lengths(config)} on {current_device().platform}, in {_shown(path)}"
     )
     result: FitResult | ReplicasResult
     try:
@@ -123,8 +123,9 @@ def run_experiment(
     return result
 
 
-def _seeds(config: ExperimentConfig) -> str:
-    return f", seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else ""
+def _lengths(config: ExperimentConfig) -> str:
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    return f"{epochs}, seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else epochs
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:
@@ -151,15 +152,10 @@ def _shown(path: Path) -> str:
     return terminal.plain(str(path))
 
 
-def _command(program: str, *words: str) -> str:
-    """A command line to be copied into a shell."""
-    return " ".join(map(terminal.quote, (_installed(program), *words)))
-
-
 def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
-    command = _command(Path(sys.executable).name, *given, *out, "--resume")
+    command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
     name = result.interrupted.name if result.interrupted else ""
     text = f"stopped by {name} after step {_steps(result)}, saved in {_shown(path)}; go on with:\n  {command}"
     if not terminal.say(text):  # Ctrl-C has ended the reader of a pipe too.
@@ -187,7 +183,7 @@ def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: floa
     terminal.say(
         f"{parameters:,} parameters{each}, {_steps(result):,} steps, {result.images_per_second:,.0f} images/s, "
         f"{duration(seconds)} from the start; run kept in {_shown(path)}\n"
-        f"next: {_command('cnn-jax', 'evaluate', str(example))}"
+        f"next: {terminal.shell(_installed('cnn-jax'), 'evaluate', str(example))}"
     )
 
 
@@ -200,9 +196,8 @@ def _report(path: Path) -> None:
     except InputError as error:
         terminal.say(f"no report: {terminal.one_line(str(error))}")
     except KeyboardInterrupt:
-        terminal.say(
-            f"no report, the run itself is whole; write it with:\n  {_command('cnn-jax', 'report', str(path))}"
-        )
+        command = terminal.shell(_installed("cnn-jax"), "report", str(path))
+        terminal.say(f"no report, but the run itself is whole; write one with:\n  {command}")
         raise
 
 

@@ -5,7 +5,6 @@ Options are dataclasses; the work is imported when a command runs, so that --hel
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 import cnn_jax
-from cnn_jax import command, terminal
+from cnn_jax import command
 
 DESCRIPTION = """Use a finished run: measure it, let it read pictures or find digits in them, or show what is in it.
 
@@ -153,8 +152,4 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
 
 def main() -> None:
     """Does what the command line asks for, and ends the process."""
-    if sys.argv[1:] == ["--version"]:
-        terminal.standard_streams()
-        terminal.say(f"cnn-jax {cnn_jax.__version__}")
-        return
-    command.main(run, COMMANDS, description=DESCRIPTION)
+    command.main(run, COMMANDS, description=DESCRIPTION, version=f"cnn-jax {cnn_jax.__version__}")

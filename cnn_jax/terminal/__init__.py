@@ -5,9 +5,9 @@ signs that the output's encoding lacks are written with those it has, and output
 run. Imports nothing heavy, so that a command can begin with it.
 """
 
-from cnn_jax.terminal.output import complain, console, flush, say, standard_streams, width
+from cnn_jax.terminal.output import complain, console, flush, say, shell, standard_streams, width
 from cnn_jax.terminal.tables import show_table
-from cnn_jax.terminal.text import one_line, plain, quote
+from cnn_jax.terminal.text import one_line, plain
 
 __all__ = [
     "complain",
@@ -15,8 +15,8 @@ __all__ = [
     "flush",
     "one_line",
     "plain",
-    "quote",
     "say",
+    "shell",
     "show_table",
     "standard_streams",
     "width",

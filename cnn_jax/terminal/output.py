@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-from cnn_jax.terminal.text import encodable, plain
+from cnn_jax.terminal.text import encodable, plain, quote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +56,11 @@ def console() -> Console:
     if not drawn.is_terminal:
         drawn.width = _UNLIMITED
     return drawn
+
+
+def shell(*words: str) -> str:
+    """A command line that can be copied from standard output into a shell."""
+    return " ".join(quote(word, _Stream("stdout").encoding) for word in words)
 
 
 def width() -> int | None:

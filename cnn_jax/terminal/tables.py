@@ -10,6 +10,7 @@ from cnn_jax.terminal.text import encodable, plain
 
 _LEAST = 12  # columns that text is cut to at least; where that is not enough, a row is a list instead
 _GAP = 1  # columns between two of the table's
+_RULES = "    \n    \n ── \n    \n ── \n    \n    \n    \n"  # below the heading, and above the last rows; see rich.box
 
 
 def show_table(
@@ -41,10 +42,11 @@ def show_table(
         _list(headings, body)
         return
     headings, cells = fitted
-    from rich import box
+    from rich.box import Box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
+    rules = Box(_RULES if encodable(_RULES, console.encoding) == _RULES else _RULES.replace("─", "-"), ascii=True)
+    table = Table(box=rules, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
     for index, name in enumerate(headings):
         table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
     for index, row in enumerate(cells):
@@ -105,12 +107,15 @@ def _beginning(text: str, most: int) -> str:
 
 
 def _list(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The rows as lists."""
-    for row in rows:
-        output.say(row[0])
-        for name, cell in zip(header[1:], row[1:], strict=True):
-            if cell:
-                output.say(f"  {name}: {cell}" if name else f"  {cell}")
+    """The rows as lists: a line a heading, with what stands below it."""
+    for first, *others in rows:
+        lines = [first]
+        for name, cell in zip(header[1:], others, strict=True):
+            if name and cell:
+                lines.append(f"  {name} {cell}")
+            else:
+                lines[-1] += f" {cell}".rstrip()
+        output.say("\n".join(lines))
 
 
 def _cells(text: str) -> int:

@@ -33,9 +33,12 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-def quote(word: str) -> str:
-    """A word of a command line, to be copied into a shell; what is hidden in it is written as bash and zsh read it."""
-    if plain(word) == word:
+def quote(word: str, encoding: str = "utf-8") -> str:
+    """A word of a command line, to be copied into a shell.
+
+    What is hidden in it, or not in the encoding of what it is copied from, is written as bash and zsh read it.
+    """
+    if encodable(plain(word), encoding) == word:
         return shlex.quote(word)
     quoted = (chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}" for byte in _bytes(word))
     return f"$'{''.join(quoted)}'"
