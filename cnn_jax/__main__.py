@@ -2,12 +2,12 @@
 
 import sys
 
-from cnn_jax import command
+from cnn_jax import start
 
 
 def main() -> None:
     """The console script `cnn-jax`."""
-    command.begin()
+    start.begin()
 
     from cnn_jax import cli
 

@@ -6,27 +6,19 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cnn_jax import options, terminal
+from cnn_jax import options, start, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.misread import explain
 from cnn_jax.terminal import signals
 
 T = TypeVar("T")
 BAD_INPUT = 2
-
-
-def begin() -> None:
-    """The first thing a command does, before the imports that take seconds: a signal ends it in one line from here on.
-
-    Standard streams that are closed are opened to nothing.
-    """
-    signals.begin()
-    terminal.standard_streams()
 
 
 def parse(config: Callable[..., T], args: Sequence[str] | None = None, description: str | None = None) -> T:
@@ -100,7 +92,7 @@ def main(
     """
     terminal.standard_streams()
     code: object = 0
-    with signals.under_way() as received:
+    with signals.heeded() as heeded:
         try:
             if version is not None and sys.argv[1:] == ["--version"]:
                 terminal.say(version)
@@ -110,12 +102,12 @@ def main(
             terminal.complain(f"error: {terminal.one_line(str(error))}")
             code = BAD_INPUT
         except KeyboardInterrupt as stop:
-            code = _stop(getattr(stop, "number", signals.HEEDED[0]))
+            code = _stop(getattr(stop, "number", signal.SIGINT))
         except SystemExit as stop:
             code = stop.code
         else:
-            if (number := received.received()) is not None:  # Raised where Python could only throw it away.
-                code = _stop(number)
+            if heeded.received is not None:  # Raised where Python could only throw it away.
+                code = _stop(heeded.received)
         finally:
             lost = terminal.flush()
             if lost is not None:
@@ -126,5 +118,5 @@ def main(
 
 
 def _stop(number: int) -> int:
-    terminal.complain(signals.words(number))
+    terminal.complain(start.words(number))
     return 128 + number

@@ -11,10 +11,10 @@ precision of each class.
 
 from __future__ import annotations
 
-from cnn_jax import command
+from cnn_jax import start
 
 if __name__ == "__main__":
-    command.begin()
+    start.begin()
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import data, detection, models, pictures, terminal
+from cnn_jax import command, data, detection, models, pictures, terminal
 from cnn_jax.experiment import run_experiment
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise

@@ -12,10 +12,10 @@ diagonal Levenberg-Marquardt.
 
 from __future__ import annotations
 
-from cnn_jax import command
+from cnn_jax import start
 
 if __name__ == "__main__":
-    command.begin()
+    start.begin()
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnn_jax import terminal
+from cnn_jax import command, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
 from cnn_jax.training import (

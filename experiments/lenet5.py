@@ -10,14 +10,15 @@ and 10 units, tanh, average pooling), from scratch, and prints how well it reads
 
 from __future__ import annotations
 
-from cnn_jax import command
+from cnn_jax import start
 
 if __name__ == "__main__":
-    command.begin()
+    start.begin()
 
 import dataclasses
 from dataclasses import dataclass
 
+from cnn_jax import command
 from cnn_jax.experiment import run_experiment
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, LossConfig, OptimizerConfig

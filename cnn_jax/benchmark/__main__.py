@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cnn_jax import command
+from cnn_jax import start
 
 if __name__ == "__main__":
-    command.begin()
+    start.begin()
 
 import json
 import os
@@ -16,7 +16,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from cnn_jax import terminal
+from cnn_jax import command, terminal
 from cnn_jax.benchmark.cases import select
 from cnn_jax.errors import InputError
 

@@ -129,7 +129,8 @@ def describe(name: str, path: Path) -> Prepared:
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"data set {name}: the prepared copy in {path} cannot be read ({reason}); prepare it again"
+            f"data set {name}: the prepared copy in {path} cannot be read ({reason}); delete that folder, and it is "
+            "prepared again"
         ) from error
     listing = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
     key = hashlib.sha256(b"\0".join([*texts, repr((str(path.resolve()), listing)).encode()])).hexdigest()[:16]

@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from cnn_jax import start
+
 
 class Interrupts:
     """While entered, the first SIGINT, SIGTERM or SIGHUP only sets `received`; a second one acts as it did before.
@@ -37,8 +39,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's
+            for number in start.HEEDED:
+                if not start.is_ignored(number):
                     self._previous[number] = signal.signal(number, self._handle)
         return self
 
