@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from cnn_jax import start
 
 _AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # when they come again; a terminal that hangs up may say so more than once
+_AGAIN, _END = 255, 0  # no numbers of signals
 
 
 class Stopped(KeyboardInterrupt):
@@ -39,6 +43,7 @@ class Signals:
         self.under_way = True
         self.received: int | None = None  # the first
         self._previous: dict[int, Any] = {}
+        self._ours = 0  # signals on their way that `_watch` sent
 
     def install(self) -> None:
         """Takes over; to be called in the main thread."""
@@ -50,13 +55,15 @@ class Signals:
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, args=(reader,), daemon=True, name="signals")
         self._thread.start()
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._thrown_away
 
     def remove(self) -> None:
         """Leaves things as they were before."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._hook
         signal.set_wakeup_fd(self._wakeup)
-        os.write(self._writer, b"\0")
+        os.write(self._writer, bytes([_END]))
         self._thread.join()
         os.close(self._writer)
 
@@ -71,10 +78,23 @@ class Signals:
             start.end(number)
         raise Stopped(number)
 
+    def _thrown_away(self, unraisable: Any) -> None:
+        # What is raised while Python collects garbage, as JAX has it do often, goes no further than here.
+        if issubclass(unraisable.exc_type, Stopped):
+            os.write(self._writer, bytes([_AGAIN]))
+        else:
+            self._hook(unraisable)
+
     def _watch(self, reader: int) -> None:
         # The interpreter writes the number of each signal as it comes, before any handler runs.
-        while (number := os.read(reader, 1)[0]) != 0:
-            if number in self._previous:
+        while (number := os.read(reader, 1)[0]) != _END:
+            if number == _AGAIN and self.received is not None:
+                time.sleep(0.01)  # until that is over
+                self._ours += 1
+                _thread.interrupt_main(self.received)
+            elif number in self._previous and self._ours:
+                self._ours -= 1
+            elif number in self._previous:
                 if self.received is not None and number in _AT_ONCE:
                     start.end(number)
                 self.received = self.received or number

@@ -131,4 +131,5 @@ def hush_orbax() -> None:
 
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda unraisable: None
+    heard = sys.unraisablehook
+    sys.unraisablehook = lambda it: heard(it) if issubclass(it.exc_type, KeyboardInterrupt) else None
