@@ -102,12 +102,12 @@ def main(
             terminal.complain(f"error: {terminal.one_line(str(error))}")
             code = BAD_INPUT
         except KeyboardInterrupt as stop:
-            code = _stop(getattr(stop, "number", signal.SIGINT))
+            code = _stop(getattr(stop, "number", signal.SIGINT), heeded)
         except SystemExit as stop:
             code = stop.code
         else:
             if heeded.received is not None:  # Raised where Python could only throw it away.
-                code = _stop(heeded.received)
+                code = _stop(heeded.received, heeded)
         finally:
             lost = terminal.flush()
             if lost is not None:
@@ -117,6 +117,7 @@ def main(
         raise SystemExit(code)
 
 
-def _stop(number: int) -> int:
+def _stop(number: int, heeded: signals.Signals) -> int:
+    heeded.told = True
     terminal.complain(start.words(number))
     return 128 + number

@@ -38,11 +38,12 @@ def words(number: int) -> str:
     return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
-def end(number: int) -> None:
-    """Ends the process at once, with one line on standard error and the code 128 plus the number."""
+def end(number: int, quiet: bool = False) -> None:
+    """Ends the process at once, with the code 128 plus the number, and one line on standard error unless `quiet`."""
     with contextlib.suppress(OSError):
         if os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
             os.write(1, b"\x1b[?25h\n")  # A progress bar hides the cursor.
     with contextlib.suppress(OSError):
-        os.write(2, f"{words(number)}\n".encode())
+        if not quiet:
+            os.write(2, f"{words(number)}\n".encode())
     os._exit(128 + number)

@@ -22,7 +22,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cnn_jax import command, data, detection, models, pictures, terminal
 from cnn_jax.experiment import run_experiment
@@ -46,7 +46,7 @@ class Config(ExperimentConfig):
 
     epochs: int = 4
     """Passes over the windows."""
-    scenes: int = None  # type: ignore[assignment]
+    scenes: int | None = None
     """Training scenes to cut windows out of, about 24 each; by default 1,000 for digits and 8,000 for anything else."""
     model: LeNet5Config = LeNet5Config()
     optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
@@ -54,7 +54,7 @@ class Config(ExperimentConfig):
     def __post_init__(self) -> None:
         if self.scenes is None:
             object.__setattr__(self, "scenes", 1000 if self.data.name == "digits" else 8000)
-        check(self.scenes >= 1, "scenes", "a whole number >= 1", self.scenes)
+        check(self.scenes is not None and self.scenes >= 1, "scenes", "a whole number >= 1", self.scenes)
         super().__post_init__()
 
 
@@ -69,8 +69,9 @@ def windows(config: Config, digits: data.Dataset) -> data.Dataset:
     side = models.LeNet5.input_size[0]
     if digits.split != "train":
         return detection.test_windows(digits, side)
-    terminal.say(f"cutting windows out of {config.scenes:,} scenes")
-    return detection.train_windows(digits, side, config.seed, config.scenes)
+    scenes = cast(int, config.scenes)  # `__post_init__` has set it
+    terminal.say(f"cutting windows out of {scenes:,} scenes")
+    return detection.train_windows(digits, side, config.seed, scenes)
 
 
 def measure_and_show(config: Config, path: Path) -> None:

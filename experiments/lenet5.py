@@ -40,7 +40,7 @@ class Config(ExperimentConfig):
     Levenberg-Marquardt. The numbers here were found by trying a dozen on both data sets.
     """
 
-    epochs: int = None  # type: ignore[assignment]
+    epochs: int | None = None  # type: ignore[assignment]
     """Passes over the training images; by default 60 for digits and 10 for anything else."""
     batch_size: int = 64
     """Images a step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import signal
@@ -42,6 +41,7 @@ class Signals:
     def __init__(self) -> None:
         self.under_way = True
         self.received: int | None = None  # the first
+        self.told = False  # whether the command has said that it was stopped
         self._previous: dict[int, Any] = {}
         self._ours = 0  # signals on their way that `_watch` sent
 
@@ -75,7 +75,8 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.under_way:
-            start.end(number)
+            start.end(number, quiet=self.told)
+        self.received = number
         raise Stopped(number)
 
     def _thrown_away(self, unraisable: Any) -> None:
@@ -87,17 +88,18 @@ class Signals:
 
     def _watch(self, reader: int) -> None:
         # The interpreter writes the number of each signal as it comes, before any handler runs.
+        came = False
         while (number := os.read(reader, 1)[0]) != _END:
             if number == _AGAIN and self.received is not None:
                 time.sleep(0.01)  # until that is over
                 self._ours += 1
-                _thread.interrupt_main(self.received)
+                signal.pthread_kill(threading.main_thread().ident or 0, self.received)
             elif number in self._previous and self._ours:
                 self._ours -= 1
             elif number in self._previous:
-                if self.received is not None and number in _AT_ONCE:
-                    start.end(number)
-                self.received = self.received or number
+                if came and number in _AT_ONCE:
+                    start.end(number, quiet=self.told)
+                came = True
         os.close(reader)
 
 
