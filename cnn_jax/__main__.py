@@ -2,7 +2,18 @@
 
 import sys
 
-from cnn_jax.cli import main
+from cnn_jax import start
 
-sys.argv[0] = "cnn-jax"
-main()
+
+def main() -> None:
+    """The console script `cnn-jax`."""
+    start.begin()
+
+    from cnn_jax import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "cnn-jax"
+    main()

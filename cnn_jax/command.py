@@ -1,19 +1,25 @@
-"""The edge between a shell and a function: options from a dataclass, and one line for bad input."""
+"""The edge between a shell and a function: options from a dataclass, one line for bad input, an exit code for all."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
+import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from cnn_jax import options, start, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.files import provide_home
+from cnn_jax.misread import explain
+from cnn_jax.terminal import signals
 
 T = TypeVar("T")
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 
 
 def parse(config: Callable[..., T], args: Sequence[str] | None = None, description: str | None = None) -> T:
@@ -25,15 +31,19 @@ def parse(config: Callable[..., T], args: Sequence[str] | None = None, descripti
     """
     import tyro
 
-    _check_none_empty(sys.argv[1:] if args is None else args)
+    args = list(sys.argv[1:] if args is None else args)
+    _check_none_empty(args)
     errors = io.StringIO()
+    if _asks_for_help(args):
+        _help(config, args, description or "")
+        raise SystemExit(0)
     try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(config, args=args, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+        with contextlib.redirect_stderr(errors), _unlimited_columns():
+            return tyro.cli(config, args=args, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(_one_line(errors.getvalue())) from None
+        raise InputError(explain(errors.getvalue(), config, args)) from None
 
 
 def _check_none_empty(args: Sequence[str]) -> None:
@@ -45,34 +55,82 @@ def _check_none_empty(args: Sequence[str]) -> None:
             raise InputError(f"expected a value, got an empty argument ({place}); --help lists the options")
 
 
-def _one_line(message: str) -> str:
-    """What tyro says in a box of several lines, as one; the help text it repeats is left out."""
-    lines = [line.strip(" │╭╮╰╯─-") for line in message.splitlines()]
-    kept = []
-    for line in lines[1:]:
-        if line.startswith(("Argument helptext", "For full helptext", "Got errors")):
-            break
-        kept.append(line)
-    text = re.sub(r"\s+", " ", " ".join(kept)).strip()
-    return f"{text.rstrip('.') or 'the options cannot be read'}; --help lists the options"
+def _asks_for_help(args: Sequence[str]) -> bool:
+    before = args[: args.index("--")] if "--" in args else args
+    return "--help" in before or "-h" in before
 
 
-def main(run: Callable[[T], object], config: Callable[..., T], description: str | None = None) -> None:
+def _help(config: Callable[..., T], args: Sequence[str], description: str) -> None:
+    chosen = next((word for word in args if word in options.commands(config)), None)
+    program, shown = _program(), config
+    if chosen is not None:
+        program, shown = f"{program} {chosen}", options.commands(config)[chosen]
+        description = (shown.__doc__ or "").strip()
+    columns = shutil.get_terminal_size().columns
+    terminal.say(options.help_text(program, shown, description, columns))
+
+
+def _program() -> str:
+    """How the command is called: a script by Python, one that the shell finds by its name without its folder."""
+    if sys.argv[0].endswith(".py"):
+        return f"python {sys.argv[0]}"
+    return Path(sys.argv[0]).name if os.path.isabs(sys.argv[0]) else sys.argv[0]
+
+
+@contextlib.contextmanager
+def _unlimited_columns() -> Iterator[None]:
+    """While entered, tyro breaks no lines, so that its messages can be read."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000000"
+    try:
+        yield
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def main(
+    run: Callable[[T], object], config: Callable[..., T], description: str | None = None, version: str | None = None
+) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
-    Bad input, an `InputError`, is one line on standard error and exit code 2; Ctrl-C is exit code 130; any other
-    exception is a bug and keeps its traceback.
+    Bad input, an `InputError`, is one line on standard error and exit code 2, and so is output that cannot be written;
+    where its reader, head or less, has gone, the work is done all the same. SIGINT, SIGTERM and SIGHUP are one line and
+    128 plus the number, unless the process was told to ignore them. Any other exception is a bug and keeps its
+    traceback. `version` is what --version prints.
     """
-    try:
-        options = parse(config, description=description)
-        provide_home()
-        run(options)
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:  # The reader, head or less, has gone: nobody is left to tell.
-        sys.stderr.close()
-        raise SystemExit(0) from None
+    terminal.standard_streams()
+    code: object = 0
+    with signals.heeded() as heeded:
+        try:
+            if version is not None and sys.argv[1:] == ["--version"]:
+                terminal.say(version)
+            else:
+                chosen = parse(config, description=description)
+                provide_home()
+                run(chosen)
+        except InputError as error:
+            terminal.complain(f"error: {terminal.one_line(str(error))}")
+            code = BAD_INPUT
+        except KeyboardInterrupt as stop:
+            code = _stop(getattr(stop, "number", signal.SIGINT), heeded)
+        except SystemExit as stop:
+            code = stop.code
+        else:
+            if heeded.received is not None:  # Raised where Python could only throw it away.
+                code = _stop(heeded.received, heeded)
+        finally:
+            lost = terminal.flush()
+            if lost is not None:
+                terminal.complain(f"error: standard output cannot be written: {lost.strerror}")
+                code = code or BAD_INPUT
+    if code:
+        raise SystemExit(code)
+
+
+def _stop(number: int, heeded: signals.Signals) -> int:
+    heeded.told = True
+    terminal.complain(start.words(number))
+    return 128 + number

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-from cnn_jax import data, models
+from cnn_jax import data, models, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
 from cnn_jax.training.checkpoints import hush_orbax
@@ -22,13 +21,12 @@ from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device, split_cpu
 from cnn_jax.training.display import Display, duration
+from cnn_jax.training.evaluation import Evaluation
 from cnn_jax.training.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.training.memory import keep_memory
 from cnn_jax.training.replicas import ReplicasResult, fit_replicas
 from cnn_jax.training.single import FitResult, fit
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from cnn_jax.training.summary import summarise
 
 
 def run_experiment(
@@ -103,9 +101,9 @@ def run_experiment(
     # Training.
     display = Display()
     display.line(
-        f"{model} on {train.name} {train.version} ({len(train):,} train, "
+        f"{model} on {terminal.plain(f'{train.name} {train.version}')} ({len(train):,} train, "
         f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
-        f"{config.epochs} epochs{_seeds(config)} on {current_device().platform}, in {path}"
+        f"{_lengths(config)} on {current_device().platform}, in {_shown(path)}"
     )
     result: FitResult | ReplicasResult
     try:
@@ -134,8 +132,9 @@ def run_experiment(
     return result
 
 
-def _seeds(config: ExperimentConfig) -> str:
-    return f", seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else ""
+def _lengths(config: ExperimentConfig) -> str:
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    return f"{epochs}, seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else epochs
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:
@@ -158,12 +157,18 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
+def _shown(path: Path) -> str:
+    return terminal.plain(str(path))
+
+
 def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
-    command = shlex.join([_installed(Path(sys.executable).name), *given, *out, "--resume"])
+    command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
     name = result.interrupted.name if result.interrupted else ""
-    print(f"stopped by {name} after step {_steps(result)}, saved in {path}; go on with:\n  {command}")
+    text = f"stopped by {name} after step {_steps(result)}, saved in {_shown(path)}; go on with:\n  {command}"
+    if not terminal.say(text):  # Ctrl-C has ended the reader of a pipe too.
+        terminal.complain(text)
 
 
 def _steps(result: FitResult | ReplicasResult) -> int:
@@ -171,75 +176,78 @@ def _steps(result: FitResult | ReplicasResult) -> int:
 
 
 def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: float) -> None:
-    from rich.console import Console
-
-    console = Console()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     if isinstance(result, FitResult):
-        console.print(_table(result))
+        _show_splits(result)
         each, example = "", path
     else:
-        console.print(_table_of_seeds(result))
+        _show_seeds(result)
         found = list(result.summary.values())[-1]["accuracy"]  # the best where there is one, else the last
-        console.print(
+        terminal.say(
             f"test accuracy {found.percent()} (mean ± standard deviation over {len(result.seeds)} seeds), "
-            f"95 % confidence interval of the mean {100 * found.low:.2f} to {100 * found.high:.2f} %",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"95 % confidence interval of the mean {100 * found.low:.2f} to {100 * found.high:.2f} %"
+        )
         parameters //= len(result.seeds)
         each, example = " each", path / seed_folder(result.seeds[0])
-    console.print(
+    terminal.say(
         f"{parameters:,} parameters{each}, {_steps(result):,} steps, {result.images_per_second:,.0f} images/s, "
-        f"{duration(seconds)} from the start; run kept in {path}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    command = shlex.join([_installed("cnn-jax"), "evaluate", str(example)])
-    console.print(f"next: {command}", highlight=False, soft_wrap=True)
+        f"{duration(seconds)} from the start; run kept in {_shown(path)}\n"
+        f"next: {terminal.shell(_installed('cnn-jax'), 'evaluate', str(example))}"
+    )
 
 
 def _report(path: Path) -> None:
     from cnn_jax.report import write_report
 
     try:
-        print(f"report: {write_report(path)}")
+        terminal.say(f"report: {_shown(write_report(path))}")
     except InputError as error:
         raise InputError(f"no report: {error}") from None
+    except KeyboardInterrupt:
+        command = terminal.shell(_installed("cnn-jax"), "report", str(path))
+        terminal.say(f"no report, but the run itself is whole; write one with:\n  {command}")
+        raise
 
 
-def _table(result: FitResult) -> Table:
+def _figures(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """What there is to show of a split: the loss, with and without smoothed labels where they were, and accuracy."""
+    smoothed = any(found.cross_entropy is not None for found in evaluations)
+    return ("smoothed loss", "cross-entropy", "accuracy") if smoothed else ("loss", "accuracy")
+
+
+def _show_splits(result: FitResult) -> None:
     """A row a split."""
-    from rich.table import Table
-
     names = {"train": "train (last epoch)", "best": "test (best by validation)"}
-    table = Table("", "loss", "accuracy")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row(names["train"], f"{result.train['loss']:.4f}", f"{result.train['accuracy']:.2%}")
+    figures = _figures(list(result.evaluations.values()))
+    between = [""] * (len(figures) - 2)
+    rows = [(names["train"], f"{result.train['loss']:.4f}", *between, f"{result.train['accuracy']:.2%}")]
     for name, found in result.evaluations.items():
-        table.add_row(names.get(name, name), f"{found.loss:.4f}", f"{found.accuracy:.2%} of {found.count:,}")
-    return table
+        unsmoothed = [f"{value:.4f}" for value in found.unsmoothed().values()]
+        accuracy = f"{found.accuracy:.2%} of {found.count:,}"
+        rows.append((names.get(name, name), f"{found.loss:.4f}", *unsmoothed, accuracy))
+    terminal.show_table(("", *figures), rows)
 
 
-def _table_of_seeds(result: ReplicasResult) -> Table:
+def _show_seeds(result: ReplicasResult) -> None:
     """A row a seed, and what they come to."""
-    from rich.table import Table
+    names = {"best": "test at best"}
+    header, columns, kinds = ["seed"], [], []
+    for split, found in result.evaluations.items():
+        for figure in _figures(found):
+            header.append(f"{names.get(split, split)} {figure}")
+            kinds.append("{:.2%}" if figure == "accuracy" else "{:.4f}")
+        columns.append([e.loss for e in found])
+        if found[0].cross_entropy is not None:
+            columns.append([e.unsmoothed()["cross_entropy"] for e in found])
+        columns.append([e.accuracy for e in found])
 
-    splits, summary, names = list(result.evaluations), result.summary, {"best": "test\nat best"}
-    table = Table("seed")
-    for split in splits:
-        for figure in ("loss", "accuracy"):
-            table.add_column(f"{names.get(split, split)}\n{figure}", justify="right")
+    def row(name: str, values: Iterable[float]) -> list[str]:
+        return [name, *(kind.format(value) for kind, value in zip(kinds, values, strict=True))]
 
-    def add_row(name: str, losses: list[float], accuracies: list[float], *, end_section: bool = False) -> None:
-        pairs = zip(losses, accuracies, strict=True)
-        cells = [cell for loss, accuracy in pairs for cell in (f"{loss:.4f}", f"{accuracy:.2%}")]
-        table.add_row(name, *cells, end_section=end_section)
-
-    for k, seed in enumerate(result.seeds):
-        evaluations = [result.evaluations[split][k] for split in splits]
-        is_last = seed == result.seeds[-1]
-        add_row(str(seed), [e.loss for e in evaluations], [e.accuracy for e in evaluations], end_section=is_last)
-    for name, field in (("mean", "mean"), ("std", "std"), ("95% ≥", "low"), ("95% ≤", "high")):
-        found = [[getattr(summary[split][figure], field) for split in splits] for figure in ("loss", "accuracy")]
-        add_row(name, *found)
-    return table
+    rows = [row(str(seed), values) for seed, *values in zip(result.seeds, *columns, strict=True)]
+    summaries = [summarise(column) for column in columns]
+    footer = [
+        row(name, [getattr(summary, field) for summary in summaries])
+        for name, field in (("mean", "mean"), ("std", "std"), ("95% ≥", "low"), ("95% ≤", "high"))
+    ]
+    terminal.show_table(header, rows, footer=footer)

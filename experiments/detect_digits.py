@@ -11,6 +11,11 @@ precision of each class.
 
 from __future__ import annotations
 
+from cnn_jax import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import dataclasses
 import functools
 import io
@@ -18,10 +23,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from cnn_jax import command, data, detection, models, pictures
-from cnn_jax.cli import tables
+from cnn_jax import command, data, detection, models, pictures, terminal
 from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
@@ -44,15 +48,15 @@ class Config(ExperimentConfig):
 
     epochs: int = 4
     """Passes over the windows."""
-    scenes: int = 0
-    """Training scenes to cut windows out of, about 24 each; 0 takes 1,000 for digits and 8,000 for anything else."""
+    scenes: int | None = None
+    """Training scenes to cut windows out of, about 24 each; by default 1,000 for digits and 8,000 for anything else."""
     model: LeNet5Config = LeNet5Config()
     optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
 
     def __post_init__(self) -> None:
-        check(self.scenes >= 0, "scenes", "a whole number >= 0", self.scenes)
-        if self.scenes == 0:
+        if self.scenes is None:
             object.__setattr__(self, "scenes", 1000 if self.data.name == "digits" else 8000)
+        check(self.scenes is not None and self.scenes >= 1, "scenes", "a whole number >= 1", self.scenes)
         super().__post_init__()
 
 
@@ -67,8 +71,9 @@ def windows(config: Config, digits: data.Dataset) -> data.Dataset:
     side = models.LeNet5.input_size[0]
     if digits.split != "train":
         return detection.test_windows(digits, side)
-    print(f"cutting windows out of {config.scenes:,} scenes", flush=True)
-    return detection.train_windows(digits, side, config.seed, config.scenes)
+    scenes = cast(int, config.scenes)  # `__post_init__` has set it
+    terminal.say(f"cutting windows out of {scenes:,} scenes")
+    return detection.train_windows(digits, side, config.seed, scenes)
 
 
 def measure_and_show(config: Config, path: Path) -> None:
@@ -81,20 +86,19 @@ def measure_and_show(config: Config, path: Path) -> None:
     classes = zip(*(one["classes"] for one in figures), strict=True)
     means = [{"name": "all", "average_precision": one["mean_average_precision"]} | one for one in figures]
     first = figures[0]
-    tables.show(
+    terminal.show_table(
         ("digit", "in scenes", "average precision", "precision", "recall"),
         [*(cells(of_class) for of_class in classes), cells(means)],
     )
     for own, (numbers, picture) in zip(paths, measured, strict=True):
         write_file(own / FIGURES, json.dumps(numbers, indent=2) + "\n")
         write_file(own / PICTURE, picture)
-    print(
+    terminal.say(
         f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
+        f"\nprecision and recall are of boxes with a score from {first['least']} on, of which there are pictures in:"
     )
-    print(
-        f"precision and recall are of boxes with a score of at least {first['least']}, of which there are pictures in:"
-    )
-    print("\n".join(f"  {own / PICTURE}" for own in paths))
+    for own in paths:
+        terminal.say(f"  {terminal.plain(str(own / PICTURE))}")
 
 
 def measure(path: Path, digits: data.Dataset) -> tuple[dict[str, Any], bytes]:

@@ -12,6 +12,11 @@ diagonal Levenberg-Marquardt.
 
 from __future__ import annotations
 
+from cnn_jax import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import contextlib
 import time
 from collections.abc import Sequence
@@ -21,8 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnn_jax import command
-from cnn_jax.cli import tables
+from cnn_jax import command, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
 from cnn_jax.files import new_folder, write_file
@@ -35,6 +39,7 @@ from cnn_jax.training import (
     OptimizerConfig,
     summarise,
 )
+from cnn_jax.training.config import check, check_replicas
 from cnn_jax.training.display import duration
 from cnn_jax.training.folder import check_free
 
@@ -110,10 +115,10 @@ class Config:
     """Seeds a row, trained together as one program."""
     seed: int = 0
     """The first of the seeds."""
-    epochs: int = 0
-    """Passes over the training images; 0 takes each row's own."""
+    epochs: int | None = None
+    """Passes over the training images; by default those of each row, 10 to 15."""
     data: DataConfig = DataConfig(name="mnist", pixel_range=(-0.1, 1.175))
-    """The paper's inputs: the background at -0.1, the ink at 1.175."""
+    """Which images to learn from; by default the paper's, with the background at -0.1 and the ink at 1.175."""
     out: Path | None = None
     """Folder of the table, with a run's folder for each row; by default a new one, runs/lecun1998-TIME."""
     resume: bool = False
@@ -126,15 +131,16 @@ class Config:
     def __post_init__(self) -> None:
         if not self.networks:
             raise InputError(f"networks: expected at least one of {', '.join(ROWS)}, got none")
-        if self.epochs < 0:
-            raise InputError(f"epochs: expected a whole number >= 1, or 0 for each row's own, got {self.epochs}")
+        if self.epochs is not None:
+            check(self.epochs >= 1, "epochs", "a whole number >= 1 or None", self.epochs)
+        check_replicas(self.seed, self.replicas)
 
 
 def experiment_config(config: Config, row: Row, out: Path) -> ExperimentConfig:
     """The whole configuration of a row."""
     return ExperimentConfig(
         seed=config.seed,
-        epochs=config.epochs or row.epochs,
+        epochs=row.epochs if config.epochs is None else config.epochs,
         batch_size=64,
         replicas=config.replicas,
         data=config.data,
@@ -182,9 +188,10 @@ def main(config: Config) -> None:
 
     header = ("network", "paper", "here", "95 % interval", "best and worst", "seeds", "epochs", "time, all seeds")
     rows = [cells(ROWS[name], options[name], measured[name]) for name in names]
-    tables.show(header, rows)
+    terminal.show_table(header, rows)
     write_file(out / "table.md", markdown(header, rows))
-    print(f"test errors in percent on {config.data.name}; table kept in {out / 'table.md'}")
+    places = [terminal.plain(str(place)) for place in (config.data.name, out / "table.md")]
+    terminal.say("test errors in percent on {}; table kept in {}".format(*places))
     if faults:
         raise InputError("; ".join(faults))
 

@@ -10,6 +10,11 @@ and 10 units, tanh, average pooling), from scratch, and prints how well it reads
 
 from __future__ import annotations
 
+from cnn_jax import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import dataclasses
 from dataclasses import dataclass
 
@@ -35,8 +40,8 @@ class Config(ExperimentConfig):
     Levenberg-Marquardt. The numbers here were found by trying a dozen on both data sets.
     """
 
-    epochs: int = 0
-    """Passes over the training images; 0 takes 60 for digits and 10 for anything else."""
+    epochs: int | None = None  # type: ignore[assignment]
+    """Passes over the training images; by default 60 for digits and 10 for anything else."""
     batch_size: int = 64
     """Images a step."""
     model: LeNet5Config = LeNet5Config()
@@ -44,7 +49,7 @@ class Config(ExperimentConfig):
     loss: LossConfig = LossConfig(label_smoothing=0.1)
 
     def __post_init__(self) -> None:
-        if self.epochs == 0:
+        if self.epochs is None:
             object.__setattr__(self, "epochs", 60 if self.data.name == "digits" else 10)
         super().__post_init__()
 

@@ -14,8 +14,9 @@ import cnn_jax
 PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
 ORDER = [
-    "lowering", "functional", "augment", "layers", "models", "describe", "files", "data", "training", "detection",
-    "pictures", "report", "experiment", "command", "cli", "benchmark", "__main__",
+    "start", "lowering", "functional", "augment", "layers", "models", "describe", "files", "terminal", "data",
+    "training", "detection", "pictures", "report", "experiment", "options", "misread", "command", "cli", "benchmark",
+    "__main__",
 ]  # fmt: skip
 MATHEMATICS = ("lowering", "functional", "augment")
 OUTSIDE_MATHEMATICS = {"jax", "numpy"}

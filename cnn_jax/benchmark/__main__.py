@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from cnn_jax import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import json
 import os
 import sys
@@ -11,7 +16,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from cnn_jax import command
+from cnn_jax import command, terminal
 from cnn_jax.benchmark.cases import select
 from cnn_jax.errors import InputError
 
@@ -67,9 +72,9 @@ def run(options: Options) -> None:
     memory_kept = keep_memory()  # for all contenders
     yardstick = open_yardstick(options.quick, options.onednn)
     machine = describe_machine(yardstick, memory_kept)
-    print(say(machine), flush=True)
+    terminal.say(say(machine))
     if yardstick.torch is not None:
-        print(yardstick.torch)
+        terminal.say(yardstick.torch)
     results = []
     for number, case in enumerate(cases, start=1):
         contenders, skipped = case.build(yardstick)
@@ -78,7 +83,7 @@ def run(options: Options) -> None:
         result = Result(
             name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped, elsewhere=elsewhere.share
         )
-        print(f"[{number}/{len(cases)}] {line(result)}", file=sys.stderr, flush=True)
+        terminal.complain(f"[{number}/{len(cases)}] {line(result)}")
         results.append(result)
     show_results(results)
     asked = goals(results)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import data
+from cnn_jax import data, terminal
 from cnn_jax.benchmark.agreement import DisagreementError
 from cnn_jax.benchmark.timing import CHANNELS_LAST, CONTIGUOUS, OURS, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
@@ -58,7 +58,7 @@ def export(folder: Path) -> None:
 def _contender(case: str, name: str, train: Callable[[], float]) -> Contender:
     def call() -> float:
         accuracy = train()
-        print(f"{case}: {name} reads {accuracy:.2%} of the test images", file=sys.stderr, flush=True)
+        terminal.complain(f"{case}: {name} reads {accuracy:.2%} of the test images")
         if accuracy < LEAST:
             raise DisagreementError(f"{case}: {name} reads {accuracy:.2%}, expected at least {LEAST:.2%}")
         return accuracy

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cnn_jax import terminal
 from cnn_jax.benchmark.results import Goal, Result
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH, Spread, spread
-from cnn_jax.cli import tables
 
 HEADER = (
     "case", "ours ms", "GF/s", "stock ms", "GF/s", "torch ms", "ch.-last", "compile", "GF/s",
@@ -17,15 +17,15 @@ HEADER = (
 
 def show_results(results: Sequence[Result]) -> None:
     """Prints a row a case: medians in milliseconds, speedups with their quartiles."""
-    tables.show(HEADER, [_row(result) for result in results])
+    terminal.show_table(HEADER, [_row(result) for result in results])
     reasons = dict.fromkeys(f"{name}: {reason}" for result in results for name, reason in result.skipped.items())
     for reason in reasons:
-        print(f"left out: {reason}")
+        terminal.say(f"left out: {terminal.one_line(reason)}")
     shares = {result.name: result.elsewhere for result in results if result.elsewhere is not None}
     if shares:
         worst = max(shares, key=shares.__getitem__)
         mean = sum(shares.values()) / len(shares)
-        print(f"others had {mean:.1%} of the cores meanwhile, at most {shares[worst]:.1%} ({worst})")
+        terminal.say(f"others had {mean:.1%} of the cores meanwhile, at most {shares[worst]:.1%} ({worst})")
 
 
 def _row(result: Result) -> list[str]:
@@ -61,7 +61,7 @@ def show_goals(goals: Sequence[Goal]) -> None:
 
     verdicts = {True: "yes", False: "NO", None: "-"}
     rows = [[goal.what, *(cell(goal, key) for key in ("stock", "torch", "scan")), verdicts[goal.met]] for goal in goals]
-    tables.show(("speedup: found / asked", "vs stock", "vs torch", "in scan", "met"), rows)
+    terminal.show_table(("speedup: found / asked", "vs stock", "vs torch", "in scan", "met"), rows)
 
 
 def line(result: Result) -> str:

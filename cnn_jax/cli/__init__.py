@@ -5,8 +5,6 @@ Options are dataclasses; the work is imported when a command runs, so that --hel
 
 from __future__ import annotations
 
-import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,11 +151,5 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
 
 
 def main() -> None:
-    """The console script `cnn-jax`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may hold what a terminal's encoding has no character for; it is printed escaped.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.argv[1:] == ["--version"]:
-        print(f"cnn-jax {cnn_jax.__version__}")
-        return
-    command.main(run, COMMANDS, description=DESCRIPTION)
+    """Does what the command line asks for, and ends the process."""
+    command.main(run, COMMANDS, description=DESCRIPTION, version=f"cnn-jax {cnn_jax.__version__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cnn_jax import models
+from cnn_jax import models, terminal
 from cnn_jax.cli.opening import open_run
 from cnn_jax.describe import describe as describe_model
 from cnn_jax.errors import InputError
@@ -36,4 +36,8 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         if not 1 <= value <= _LARGEST:
             raise InputError(f"{option}: expected whole numbers from 1 to {_LARGEST:,}, got {value}")
     volumes = describe_model(model, shape)
-    print({"text": volumes.text, "markdown": volumes.markdown, "html": volumes.html}[form]())
+    if form == "text":
+        width = terminal.width()
+        terminal.say(volumes.text() if width is None else volumes.text(width))
+    else:
+        terminal.say({"markdown": volumes.markdown, "html": volumes.html}[form]())

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn_jax import detection, pictures
+from cnn_jax import detection, pictures, terminal
 from cnn_jax.cli.opening import open_run
-from cnn_jax.cli.tables import percent, show, show_json
+from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
 from cnn_jax.files import write_file
@@ -75,10 +74,11 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
     if as_json:
         show_json(found)
     elif found:
-        show(("picture", "found", "score", *_EDGES), [row for picture in found for row in _rows(picture)], left=(0, 1))
-    sys.stdout.flush()
+        terminal.show_table(
+            ("picture", "found", "score", *_EDGES), [row for picture in found for row in _rows(picture)], left=(0, 1)
+        )
     for fault in faults:
-        print(f"error: {' '.join(fault.split())}", file=sys.stderr)
+        terminal.complain(f"error: {terminal.one_line(fault)}")
     return not faults
 
 

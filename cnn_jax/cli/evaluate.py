@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import data
+from cnn_jax import data, terminal
 from cnn_jax.cli.opening import check_finite, open_run
-from cnn_jax.cli.tables import WIDTH, percent, show, show_json
+from cnn_jax.cli.tables import WIDTH, percent, show_json
 from cnn_jax.detection import as_trained_on
 from cnn_jax.pictures.confusion import most_frequent
 from cnn_jax.training.evaluation import by_class
@@ -36,7 +35,7 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     names = dataset.class_names
     classes, confusion = by_class(dataset.labels, result.scores.argmax(axis=-1), names)
     if names != run.class_names:
-        print(f"note: the classes of {dataset.name} are named unlike those of {run.data_name}", file=sys.stderr)
+        terminal.complain(f"note: the classes of {dataset.name} are named unlike those of {run.data_name}")
     if as_json:
         show_json(
             {
@@ -49,20 +48,25 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
                 "count": result.count,
                 "accuracy": result.accuracy,
                 "loss": result.loss,
+                **result.unsmoothed(),
                 "classes": classes,
                 "confusion": confusion.tolist(),
             }
         )
         return
-    show(
+    terminal.show_table(
         ("class", "images", "precision", "recall", "F1"),
         [(c["name"], f"{c['count']:,}", *(percent(c[key]) for key in ("precision", "recall", "f1"))) for c in classes],
     )
-    print()
+    terminal.say("")
     _show_confusion(confusion, names)
     checkpoint = f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
-    print(f"\n{dataset.name} {dataset.version}, {split} split; {checkpoint}")
-    print(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), loss {result.loss:.4f}")
+    loss = f"loss {result.loss:.4f}"
+    if result.cross_entropy is not None:
+        smoothing = f"label smoothing of {run.loss.label_smoothing:g}"
+        loss = f"cross-entropy {result.cross_entropy:.4f}, {loss} with the {smoothing} that it was trained with"
+    terminal.say(f"\n{terminal.plain(f'{dataset.name} {dataset.version}, {split}')} split; {checkpoint}")
+    terminal.say(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), {loss}")
 
 
 def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
@@ -71,11 +75,11 @@ def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
     rows = [f"{index} {name}" for index, name in enumerate(names)] if numbered else list(names)
     cell = max(len(text) for text in [*columns, *(str(count) for count in confusion.ravel())])
     corner = "is \\ taken for"
-    if max(len(corner), *map(len, rows)) + 1 + len(names) * (cell + 1) > WIDTH:
+    if max(len(corner), *map(len, rows)) + len(names) * (cell + 2) > (terminal.width() or WIDTH):
         _show_most_frequent(confusion, names)
         return
     cells = [[str(count) if count else "." for count in row] for row in confusion]
-    show((corner, *columns), [(name, *row) for name, row in zip(rows, cells, strict=True)])
+    terminal.show_table((corner, *columns), [(name, *row) for name, row in zip(rows, cells, strict=True)])
 
 
 def _show_most_frequent(confusion: np.ndarray, names: Sequence[str]) -> None:
@@ -83,7 +87,7 @@ def _show_most_frequent(confusion: np.ndarray, names: Sequence[str]) -> None:
     for true, taken in most_frequent(confusion, _MOST):
         count = confusion[true, taken]
         rows.append((names[true], names[taken], f"{count:,}", percent(count / confusion[true].sum())))
-    show(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
+    terminal.show_table(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
     hidden = np.count_nonzero(confusion) - np.count_nonzero(np.diag(confusion)) - len(rows)
     if hidden:
-        print(f"and {hidden:,} rarer confusions; --json has all")
+        terminal.say(f"and {hidden:,} rarer confusions; --json has all")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from cnn_jax import terminal
 from cnn_jax.cli.opening import check_finite, open_run
-from cnn_jax.cli.tables import percent, show, show_json
+from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, read_picture, shown
 from cnn_jax.errors import InputError
 
@@ -50,12 +50,11 @@ def predict(path: Path, pictures: tuple[Path, ...], top: int, as_json: bool) -> 
         )
     elif found:
         places = range(1, len(found[0][1]) + 1)
-        show(
+        terminal.show_table(
             ("picture", *(heading for k in places for heading in (f"{k}.", ""))),
             [(shown(file), *(t for name, p in classes for t in (name, percent(p)))) for file, classes in found],
             left=(0, *(2 * k - 1 for k in places)),
         )
-    sys.stdout.flush()
     for fault in faults:
-        print(f"error: {' '.join(fault.split())}", file=sys.stderr)
+        terminal.complain(f"error: {terminal.one_line(fault)}")
     return not faults

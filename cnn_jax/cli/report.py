@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cnn_jax import terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.files import is_stream
 from cnn_jax.report import write_report
@@ -19,4 +20,4 @@ def report(path: Path, out: Path | None) -> None:
     hush_orbax()
     written = write_report(path, out)
     if not is_stream(written):  # standard output among them: there the page is to be alone
-        print(shown(written))
+        terminal.say(shown(written))

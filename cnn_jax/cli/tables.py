@@ -1,35 +1,14 @@
-"""Tables on standard output, never narrower than what they hold: a pipe gets whole lines."""
+"""What the commands print beside tables of text."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
-WIDTH = 80  # columns that a matrix may take before it is summed up instead
+from cnn_jax import terminal
 
-
-def show(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
-    """Prints a table.
-
-    Args:
-        header: names of the columns.
-        rows: cells.
-        left: columns to align left; the others are aligned right.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(markup=False, highlight=False, emoji=False)
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
-    console.print(table)
+WIDTH = 80  # columns that a matrix may take in a pipe or a file before it is summed up instead
 
 
 def show_json(value: Any) -> None:
@@ -42,7 +21,7 @@ def show_json(value: Any) -> None:
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    print(json.dumps(plain(value), indent=2))
+    terminal.say(json.dumps(plain(value), indent=2))
 
 
 def percent(share: float) -> str:

@@ -69,7 +69,9 @@ def decode_split(
         raise
     except Exception as error:  # what damaged records make protobuf, Pillow and array_record raise is a long list
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"data set {name}: {path} cannot be decoded ({reason}); prepare it again") from error
+        raise InputError(
+            f"data set {name}: {path} cannot be decoded ({reason}); delete that folder, and it is prepared again"
+        ) from error
     if labels.min(initial=0) < 0:
         raise InputError(f"data set {name}: split {split!r} has examples without a label")
     return images, labels, tuple(label.names), varied

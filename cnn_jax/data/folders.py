@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnn_jax import terminal
 from cnn_jax.errors import InputError
 from cnn_jax.files import at_home, cache_root, expanded
 
@@ -126,7 +126,8 @@ def describe(name: str, path: Path) -> Prepared:
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"data set {name}: the prepared copy in {path} cannot be read ({reason}); prepare it again"
+            f"data set {name}: the prepared copy in {path} cannot be read ({reason}); delete that folder, and it is "
+            "prepared again"
         ) from error
     listing = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
     key = hashlib.sha256(b"\0".join([*texts, repr((str(path.resolve()), listing)).encode()])).hexdigest()[:16]
@@ -135,7 +136,7 @@ def describe(name: str, path: Path) -> Prepared:
 
 def say(line: str) -> None:
     """Writes one line about slow or unusual work to stderr."""
-    print(f"cnn_jax: {line}", file=sys.stderr, flush=True)
+    terminal.complain(f"cnn_jax: {terminal.one_line(line)}")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_jax import terminal
 from cnn_jax.data import png
 from cnn_jax.data.dataset import Statistics
 from cnn_jax.data.drawings import light_on_dark, redraw
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # not all of Pillow's: some of those start other programs
+# What phones write and Pillow may not read: by the brand in the file, and by their suffixes.
+_PHONES = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
+_NOT_READ = (".heic", ".heif", ".avif")  # named, rather than passed over, where they are found in a folder
 # Half a gigabyte while it is read, as Pillow has it and as an array; a file of a few kilobytes can claim any size.
 _MOST_PIXELS = 64_000_000
 _BAND = 1 << 20  # pixels computed with at a time, in floats
@@ -172,13 +176,24 @@ def open_picture(path: Path) -> np.ndarray:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError("expected a picture (PNG or JPEG), its contents are none") from None
+        raise InputError(f"expected a PNG, JPEG, GIF, BMP, TIFF or WebP picture, {_arrived(path)}") from None
     except Image.DecompressionBombError:
         raise InputError(f"expected a picture of at most {_MOST_PIXELS:,} pixels, it claims many more") from None
     except OSError as error:
         raise InputError(f"expected a readable picture, got: {error.strerror or error}") from None
     except Exception as error:  # Pillow raises almost any kind for a damaged file
         raise InputError(f"expected a readable picture, got: {str(error) or type(error).__name__}") from None
+
+
+def _arrived(path: Path) -> str:
+    """What a file seems to be that is no picture that can be read."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[4:8] == b"ftyp" and start[8:12] in _PHONES:
+        return f"got {_PHONES[start[8:12]]}; save it as JPEG or PNG"
+    if start.startswith(b"%PDF"):
+        return "got PDF; save the page as PNG"
+    return "its contents are of no such kind"
 
 
 def _check_size(image: Image.Image) -> None:
@@ -238,7 +253,7 @@ def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
             for folder, folders, names in os.walk(path, onerror=errors.append)
             if not (folder != str(path) and any(part.startswith(".") for part in Path(folder).relative_to(path).parts))
             for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(SUFFIXES + _NOT_READ) and not name.startswith(".")
         ]
         found += sorted(inside)
         faults += [
@@ -251,5 +266,4 @@ def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
 
 def shown(path: Path) -> str:
     """The path as one line of text, whatever bytes it is made of."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else repr(text)[1:-1]
+    return terminal.plain(str(path))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnn_jax.describe.volumes import LayerRow, Volumes
 
-_TERMINAL = 100  # columns; a wider table is left without what it can best do without
 _WIDTH = 80  # of the closing sentences in a terminal
 # No colours of its own but a grey that shows on light and dark: what is around the table decides.
 _STYLE = """.cnn-jax-volumes {border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap}
@@ -24,19 +23,21 @@ _STYLE = """.cnn-jax-volumes {border-collapse: collapse; font-variant-numeric: t
 .cnn-jax-volumes tfoot {font-weight: bold}"""
 
 
-def text(volumes: Volumes) -> str:
+def text(volumes: Volumes, width: int) -> str:
     """See `Volumes.text`."""
     columns, left_out = list(_COLUMNS), []
     table = _aligned(volumes, columns)
     for column in _DISPENSABLE:
-        if max(map(len, table)) > _TERMINAL:
+        if max(map(len, table)) > width:
             columns.remove(column)
-            left_out.append(column.heading)
+            left_out.append(f"{column.group} {column.heading}".strip())
             table = _aligned(volumes, columns)
     notes = [_sharing(volumes)]
     if left_out:
         notes.append(f"Left out to fit a terminal, and there in Markdown and HTML: {', '.join(left_out)}.")
-    return "\n".join([*table, *(line for note in notes if note for line in ["", *textwrap.wrap(note, _WIDTH)])])
+    return "\n".join(
+        [*table, *(line for note in notes if note for line in ["", *textwrap.wrap(note, min(width, _WIDTH))])]
+    )
 
 
 def _aligned(volumes: Volumes, columns: Sequence[_Column]) -> list[str]:
@@ -207,5 +208,7 @@ _DENSE = _Column(
     lambda row: _count(row.dense_parameters),
     meaning="what a dense layer between the same volumes would need",
 )
-# Connections are next to multiply-adds in a network this large; what kind a layer is, its name tells more or less.
-_DISPENSABLE = [column for short in ("connections", "kind") for column in _COLUMNS if column.short == short]
+# Connections are next to multiply-adds in a network this large; what kind a layer is, its name tells more or less. The
+# rest is left out in narrow terminals only.
+_LEFT_OUT = ("connections", "kind", "from", "memory", "step", "pad", "stride", "sees", "kernel", "mult-adds")
+_DISPENSABLE = [column for short in _LEFT_OUT for column in _COLUMNS if column.short == short]

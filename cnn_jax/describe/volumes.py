@@ -94,12 +94,13 @@ class Volumes(Sequence[LayerRow]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def text(self) -> str:
-        """The table for a terminal, and what sharing weights saves.
+    def text(self, width: int = 100) -> str:
+        """The table for a terminal of `width` columns, and what sharing weights saves.
 
-        A table of more than 100 columns is given without connections, and if it still is too wide without kinds.
+        A wider table is given without connections, and if it still is too wide without kinds, and so on until layers,
+        output volumes and parameters are left.
         """
-        return formats.text(self)
+        return formats.text(self, width)
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, and what sharing weights saves."""

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnn_jax import terminal
 from cnn_jax.errors import InputError
 from cnn_jax.training.state import TrainState
 
@@ -90,7 +91,9 @@ class Checkpoints:
                 )
             except Exception as error:  # Orbax raises many kinds for damaged files; an older checkpoint may be whole.
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                print(f"checkpoint {step} in {manager.directory} cannot be read ({reason[:120]})", file=sys.stderr)
+                terminal.complain(
+                    terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({reason[:120]})")
+                )
                 continue
             return items["state"], items["progress"]
         if steps:
@@ -128,4 +131,5 @@ def hush_orbax() -> None:
 
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda unraisable: None
+    heard = sys.unraisablehook
+    sys.unraisablehook = lambda it: heard(it) if issubclass(it.exc_type, KeyboardInterrupt) else None

@@ -64,7 +64,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Decay of the kernels: decoupled in adamw, lamb and lion; added to the gradient (L2) in sgd, adam and rmsprop."""
     clip_norm: float | None = None
-    """Largest global norm of the gradient; None leaves gradients as they are."""
+    """Largest global norm of the gradient; by default, or with None, gradients are left as they are."""
 
     def __post_init__(self) -> None:
         check(_is_positive(self.learning_rate), "optimizer.learning_rate", "a positive number", self.learning_rate)
@@ -143,9 +143,9 @@ class CheckpointConfig:
     """How often the state of a run is saved. It is always saved at the end and when the run is interrupted."""
 
     every_steps: int | None = None
-    """Save after each so many steps; None leaves it to the clock."""
+    """Save after each so many steps; by default, or with None, the clock alone decides."""
     every_seconds: float | None = 20.0
-    """Save when so many seconds have gone by since the last save; None leaves it to the steps."""
+    """Save when so many seconds have gone by since the last save; with None the steps alone decide."""
     keep: int = 3
     """How many of the newest are kept. With a validation split the best is kept besides."""
 
@@ -170,8 +170,9 @@ class TrainConfig:
     """Images a step."""
     steps_per_call: int | None = None
     """Steps taken by one call of a compiled program, at most those of an epoch and of a second: between calls progress
-    is shown, checkpoints are written and signals heeded. It changes the speed; 1 may round otherwise than more. None
-    takes the most, but on CPU 1 where the model has convolutions of XLA's own, which are slow in loops."""
+    is shown, checkpoints are written and signals heeded. It changes the speed; 1 may round otherwise than more. By
+    default, or with None, it is the most, but on CPU 1 where the model has convolutions of XLA's own, which are slow in
+    loops."""
     onednn: bool = False
     """On a CPU compile the train steps with oneDNN's convolutions and products, if XLA has them. LeNet-5 gains 0 to
     10 %. Such a program rounds otherwise, and is compiled anew at every start: XLA cannot write it to the cache."""
@@ -205,9 +206,9 @@ class ExperimentConfig(TrainConfig):
     out: Path | None = None
     """Folder of the run; by default a new one, runs/EXPERIMENT-DATA-TIME."""
     resume: bool = False
-    """Go on with the run in `out` where it stopped; start it if there is none."""
+    """Go on with the run in the folder given by `out` where it stopped; start it if there is none."""
     overwrite: bool = False
-    """Replace the run in `out`."""
+    """Replace the run in the folder given by `out`."""
     device: str | None = None
     """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default JAX's first. Replicas are
     spread over all devices, or all of the platform named; on cpu that is over its cores."""
@@ -218,8 +219,10 @@ class ExperimentConfig(TrainConfig):
         super().__post_init__()
         check_replicas(self.seed, self.replicas)
         both = self.resume and self.overwrite
-        check(not both, "resume, overwrite", "at most one of the two", "both")
-        check(not self.resume or self.out is not None, "resume", "the folder of the run as out", "no folder")
+        if both:
+            raise InputError("resume, overwrite: expected at most one of the two, got both")
+        if self.resume and self.out is None:
+            raise InputError("resume: expected the folder of the run in `out`, got none")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cnn_jax import terminal
 from cnn_jax.training.summary import summarise
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Shows a run on standard output.
+    """Shows a run on standard output; where that takes nothing any more, the run goes on without it.
 
     Args:
         silent: show nothing.
@@ -31,25 +32,22 @@ class Display:
         self._silent = silent
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._total, self._epochs = 0, 0
+        self._total, self._epochs, self._loss = 0, 0, "loss"
         self._text = ""
 
-    def start(self, step: int, total: int, epochs: int) -> None:
-        """The loop begins at `step` of `total` steps, a run of so many epochs."""
+    def start(self, step: int, total: int, epochs: int, *, smoothed: bool = False) -> None:
+        """The loop begins at `step` of `total` steps, a run of so many epochs, whose loss smooths the labels or not."""
         self._total, self._epochs = total, epochs
+        self._loss = "smoothed loss" if smoothed else "loss"
         if self._silent:
             return
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        console = Console()
-        if console.is_terminal:
-            columns = (
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:3.0f} %"),
-                TextColumn("{task.fields[text]}"),
-            )
-            self._bar = Progress(*columns, console=console, expand=True)
+        console = terminal.console()
+        if console.is_interactive:  # A dumb terminal cannot draw over a line.
+            texts = [TextColumn(text, markup=False) for text in ("{task.percentage:3.0f} %", "{task.fields[text]}")]
+            bar = [BarColumn(bar_width=None)] if console.width >= _NARROW else []
+            self._bar = Progress(*bar, *texts, console=console, expand=bool(bar))
             self._task = self._bar.add_task("", total=total, completed=step, text="compiling ...")
             self._bar.start()
 
@@ -57,7 +55,7 @@ class Display:
         """So many steps are done; means of the epoch so far and the speed until now."""
         left = (self._total - step) / steps_per_second if steps_per_second else 0.0
         self._text = (
-            f"loss {means['loss']:.4f}  accuracy {means['accuracy']:7.2%}  "
+            f"{self._loss} {means['loss']:.4f}  accuracy {means['accuracy']:7.2%}  "
             f"{images_per_second:,.0f} images/s  {duration(left)} left"
         )
         if self._bar is not None and self._task is not None:
@@ -72,12 +70,15 @@ class Display:
     def line(self, text: str) -> None:
         """A line of its own, above the bar if there is one."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(terminal.plain(text), soft_wrap=True)
         elif not self._silent:
-            print(text, flush=True)
+            terminal.say(text)
 
     def close(self) -> None:
         """Takes the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+_NARROW = 90  # columns from which on there is room for a bar beside the figures

@@ -22,16 +22,23 @@ class Evaluation:
     """A model's figures on a data set.
 
     Attributes:
-        loss: mean loss over the images.
+        loss: mean loss over the images, with smoothed labels if they were smoothed in training.
+        cross_entropy: mean cross-entropy over the images with the labels as they are, where `loss` smooths them; else
+            None.
         accuracy: share of the images whose largest score is the label's, from 0 to 1.
         count: number of images.
         scores: float32 (count, classes), in the order of the data set.
     """
 
     loss: float
+    cross_entropy: float | None = None
     accuracy: float
     count: int
     scores: np.ndarray
+
+    def unsmoothed(self) -> dict[str, float]:
+        """The cross-entropy by its name, to stand beside the loss where that smooths labels; else nothing."""
+        return {} if self.cross_entropy is None else {"cross_entropy": self.cross_entropy}
 
 
 def at_input_size(dataset: data.Dataset, size: tuple[int, int]) -> data.Dataset:
@@ -47,10 +54,11 @@ def evaluate(eval_step: EvalStep, variables: dict[str, Any], dataset: data.Datas
 
 def collect(results: Sequence[tuple[dict[str, Any], np.ndarray]], count: int) -> Evaluation:
     """The figures of a data set of `count` images from what `eval_step` returned for its batches, in their order."""
-    totals = {key: sum(float(sums[key]) for sums, _ in results) for key in ("loss", "correct", "count")}
+    totals = {key: sum(float(sums[key]) for sums, _ in results) for key in results[0][0]}
     scores = np.concatenate([scores for _, scores in results])[:count]
-    total = totals["count"]
-    return Evaluation(loss=totals["loss"] / total, accuracy=totals["correct"] / total, count=int(total), scores=scores)
+    total = totals.pop("count")
+    means = {key: value / total for key, value in totals.items()}
+    return Evaluation(accuracy=means.pop("correct"), count=int(total), scores=scores, **means)
 
 
 def by_class(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the steps that are being taken."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up as a request to stop after the steps that are being taken."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import threading
 from types import FrameType
 from typing import Any
 
+from cnn_jax import start
+
 
 class Interrupts:
-    """While entered, the first SIGINT or SIGTERM only sets `received`; a second one acts as it did before.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP only sets `received`; a second one acts as it did before.
 
-    Outside the main thread, where Python allows no signal handlers, nothing is ever received.
+    A signal that the process ignores, as one in the background of a script or under nohup does, stays ignored. One that
+    nobody heeded until the end acts then as it did before. Outside the main thread, where Python allows no signal
+    handlers, nothing is ever received.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._heeded = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -27,11 +32,19 @@ class Interrupts:
             signal.signal(number, handler)
         self._previous = {}
 
+    def heed(self) -> signal.Signals | None:
+        """What has been received, if anything: the caller stops for it."""
+        self._heeded = self.received is not None
+        return self.received
+
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in start.HEEDED:
+                if not start.is_ignored(number):
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
+        if self.received is not None and not self._heeded and kind is None:
+            signal.raise_signal(self.received)

@@ -71,11 +71,11 @@ class Loop:
         """Goes on from the newest checkpoint to the end, and measures; or stops at the signal it returns."""
         self._restore()
         self._train_until_done(interrupts)
-        if self.step < self.program.total:
+        if interrupts.received is None:
+            self._final_evaluations(interrupts)
+        if interrupts.received is not None:
             self.evaluations = {}
-            return interrupts.received
-        self._final_evaluations()
-        return None
+        return interrupts.heed()
 
     def seconds(self) -> float:
         """Time spent so far, over all starts."""
@@ -109,10 +109,10 @@ class Loop:
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
         total = self.program.total
-        self.display.start(self.step, total, self.config.epochs)
+        self.display.start(self.step, total, self.config.epochs, smoothed=self.config.loss.label_smoothing > 0)
         saved = lap = time.monotonic()
         compiled = False
-        stop = False
+        stop = interrupts.received is not None
         while self.step < total and not stop:
             if self._epochs(self.step) > self._epochs(self.step - 1):
                 for progress in self.progress:
@@ -145,9 +145,11 @@ class Loop:
         if self.checkpoints:
             self.checkpoints.wait()
 
-    def _final_evaluations(self) -> None:
+    def _final_evaluations(self, interrupts: Interrupts) -> None:
         """Measures the splits at the last state where that has not been done; goes back to the best for the test."""
         for name in self.program.held_out:
+            if interrupts.received is not None:
+                return
             if name not in self.evaluations:
                 self._evaluate(name)
         if self.checkpoints and "validation" in self.program.held_out:
@@ -223,7 +225,7 @@ class Loop:
     def _evaluate(self, name: str) -> list[Evaluation]:
         self.evaluations[name] = self.program.evaluate(self.state, name)
         for found, records in zip(self.evaluations[name], self.records, strict=False):
-            records.write(name, self.step, {"loss": found.loss, "accuracy": found.accuracy})
+            records.write(name, self.step, {"loss": found.loss, **found.unsmoothed(), "accuracy": found.accuracy})
         return self.evaluations[name]
 
     def _keep_best(self, found: Sequence[Evaluation]) -> None:

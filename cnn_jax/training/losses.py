@@ -40,6 +40,14 @@ def make_loss(config: LossConfig) -> Loss:
     return losses[config.name]
 
 
+def beside_loss(config: LossConfig) -> dict[str, Loss]:
+    """What is measured beside the loss: where it smooths the labels, "cross_entropy", with the labels as they are.
+
+    A loss with smoothing cannot fall to 0 however sure and right the scores are, so by itself it says little.
+    """
+    return {"cross_entropy": optax.softmax_cross_entropy_with_integer_labels} if config.label_smoothing else {}
+
+
 def correct(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """1.0 where the largest score is the label's, else 0.0; shapes as for a `Loss`."""
     return (jnp.argmax(scores, axis=-1) == labels).astype(jnp.float32)

@@ -14,7 +14,7 @@ import optax
 
 from cnn_jax import data
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.losses import make_loss
+from cnn_jax.training.losses import beside_loss, make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.state import TrainState, init_state
 from cnn_jax.training.step import Batch, Metrics, make_augment, make_eval_step, make_train_step
@@ -99,6 +99,6 @@ def make_recipe(
     return Recipe(
         init=functools.partial(init_state, model, optimizer, image_shape),
         train_step=make_train_step(model, optimizer, loss, preprocess, make_augment(config.augment)),
-        eval_step=make_eval_step(model, loss, preprocess),
+        eval_step=make_eval_step(model, loss, preprocess, beside_loss(config.loss)),
         schedule=schedule,
     )

@@ -18,7 +18,7 @@ from cnn_jax.training.config import LossConfig, OptimizerConfig
 from cnn_jax.training.devices import current_device
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.folder import CONFIG, read_config, seed_folder
-from cnn_jax.training.losses import make_loss
+from cnn_jax.training.losses import beside_loss, make_loss
 from cnn_jax.training.optimizers import make_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import make_eval_step
@@ -55,7 +55,7 @@ class Run:
     @functools.cached_property
     def _eval_step(self) -> Any:
         preprocess = functools.partial(data.normalise, statistics=self.statistics)
-        return jax.jit(make_eval_step(self.model, make_loss(self.loss), preprocess))
+        return jax.jit(make_eval_step(self.model, make_loss(self.loss), preprocess, beside_loss(self.loss)))
 
     def evaluate(self, dataset: data.Dataset) -> Evaluation:
         """Measures the model on a data set whose images have as many channels as the run's.

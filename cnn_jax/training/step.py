@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -132,25 +132,28 @@ def make_train_steps(
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, preprocess: Preprocess
+    model: nn.Module, loss: Loss, preprocess: Preprocess, beside: Mapping[str, Loss] | None = None
 ) -> Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]:
     """The measuring of one batch as a pure function, not yet compiled.
 
     Returns:
         `eval_step(variables, batch) -> (sums, scores)`. The batch holds "image", "label" and "mask", float32 (N,),
         which is 0 for the padding of the last batch. The sums are float32 scalars over the unmasked examples: "loss",
-        "correct" and their "count"; scores are float32 (N, classes), padding included.
+        what else is given in `beside` by its name, "correct" and their "count"; scores are float32 (N, classes),
+        padding included.
     """
+
+    measures = {"loss": loss, **(beside or {})}
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
         scores = cast(jax.Array, model.apply(variables, preprocess(batch["image"]), train=False))
         mask = batch["mask"]
+        # `where` and not a product: padding may give anything, infinities too.
         sums = {
-            # `where` and not a product: padding may give anything, infinities too.
-            "loss": jnp.sum(jnp.where(mask > 0, loss(scores, batch["label"]), 0.0)),
-            "correct": jnp.sum(mask * correct(scores, batch["label"])),
-            "count": jnp.sum(mask),
+            name: jnp.sum(jnp.where(mask > 0, measure(scores, batch["label"]), 0.0))
+            for name, measure in measures.items()
         }
+        sums |= {"correct": jnp.sum(mask * correct(scores, batch["label"])), "count": jnp.sum(mask)}
         return sums, scores
 
     return eval_step
