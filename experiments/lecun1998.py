@@ -178,7 +178,7 @@ def main(config: Config) -> None:
             accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
             measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
             try:
-                print(f"report: {write_report(out / name)}")
+                terminal.say(f"report: {terminal.plain(str(write_report(out / name)))}")
             except InputError as error:  # the rows to come are worth more
                 faults.append(f"no report: {error}")
     finally:

@@ -14,7 +14,7 @@ import cnn_jax
 PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
 ORDER = [
-    "start", "lowering", "functional", "augment", "layers", "models", "describe", "files", "terminal", "data",
+    "start", "lowering", "functional", "augment", "layers", "models", "describe", "terminal", "files", "data",
     "training", "detection", "pictures", "report", "experiment", "options", "misread", "command", "cli", "benchmark",
     "__main__",
 ]  # fmt: skip

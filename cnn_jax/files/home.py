@@ -6,10 +6,10 @@ import contextlib
 import functools
 import os
 import stat
-import sys
 import tempfile
 from pathlib import Path
 
+from cnn_jax import terminal
 from cnn_jax.errors import InputError
 
 
@@ -88,5 +88,5 @@ def _temporary_home() -> Path:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
             place = Path(tempfile.mkdtemp(prefix="cnn_jax-"))
     said = f"no home folder that can be written: data and caches go to {place}"
-    print(f"cnn_jax: {said}; TFDS_DATA_DIR and CNN_JAX_CACHE name other places", file=sys.stderr, flush=True)
+    terminal.complain(f"cnn_jax: {terminal.one_line(said)}; TFDS_DATA_DIR and CNN_JAX_CACHE name other places")
     return place
