@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnn_jax.pictures.canvas import TITLE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -127,10 +129,12 @@ def _inline_svg(figure: Figure, alt: str) -> str:
         # Text stays text, and the browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="svg", transparent=True)
+    # An artist's title is shown under the pointer, `canvas.entitle`.
     # What XML needs and HTML does not: a header, name spaces, a style of its own (the page has it), and metadata that
     # name addresses. The identifiers of groups, which nothing refers to, are the same in every figure.
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
     head, rest = svg[svg.index("<svg") :].split(">", 1)
+    rest = re.sub(rf'<g id="{TITLE}([^"]*)">', r"<g><title>\1</title>", rest)
     rest = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", rest)
     rest = re.sub(r"\b(fill|stroke): #000000\b", r"\1: currentColor", rest)
     view = head[head.index('viewBox="') :].split('"')[1]
