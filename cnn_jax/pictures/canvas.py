@@ -28,7 +28,9 @@ BLUE, VERMILION, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#808080"
 DIVERGING = "RdBu_r"  # blue below zero, white at zero, red above
 
 LETTER = 0.62  # width of a letter over its height, in DejaVu, which is wider than most
+BRIEF = 4  # columns: six names of so many have room below six tiles
 TITLE = "title: "  # what the identifier of an artist begins with that has a title
+_UNSEEN = ("Mn", "Me", "Cf")  # Unicode's categories of marks on letters, and of what only says how to write
 _JOINERS = "\u200c\u200d"  # invisible between letters, but Persian and some pictograms need them
 
 GAP = 0.08  # between tiles, as a share of a tile's width
@@ -116,8 +118,8 @@ def as_picture(image: np.ndarray) -> np.ndarray:
 
 
 def columns(text: str) -> int:
-    """How wide a text is in usual letters: Chinese, Japanese and Korean ones count as two, accents as none."""
-    return sum((not unicodedata.combining(c)) * (1 + (unicodedata.east_asian_width(c) in "WF")) for c in text)
+    """How wide a text is in usual letters: Chinese, Japanese and Korean ones count as two, marks on letters as none."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if unicodedata.category(c) not in _UNSEEN)
 
 
 def room(labels: Iterable[str], size: float) -> float:
@@ -131,14 +133,16 @@ def short(name: str, limit: int = 14) -> str:
     Names often differ in their last letters alone; only labels of less than 10 columns are cut at their end.
     """
     name = "".join(c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in name)
-    if columns(name) <= limit:
-        return name
-    head, tail = name, "" if limit < 10 else name
-    while columns(tail) > (limit - 1) // 3:
-        tail = tail[1:]
-    while columns(head) + columns(tail) >= limit:
-        head = head[:-1]
-    return f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+    if columns(name) > limit:
+        head, tail = name, "" if limit < 10 else name
+        while columns(tail) > (limit - 1) // 3:
+            tail = tail[1:]
+        while columns(head) + columns(tail) >= limit:
+            head = head[:-1]
+        name = f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+    # What runs from right to left is set apart from what stands beside it, brackets and all.
+    is_leftward = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
+    return f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}" if is_leftward else name
 
 
 def labels(names: Sequence[str], limit: int = 14) -> list[str]:

@@ -28,8 +28,8 @@ def attention(found: Findings) -> str:
     if test is None:
         return page.section(title, no_images(found), wide=False)
     layer = deepest_map(describe(run.model, _input_shape(run)))
-    # Names longer than a digit need wider tiles.
-    chosen = _examples(test, 3 if max(map(len, run.class_names)) <= 4 else 2)
+    # Long names need wider tiles.
+    chosen = _examples(test, 3 if max(map(canvas.columns, run.class_names)) <= canvas.BRIEF else 2)
     images, inputs = _as_input(run, test.dataset.images[chosen])
     taken = test.predicted[chosen]
 
@@ -81,7 +81,9 @@ def features(found: Findings) -> str:
     )
     parts = (
         page.picture(figures[0], "Feature maps of a test image in the first layers.", caption),
-        page.picture(figures[1], "Feature maps of the same image in the last layers.", "The layers that follow."),
+        page.picture(
+            figures[1], "Feature maps of the same image in the last layers.", "The later layers, down to the scores."
+        ),
     )
     return page.section(title, page.side_by_side(*parts))
 

@@ -15,7 +15,8 @@ from cnn_jax.pictures.canvas import TITLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TALL = 24  # rows from which a table scrolls in a box of its own
+_TALL = 24  # lines from which a table scrolls in a box of its own
+_WIDE = 24  # letters of a name in a line, or so, where a table stands beside a figure
 
 
 def page(name: str, body: Iterable[str]) -> str:
@@ -58,10 +59,15 @@ def paragraph(text: str) -> str:
 def headline(figures: Mapping[str, tuple[str, str]]) -> str:
     """Large figures: by what each is, its value and a remark."""
     boxes = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(remark)}</small></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{_breakable(value)}<small>{escape(remark)}</small></dd></div>"
         for name, (value, remark) in figures.items()
     )
     return "\n".join(('<dl class="headline">', *boxes, "</dl>"))
+
+
+def _breakable(text: str) -> str:
+    """Text as HTML whose long words may break behind what stands between words in names."""
+    return re.sub("(?<=[/_:])", "<wbr>", escape(text))
 
 
 def facts(values: Mapping[str, str]) -> str:
@@ -89,7 +95,8 @@ def table(
 
     parts = [f"<table>\n<thead>{line(header, 'th')}</thead>\n<tbody>", *map(line, rows), "</tbody>"]
     parts += [f"<tfoot>{line(footer)}</tfoot>"] if footer else []
-    return boxed("\n".join((*parts, "</table>")), tall=len(rows) > _TALL)
+    lines = sum(1 + max(len(row[index]) for index in left) // _WIDE for row in rows)
+    return boxed("\n".join((*parts, "</table>")), tall=lines > _TALL)
 
 
 def boxed(html: str, tall: bool = False) -> str:

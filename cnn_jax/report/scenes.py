@@ -22,16 +22,11 @@ _CAPTION = (
 
 def headline(figures: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """The large figures at the top, from `detection.figures`."""
-    right = f"boxes with a score of at least {figures['least']:g}"
-    return {
-        "average precision": (
-            share(figures["mean_average_precision"]),
-            f"mean over the digits; {figures['digits']:,} of them in {figures['scenes']:,} scenes, "
-            f"IoU \N{GREATER-THAN OR EQUAL TO} {figures['iou']:g}",
-        ),
-        "precision": (share(figures["precision"]), right),
-        "recall": (share(figures["recall"]), right),
-    }
+    remark = (
+        f"mean over the classes, of {figures['digits']:,} digits in {figures['scenes']:,} scenes; from a score of "
+        f"{figures['least']:g} on, precision {share(figures['precision'])}, recall {share(figures['recall'])}"
+    )
+    return {"average precision": (share(figures["mean_average_precision"]), remark)}
 
 
 def scenes(detected: detection.Found, figures: Mapping[str, Any], class_names: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnn_jax import pictures
 from cnn_jax.describe import describe
+from cnn_jax.pictures import canvas
 from cnn_jax.pictures.confusion import most_frequent
 from cnn_jax.pictures.curves import epochs_after
 from cnn_jax.report import page, scenes
@@ -40,9 +41,8 @@ def summary(found: Findings) -> str:
     elif recorded is not None:
         figures[f"{tested} accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
         figures[f"{tested} loss"] = f"{recorded['loss']:.4f}", loss_remark(found, recorded.get("cross_entropy"))
-    figures |= common_figures(found)
-    figures["seed"] = str(found.config["config"].get("seed", "?")), ""
-    return page.headline(figures)
+    seed = found.config["config"].get("seed", "?")
+    return page.headline(figures | common_figures(found, f", seed {seed}"))
 
 
 def loss_remark(found: Findings, cross_entropy: float | None) -> str:
@@ -50,8 +50,9 @@ def loss_remark(found: Findings, cross_entropy: float | None) -> str:
     name = found.run.loss.name.replace("_", " ")
     if found.least_loss is None:
         return name
-    remark = f"{name}, labels smoothed by {found.run.loss.label_smoothing:g}: never below {found.least_loss:.4f}"
-    return remark if cross_entropy is None else f"{remark}; without smoothing {cross_entropy:.4f}"
+    known = " with" if cross_entropy is None else f"; {cross_entropy:.4f} without"
+    share = found.run.loss.label_smoothing
+    return f"{name}{known} label smoothing ({share:g}), which keeps it above {found.least_loss:.4f}"
 
 
 def curves_caption(found: Findings, runs: Sequence[Sequence[dict[str, Any]]]) -> str:
@@ -65,17 +66,18 @@ def curves_caption(found: Findings, runs: Sequence[Sequence[dict[str, Any]]]) ->
     return f"{said}."
 
 
-def common_figures(found: Findings) -> dict[str, tuple[str, str]]:
-    """The large figures that a run of one seed and of several have alike."""
+def common_figures(found: Findings, seed: str = "") -> dict[str, tuple[str, str]]:
+    """The large figures that a run of one seed and of several have alike; `seed` ends the remark on training."""
     figures: dict[str, tuple[str, str]] = {}
     seconds, epoch = found.seconds, found.steps_per_epoch
     figures["training"] = (
         "?" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else duration(seconds),
-        f"{found.run.step:,} steps" + (f", {_epochs(found.run.step, epoch)}" if epoch else ""),
+        f"{found.run.step:,} steps" + (f", {_epochs(found.run.step, epoch)}" if epoch else "") + seed,
     )
     counts = {"training": found.images, "test": len(found.test.dataset) if found.test else None}
     split = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    figures["data"] = found.run.data_name, f"{split} images" if split else ""
+    kind = "windows" if found.detection else "images"
+    figures["data"] = found.run.data_name, f"{split} {kind}" if split else ""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(found.run.variables["params"]))
     figures["model"] = str(found.config["model"]["name"]), f"{parameters:,} parameters"
     return figures
@@ -141,8 +143,8 @@ def classes(found: Findings) -> str:
         "Recall: of the images of a class, how many were found. Precision: of the images said to be of a class, how "
         "many are. F1 is between the two."
     )
-    listed = _frequent(confusion, names) if len(names) > _MANY else ""
-    return page.section("Classes", page.side_by_side(page.picture(figure, alt, caption) + listed, table + meaning))
+    beside = page.side_by_side(page.picture(figure, alt, caption), table + meaning)
+    return page.section("Classes", beside, _frequent(confusion, names) if len(names) > _MANY else "")
 
 
 def mistakes(found: Findings) -> str:
@@ -151,8 +153,10 @@ def mistakes(found: Findings) -> str:
     if found.test is None:
         return page.section(title, no_images(found), wide=False)
     test = found.test
+    names = found.run.class_names
+    count = 12 if max(map(canvas.columns, names)) <= canvas.BRIEF else 9  # three of long names in a row
     figure = pictures.confident_mistakes(
-        test.dataset.images, test.dataset.labels, test.probabilities, found.run.class_names
+        test.dataset.images, test.dataset.labels, test.probabilities, names, count=count
     )
     caption = (
         "Test images that the network got wrong while it was surest, with the probability that it gave its answer. "
@@ -197,7 +201,8 @@ def _frequent(confusion: np.ndarray, names: tuple[str, ...]) -> str:
     for true, taken in most_frequent(confusion, _LISTED):
         count = confusion[true, taken]
         rows.append((names[true], names[taken], f"{count:,}", _percent(count / confusion[true].sum())))
-    return page.table(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
+    said = page.paragraph("The most frequent mistakes:")
+    return said + page.table(("is", "taken for", "images", "of its class"), rows, left=(0, 1)) if rows else ""
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
