@@ -14,7 +14,7 @@ from cnn_jax import data, models
 from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.training import Evaluation, LossConfig, Run
 
-VOID = {"meta", "link", "br", "img", "input"}
+VOID = {"meta", "link", "br", "wbr", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -60,7 +60,12 @@ def assert_self_contained(html: str) -> None:
     assert len(names) == len(set(names))
     references = {value[1:] for value in page.values("xlink:href", "href") if value.startswith("#")}
     assert references | set(re.findall(r"url\(#([^)]*)\)", html)) <= set(names)
-    assert (page.tags.count("h1"), page.tags.count("main"), page.tags.count("title")) == (1, 1, 1)
+    assert (
+        page.tags.count("h1"),
+        page.tags.count("main"),
+        html.count("<head>\n"),
+        html.count("<title>", 0, html.index("</head>")),
+    ) == (1, 1, 1, 1)
     # Each picture says what it is, to those who see it and to those who do not.
     assert page.tags.count("svg") == page.tags.count("figcaption") == page.tags.count("figure")
     assert len([alt for alt in page.values("aria-label") if len(alt) > 10]) == page.tags.count("svg")

@@ -189,7 +189,7 @@ def test_the_confusion_matrix_holds_the_counts_and_hides_the_zeros():
     assert depth[0, 0] == pytest.approx(50 / 52)
     # One of ten is the worst confusion; one of 901 is fainter than two of 52.
     assert depth[4, 0] == 1 > depth[0, 1] > depth[1, 3] > 0.2
-    assert [label.get_text() for label in axes.get_yticklabels()] == [*NAMES[:4], "automobile of…"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*NAMES[:4], "automobil…teel"]
     texts(figure)
 
 
@@ -222,7 +222,7 @@ def test_the_most_confident_mistakes_come_first_with_true_class_taken_class_and_
     assert len(axes.images) == len(axes.texts) == 7
     for index, tile, text in zip(expected, tiles(axes), axes.texts, strict=False):
         np.testing.assert_allclose(tile, images[index] / 255)
-        true, taken = canvas.short(NAMES[labels[index]]), canvas.short(NAMES[probabilities[index].argmax()])
+        true, taken = (canvas.short(NAMES[k], 12) for k in (labels[index], probabilities[index].argmax()))
         assert text.get_text() == f"is {true}\nsaid {taken}\n{probabilities[index].max():.0%} sure"
 
 
@@ -270,16 +270,6 @@ def test_curves_of_several_seeds_are_their_mean_in_a_band_from_least_to_greatest
             np.testing.assert_allclose([heights.min(), heights.max()], [column.min(), column.max()])
 
 
-def test_values_over_a_factor_of_ten_take_a_logarithmic_axis_and_an_error_of_zero_leaves_it():
-    records = [{"split": "train", "step": k, "loss": 0.3, "accuracy": a} for k, a in enumerate((0.1, 0.9, 0.99, 1.0))]
-    figure = pictures.curves([records])
-    loss, error = figure.axes
-    assert (loss.get_yscale(), error.get_yscale()) == ("linear", "log")
-    low, high = error.get_ylim()
-    assert 0 < low < 1 < 90 < high < 200
-    assert any(text == "10" for text in texts(figure))  # plain numbers, no powers
-
-
 def test_a_run_without_records_of_a_split_has_no_line_for_it():
     loss, _ = pictures.curves([make_records(0, splits=("validation",))]).axes
     assert [line.get_label() for line in loss.lines] == ["validation"]
@@ -311,6 +301,19 @@ def test_a_picture_of_any_number_of_channels_can_be_shown(channels):
     assert not np.isnan(canvas.as_picture(np.ones((2, 2, channels)))).any()
 
 
-def test_names_are_cut_and_printable():
+def test_names_are_cut_in_their_middle_and_printable():
     assert canvas.short("a\nb\x00", 5) == "a�b�"
     assert canvas.short("automobile", 5) == "auto…"
+    assert canvas.short("great white shark", 14) == "great whi…hark"
+    assert canvas.short("नि\u200cष्") == "नि\u200cष्"  # a joiner is seen in what it does
+    assert canvas.short("e\u0301" * 14) == "e\u0301" * 14  # an accent takes no room
+    for name in ("漢字かな交じり文の長い名前", "x漢" * 9, "한국어" * 9, "🐈" * 20):
+        for limit in (5, 10, 14):
+            assert limit - 2 <= canvas.columns(canvas.short(name, limit)) <= limit
+
+
+def test_names_that_are_cut_alike_are_told_apart_by_their_numbers():
+    names = [f"unbroken{k:02}{'x' * 30}" for k in range(12)]
+    assert len(set(canvas.labels(names))) == 12
+    assert canvas.labels(names)[11].startswith("11 unb")
+    assert canvas.labels(["cat", "dog"]) == ["cat", "dog"]

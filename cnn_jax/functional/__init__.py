@@ -2,7 +2,7 @@
 
 Everything is channels last: inputs (*batch, *spatial, channels), kernels (*window, in, out). Argument names and
 meanings are those of Flax Linen wherever Linen has the function. Misuse raises a one-line ValueError that says what
-was expected and what arrived. How a function is put to XLA is the business of `cnn_jax.lowering`.
+was expected and what arrived. How a function is lowered to XLA is the business of `cnn_jax.lowering`.
 """
 
 from cnn_jax.functional.convolution import conv, conv_transpose

@@ -12,7 +12,7 @@ from cnn_jax.pictures.attribution import class_activation_map, grad_cam, layer_n
 from cnn_jax.pictures.confusion import confusion_matrix
 from cnn_jax.pictures.curves import curves
 from cnn_jax.pictures.detections import detections, draw_boxes
-from cnn_jax.pictures.features import feature_maps
+from cnn_jax.pictures.features import feature_maps, feature_maps_in_two
 from cnn_jax.pictures.filters import filters, filters_before_after
 from cnn_jax.pictures.heat import heat_maps
 from cnn_jax.pictures.mistakes import confident_mistakes
@@ -25,6 +25,7 @@ __all__ = [
     "detections",
     "draw_boxes",
     "feature_maps",
+    "feature_maps_in_two",
     "filters",
     "filters_before_after",
     "grad_cam",

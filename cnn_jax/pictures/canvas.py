@@ -6,12 +6,15 @@ screen, can be drawn in threads, and go away with their last reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,6 +26,12 @@ SMALL = 8  # points
 # Of Okabe and Ito 2008, "Color universal design": told apart with any common colour vision, on light and on dark.
 BLUE, VERMILION, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#808080"
 DIVERGING = "RdBu_r"  # blue below zero, white at zero, red above
+
+LETTER = 0.62  # width of a letter over its height, in DejaVu, which is wider than most
+BRIEF = 4  # columns: six names of so many have room below six tiles
+TITLE = "title: "  # what the identifier of an artist begins with that has a title
+_UNSEEN = ("Mn", "Me", "Cf")  # Unicode's categories of marks on letters, and of what only says how to write
+_JOINERS = "\u200c\u200d"  # invisible between letters, but Persian and some pictograms need them
 
 GAP = 0.08  # between tiles, as a share of a tile's width
 
@@ -108,7 +117,42 @@ def as_picture(image: np.ndarray) -> np.ndarray:
     return values if values.shape[-1] == 3 else values.mean(axis=-1)
 
 
+def columns(text: str) -> int:
+    """How wide a text is in usual letters: Chinese, Japanese and Korean ones count as two, marks on letters as none."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if unicodedata.category(c) not in _UNSEEN)
+
+
+def room(labels: Iterable[str], size: float) -> float:
+    """Inches that the widest of some labels takes, in letters of so many points."""
+    return max(map(columns, labels), default=0) * LETTER * size / 72
+
+
 def short(name: str, limit: int = 14) -> str:
-    """A class name as a label: what cannot be printed replaced, and cut where it is long."""
-    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-    return name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    """A class name as a label of so many `columns`: what cannot be printed replaced, and the middle left out of more.
+
+    Names often differ in their last letters alone; only labels of less than 10 columns are cut at their end.
+    """
+    name = "".join(c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in name)
+    if columns(name) > limit:
+        head, tail = name, "" if limit < 10 else name
+        while columns(tail) > (limit - 1) // 3:
+            tail = tail[1:]
+        while columns(head) + columns(tail) >= limit:
+            head = head[:-1]
+        name = f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+    # What runs from right to left is set apart from what stands beside it, brackets and all.
+    is_leftward = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
+    return f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}" if is_leftward else name
+
+
+def labels(names: Sequence[str], limit: int = 14) -> list[str]:
+    """Class names as labels, `short`; where two would be the same, the number of the class stands before each."""
+    cut = [short(name, limit) for name in names]
+    times = Counter(cut)
+    return [short(f"{k} {name}", limit) if times[cut[k]] > 1 else cut[k] for k, name in enumerate(names)]
+
+
+def entitle(artists: Iterable[Artist], names: Iterable[str]) -> None:
+    """Keeps with artists what they stand for in full: a report shows that under the pointer."""
+    for artist, name in zip(artists, names, strict=False):
+        artist.set_gid(f"{TITLE}{name}")

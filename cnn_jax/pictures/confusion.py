@@ -37,12 +37,10 @@ def confusion_matrix(confusion: Any, class_names: Sequence[str]) -> Figure:
     count = len(class_names)
     if confusion.shape != (count, count):
         raise ValueError(f"confusion_matrix: expected counts ({count}, {count}), got shape {confusion.shape}")
-    labels = [canvas.short(name) for name in class_names] if count <= _NAMED else []
-    longest = max(map(len, labels), default=0)
+    labels = canvas.labels(class_names) if count <= _NAMED else []
     font = canvas.LABEL if count <= _NUMBERED else 6
-    # DejaVu's letters are about 0.62 of their height wide.
-    room = longest * font * 0.62 / 72 + 0.08
-    turned = longest > 3
+    room = canvas.room(labels, font) + 0.08
+    turned = max(map(canvas.columns, labels), default=0) > 3
     left, below = 0.2 + room, 0.2 + (room if turned else 0.18)
     side = canvas.WIDTH - left - canvas.MARGIN
     figure = canvas.new_figure(side + below + 2 * canvas.MARGIN)
@@ -57,6 +55,8 @@ def confusion_matrix(confusion: Any, class_names: Sequence[str]) -> Figure:
             axes.text(column, row, text, ha="center", va="center_baseline", fontsize=size, color=ink)
     axes.set_xticks(range(len(labels)), labels, fontsize=font, rotation=90 if turned else 0, parse_math=False)
     axes.set_yticks(range(len(labels)), labels, fontsize=font, parse_math=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        canvas.entitle(axis.get_ticklabels(), class_names)
     axes.set_xlabel("taken for", fontsize=canvas.LABEL)
     axes.set_ylabel("is", fontsize=canvas.LABEL)
     axes.tick_params(length=0)

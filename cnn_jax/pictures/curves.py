@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 _SPLITS = {"train": (canvas.BLUE, "training"), "validation": (canvas.GREEN, "validation"),
            "test": (canvas.VERMILION, "test")}  # fmt: skip
 _PANEL, _LEFT, _BELOW, _ABOVE = 1.45, 0.56, 0.45, 0.27  # inches
+_FEW = 12  # records of a split up to which each is a point on its line
+_TICKS = 7  # most numbers on a logarithmic axis
 
 
 def curves(runs: Sequence[Sequence[Mapping[str, Any]]], *, steps_per_epoch: float | None = None) -> Figure:
     """Draws loss and error, after every epoch, on the training, validation and test images.
 
-    Of several runs the mean is a line and the band reaches from the least to the greatest. An axis is logarithmic where
-    its values span more than a factor of ten; there an error of 0 leaves it at the bottom.
+    Of several runs the mean is a line and the band reaches from the least to the greatest. An axis whose positive
+    values span more than a factor of ten is logarithmic; where there are zeros too, as of an error that is gone, it
+    goes on below the least positive value, evenly, to 0. What is not finite is left out, and said. Where labels were
+    smoothed, the cross-entropy without that is a dashed line of its split, if it was recorded.
 
     Args:
       runs: of each run its records, as `training.records.read_records` gives them.
@@ -35,13 +40,17 @@ def curves(runs: Sequence[Sequence[Mapping[str, Any]]], *, steps_per_epoch: floa
     width = canvas.WIDTH - _LEFT - 2 * canvas.MARGIN
     loss = canvas.place(figure, _LEFT, _ABOVE, width, _PANEL)
     error = canvas.place(figure, _LEFT, _ABOVE + _PANEL + 0.1, width, _PANEL)
-    _draw(loss, runs, "loss", steps_per_epoch)
-    _draw(error, runs, "error", steps_per_epoch)
+    _draw(loss, runs, ("loss", "cross_entropy"), steps_per_epoch)
+    _draw(error, runs, ("error",), steps_per_epoch)
+    # One scale of steps for both, from the start, also where they hold a single point.
+    last = max((float(line.get_xdata()[-1]) for axes in (loss, error) for line in axes.lines), default=1.0)
+    for axes in (loss, error):
+        axes.set_xlim(0, 1.03 * max(last, 1.0))
     loss.set_ylabel("loss", fontsize=canvas.LABEL)
     error.set_ylabel("error, %", fontsize=canvas.LABEL)
     error.set_xlabel("epochs" if steps_per_epoch else "steps", fontsize=canvas.LABEL)
     loss.tick_params(labelbottom=False)
-    if loss.lines:
+    if loss.get_legend_handles_labels()[0]:
         loss.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=canvas.LABEL, frameon=False, borderpad=0.1
         )
@@ -54,44 +63,100 @@ def series(runs: Sequence[Sequence[Mapping[str, Any]]], split: str, name: str) -
     Args:
       runs: of each run its records.
       split: "train", "validation" or "test".
-      name: "loss", or "error" in per cent.
+      name: "loss", "cross_entropy", or "error" in per cent.
 
     Returns:
       Steps (T,), ascending, and values (runs, T).
     """
-
-    key, scale, offset = ("loss", 1, 0) if name == "loss" else ("accuracy", -100, 100)
+    key, scale, offset = ("accuracy", -100, 100) if name == "error" else (name, 1, 0)
     found = [
         {r["step"]: offset + scale * r[key] for r in records if r.get("split") == split and key in r}
         for records in runs
     ]
     steps = sorted(set.intersection(*map(set, found))) if found else []
-    return np.array(steps), np.array([[values[step] for step in steps] for values in found])
+    values = np.array([[of_run[step] for step in steps] for of_run in found])
+    return np.array(steps), np.maximum(values, 0.0) if name == "error" else values
 
 
-def _draw(axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], name: str, steps_per_epoch: float | None) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+def epochs_after(steps: Any, steps_per_epoch: float) -> np.ndarray:
+    """Epochs in so many steps. The step that ends an epoch may reach into the next, which does not count."""
+    epochs = np.asarray(steps) / steps_per_epoch
+    return np.where((epochs - np.floor(epochs)) * steps_per_epoch < 1, np.floor(epochs), epochs)
 
-    drawn: list[list[float]] = []
+
+def _draw(
+    axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str], steps_per_epoch: float | None
+) -> None:
+    """Draws what the names say, the first with whole lines and the others with dashed ones."""
+    from matplotlib.ticker import MaxNLocator
+
+    drawn, lost = [np.zeros(0)], 0
     for split, (colour, label) in _SPLITS.items():
-        steps, values = series(runs, split, name)
-        if not len(steps):
-            continue
-        places = steps / (steps_per_epoch or 1)
-        # A split measured only at the end is a point.
-        axes.plot(places, values.mean(axis=0), color=colour, label=label, linewidth=1.4, marker="." * (len(steps) == 1))
-        if len(values) > 1:
-            axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
-        drawn.append(values.ravel().tolist())
-    positive = [value for values in drawn for value in values if value > 0]
-    if positive and max(positive) > 10 * min(positive):
-        axes.set_yscale("log", nonpositive="clip")
-        axes.set_ylim(min(positive) / 1.3, max(positive) * 1.3)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for name in names:
+            steps, values = series(runs, split, name)
+            finite = np.isfinite(values).all(axis=0) if len(steps) else np.zeros(0, bool)
+            lost += np.count_nonzero(~finite)
+            if not finite.any():
+                continue
+            places = epochs_after(steps, steps_per_epoch) if steps_per_epoch else steps
+            dashed = name != names[0]
+            # A gap where it is not finite. Not clipped: at the edge of the axes half of a line would be.
+            axes.plot(
+                places, np.where(finite, values.mean(axis=0), np.nan), color=colour, linewidth=1.0 if dashed else 1.4,
+                linestyle="--" if dashed else "-", label="_" if dashed else label, clip_on=False, zorder=3,
+                marker="o" if len(steps) <= _FEW and not dashed else "", markersize=3.0,
+            )  # fmt: skip
+            if len(values) > 1 and not dashed:
+                _draw_band(axes, places[finite], values[:, finite], colour)
+            drawn.append(values[:, finite].ravel())
+    _scale(axes, np.concatenate(drawn))
+    if lost:
+        axes.text(0.5, 0.97, "not finite where the line is missing", transform=axes.transAxes, ha="center", va="top",
+                  fontsize=canvas.SMALL)  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=canvas.LABEL, length=2, color=canvas.GREY, which="both")
     axes.grid(color=canvas.GREY, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(canvas.GREY)
+
+
+def _draw_band(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str) -> None:
+    low, high = values.min(axis=0), values.max(axis=0)
+    if len(places) == 1:  # A band of no width would not be seen.
+        axes.vlines(places, low, high, color=colour, alpha=0.25, linewidth=6)
+    else:
+        axes.fill_between(places, low, high, color=colour, alpha=0.25, linewidth=0)
+
+
+def _scale(axes: Axes, values: np.ndarray) -> None:
+    """Sets the vertical scale by all finite values there are."""
+    if not len(values):
+        axes.set_yticks([])
+        return
+    least, greatest = values.min(), values.max()
+    positive = values[values > 0]
+    if least < 0 or not len(positive) or greatest <= 10 * positive.min():
+        low, high = axes.get_ylim()
+        axes.set_ylim(low if least < 0 else max(low, 0.0), high)  # neither loss nor error goes below 0 by the margin
+        return
+    low = positive.min()
+    if least == 0:
+        axes.set_yscale("symlog", linthresh=low, linscale=0.4)
+    else:
+        axes.set_yscale("log")
+    axes.set_ylim(0.0 if least == 0 else low / 1.3, greatest * 1.3)
+    ticks = log_ticks(low / 1.001, greatest * 1.3)
+    axes.set_yticks([0.0, *ticks] if least == 0 else ticks)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_yticks([], minor=True)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, both positive, for a logarithmic axis: as many as can be read, some seven."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _TICKS:
+            return ticks
+    return ticks[:: -(-len(ticks) // _TICKS)]

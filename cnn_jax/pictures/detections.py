@@ -66,7 +66,7 @@ def detections(found: Found, class_names: Sequence[str], least: float = 0.5) -> 
         A figure of the first four scenes, and of up to six places each of the two kinds of mistakes. Green boxes are
         right, vermilion ones wrong; dashed blue ones are round digits that were missed.
     """
-    names = [canvas.short(name) for name in class_names]
+    names = canvas.labels(class_names)
     images, truth, classes = (np.asarray(part) for part in found.scenes[:3])
     boxes, labels, scores = (np.asarray(part) for part in found.detections)
     wrong, missed = np.argwhere((found.hits < 0) & (scores >= least)), np.argwhere(found.missed(least))

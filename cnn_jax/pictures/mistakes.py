@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINE = 0.15  # inches
-_LETTER = 0.6 * canvas.SMALL / 72  # inches
 
 
 def confident_mistakes(
@@ -34,14 +33,14 @@ def confident_mistakes(
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     order = worst_mistakes(labels, probabilities)[:count]
-    names = [canvas.short(name) for name in class_names]
+    names = canvas.labels(class_names, 12)  # three beside each other have no room for more
     if not len(order):
         figure = canvas.new_figure(0.4)
         figure.text(0.5, 0.5, "no image was classified wrongly", ha="center", va="center", fontsize=canvas.LABEL)
         return figure
     width = canvas.WIDTH - 2 * canvas.MARGIN
-    longest = max(len("said ") + len(names[k]) for k in probabilities[order].argmax(axis=1))
-    fitting = max(3, min(6, int(width / (longest * _LETTER))))
+    longest = canvas.room([f"said {names[k]}" for k in probabilities[order].argmax(axis=1)], canvas.SMALL)
+    fitting = max(3, min(6, int(width / longest)))
     columns = max(3, -(-len(order) // -(-len(order) // fitting)))  # rows of about the same length
     pictures = [canvas.as_picture(images[index]) for index in order]
     aspect = pictures[0].shape[0] / pictures[0].shape[1]
@@ -55,10 +54,11 @@ def confident_mistakes(
         left, top = canvas.tile_corner(place, columns, aspect, below)
         taken = probabilities[index].argmax()
         text = f"is {names[labels[index]]}\nsaid {names[taken]}\n{probabilities[index, taken]:.0%} sure"
-        axes.text(
+        written = axes.text(
             left + 0.5, top + aspect + 0.05, text,
             ha="center", va="top", fontsize=canvas.SMALL, linespacing=1.15, parse_math=False,
         )  # fmt: skip
+        canvas.entitle([written], [f"is {class_names[labels[index]]}, said {class_names[taken]}"])
     return figure
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import entr, log_softmax, softmax
 
-from cnn_jax import data
-from cnn_jax.detection import as_trained_on
+from cnn_jax import data, detection
 from cnn_jax.errors import InputError
 from cnn_jax.training import Evaluation, Run, load_run
-from cnn_jax.training.folder import own_data_dir, read_config
+from cnn_jax.training.folder import FIGURES, own_data_dir, read_config
 from cnn_jax.training.records import read_records
 
 
@@ -28,6 +28,9 @@ class Findings:
         records: the run's records.
         test: the test images, their labels and what the model makes of them; None where they cannot be had.
         missing: why they cannot be had, or "".
+        detected: what a run that learned to find things finds in scenes of test images; None of any other run.
+        detection: the figures of that, as `detection.figures`; of a run whose test images cannot be had those that it
+            recorded itself, if it did.
     """
 
     run: Run
@@ -35,6 +38,8 @@ class Findings:
     records: list[dict[str, Any]]
     test: Measured | None
     missing: str
+    detected: detection.Found | None = None
+    detection: dict[str, Any] | None = None
 
     def last(self, split: str) -> dict[str, Any] | None:
         """The last record of a split, if there is one."""
@@ -51,6 +56,12 @@ class Findings:
         """The number of training images; None where the configuration does not say."""
         images = self.config["data"].get("images")
         return images if isinstance(images, int) and images > 0 else None
+
+    @property
+    def least_loss(self) -> float | None:
+        """What the loss cannot fall below where labels are smoothed, the entropy of a target; else None."""
+        share, classes = self.run.loss.label_smoothing, len(self.run.class_names)
+        return float(entr([1 - share + share / classes] + (classes - 1) * [share / classes]).sum()) if share else None
 
     @property
     def seconds(self) -> float | None:
@@ -77,6 +88,12 @@ class Measured:
         """The class taken for the likeliest, int (N,)."""
         return self.probabilities.argmax(axis=1)
 
+    @property
+    def cross_entropy(self) -> float:
+        """Between labels and probabilities, the mean in nats: the loss as it is without smoothing."""
+        scores = np.float64(self.evaluation.scores)
+        return float(-np.take_along_axis(log_softmax(scores, axis=1), self.dataset.labels[:, None], axis=1).mean())
+
 
 def mapping(value: Any) -> dict[str, Any]:
     """What a configuration has in a place where it should have a mapping, an empty one where it has not."""
@@ -90,13 +107,31 @@ def gather(path: Path) -> Findings:
         InputError: the folder holds no run, or one that is damaged or has no checkpoint.
     """
     run, config = load_run(path), read_config(path)
-    test, missing = None, ""
+    test, missing, detected, figures = None, "", None, read_figures(path)
     try:
-        dataset = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
-        dataset = as_trained_on(run, dataset)
+        images = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
+        dataset = detection.as_trained_on(run, images)
         evaluation = run.evaluate(dataset)
     except InputError as error:
         missing = str(error)
     else:
         test = Measured(dataset=dataset, evaluation=evaluation, probabilities=softmax(evaluation.scores, axis=1))
-    return Findings(run=run, config=config, records=read_records(path), test=test, missing=missing)
+        if dataset is not images:
+            detected = detection.find_in_test_scenes(run, images)
+            figures = detection.figures(detected, images.class_names)
+    return Findings(
+        run=run, config=config, records=read_records(path), test=test, missing=missing, detected=detected,
+        detection=figures,
+    )  # fmt: skip
+
+
+def read_figures(path: Path) -> dict[str, Any] | None:
+    """The figures that a run which learned to find things recorded, as `detection.figures`; None where it has none."""
+    try:
+        figures = json.loads((path / FIGURES).read_text())
+        counts = [figures[name] for name in ("scenes", "digits", "iou", "least")]
+        shares = [figures[name] for name in ("mean_average_precision", "precision", "recall")]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    shares = [share for share in shares if share is not None]
+    return figures if all(isinstance(value, int | float) for value in counts + shares) else None

@@ -28,8 +28,8 @@ def attention(found: Findings) -> str:
     if test is None:
         return page.section(title, no_images(found), wide=False)
     layer = deepest_map(describe(run.model, _input_shape(run)))
-    # Names longer than a digit need wider tiles.
-    chosen = _examples(test, 3 if max(map(len, run.class_names)) <= 4 else 2)
+    # Long names need wider tiles.
+    chosen = _examples(test, 3 if max(map(canvas.columns, run.class_names)) <= canvas.BRIEF else 2)
     images, inputs = _as_input(run, test.dataset.images[chosen])
     taken = test.predicted[chosen]
 
@@ -44,9 +44,9 @@ def attention(found: Findings) -> str:
 
     maps = jax.device_get(explain(inputs, taken))
     names = run.class_names
+    labels = canvas.labels(names, 10)
     captions = [
-        f"is {canvas.short(names[true], 10)}\nsaid {canvas.short(names[k], 10)}"
-        for true, k in zip(test.dataset.labels[chosen], taken, strict=True)
+        f"is {labels[true]}\nsaid {labels[k]}" for true, k in zip(test.dataset.labels[chosen], taken, strict=True)
     ]
     rows = {"gradient at the input": maps["gradient"]}
     caption = (
@@ -73,13 +73,19 @@ def features(found: Findings) -> str:
         return page.section(title, no_images(found))
     chosen = _examples(test, 1)[0]
     _, inputs = _as_input(run, test.dataset.images[[chosen]])
-    figure = pictures.feature_maps(run.model, run.variables, inputs[0], class_names=run.class_names)
+    figures = pictures.feature_maps_in_two(run.model, run.variables, inputs[0], class_names=run.class_names)
     caption = (
         "What a test image becomes, layer by layer: the first layers keep its shape, the later ones only say what is "
         "where, and the last gives one score a class. Red is above zero, blue below, white zero; each layer has its "
         "own scale and is shown before its activation function."
     )
-    return page.section(title, page.picture(figure, "Feature maps of a test image in every layer.", caption))
+    parts = (
+        page.picture(figures[0], "Feature maps of a test image in the first layers.", caption),
+        page.picture(
+            figures[1], "Feature maps of the same image in the last layers.", "The later layers, down to the scores."
+        ),
+    )
+    return page.section(title, page.side_by_side(*parts))
 
 
 def filters(found: Findings) -> str:

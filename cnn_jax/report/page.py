@@ -10,10 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnn_jax.pictures.canvas import TITLE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TALL = 24  # rows from which a table scrolls in a box of its own
+_TALL = 24  # lines from which a table scrolls in a box of its own
+_WIDE = 24  # letters of a name in a line, or so, where a table stands beside a figure
 
 
 def page(name: str, body: Iterable[str]) -> str:
@@ -56,10 +59,15 @@ def paragraph(text: str) -> str:
 def headline(figures: Mapping[str, tuple[str, str]]) -> str:
     """Large figures: by what each is, its value and a remark."""
     boxes = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(remark)}</small></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{_breakable(value)}<small>{escape(remark)}</small></dd></div>"
         for name, (value, remark) in figures.items()
     )
     return "\n".join(('<dl class="headline">', *boxes, "</dl>"))
+
+
+def _breakable(text: str) -> str:
+    """Text as HTML whose long words may break behind what stands between words in names."""
+    return re.sub("(?<=[/_:])", "<wbr>", escape(text))
 
 
 def facts(values: Mapping[str, str]) -> str:
@@ -87,7 +95,8 @@ def table(
 
     parts = [f"<table>\n<thead>{line(header, 'th')}</thead>\n<tbody>", *map(line, rows), "</tbody>"]
     parts += [f"<tfoot>{line(footer)}</tfoot>"] if footer else []
-    return boxed("\n".join((*parts, "</table>")), tall=len(rows) > _TALL)
+    lines = sum(1 + max(len(row[index]) for index in left) // _WIDE for row in rows)
+    return boxed("\n".join((*parts, "</table>")), tall=lines > _TALL)
 
 
 def boxed(html: str, tall: bool = False) -> str:
@@ -127,10 +136,12 @@ def _inline_svg(figure: Figure, alt: str) -> str:
         # Text stays text, and the browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="svg", transparent=True)
+    # An artist's title is shown under the pointer, `canvas.entitle`.
     # What XML needs and HTML does not: a header, name spaces, a style of its own (the page has it), and metadata that
     # name addresses. The identifiers of groups, which nothing refers to, are the same in every figure.
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
     head, rest = svg[svg.index("<svg") :].split(">", 1)
+    rest = re.sub(rf'<g id="{TITLE}([^"]*)">', r"<g><title>\1</title>", rest)
     rest = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", rest)
     rest = re.sub(r"\b(fill|stroke): #000000\b", r"\1: currentColor", rest)
     view = head[head.index('viewBox="') :].split('"')[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 
 from cnn_jax import pictures
 from cnn_jax.describe import describe
+from cnn_jax.pictures import canvas
 from cnn_jax.pictures.confusion import most_frequent
-from cnn_jax.report import page
+from cnn_jax.pictures.curves import epochs_after
+from cnn_jax.report import page, scenes
 from cnn_jax.report.findings import Findings, mapping
 from cnn_jax.training.display import duration
 from cnn_jax.training.evaluation import by_class
@@ -29,32 +31,53 @@ _CURVES = (
 
 def summary(found: Findings) -> str:
     """The large figures at the top."""
-    figures: dict[str, tuple[str, str]] = {}
-    loss_name = found.run.loss.name.replace("_", " ")
+    figures: dict[str, tuple[str, str]] = scenes.headline(found.detection) if found.detection else {}
+    tested = "window" if found.detection else "test"
     recorded = found.last("test")
     if found.test is not None:
         evaluation, wrong = found.test.evaluation, int(np.sum(found.test.predicted != found.test.dataset.labels))
-        figures["test accuracy"] = f"{evaluation.accuracy:.2%}", f"{wrong:,} of {evaluation.count:,} wrong"
-        figures["test loss"] = f"{evaluation.loss:.4f}", loss_name
+        figures[f"{tested} accuracy"] = f"{evaluation.accuracy:.2%}", f"{wrong:,} of {evaluation.count:,} wrong"
+        figures[f"{tested} loss"] = f"{evaluation.loss:.4f}", loss_remark(found, found.test.cross_entropy)
     elif recorded is not None:
-        figures["test accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
-        figures["test loss"] = f"{recorded['loss']:.4f}", loss_name
-    figures |= common_figures(found)
-    figures["seed"] = str(found.config["config"].get("seed", "?")), ""
-    return page.headline(figures)
+        figures[f"{tested} accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
+        figures[f"{tested} loss"] = f"{recorded['loss']:.4f}", loss_remark(found, recorded.get("cross_entropy"))
+    seed = found.config["config"].get("seed", "?")
+    return page.headline(figures | common_figures(found, f", seed {seed}"))
 
 
-def common_figures(found: Findings) -> dict[str, tuple[str, str]]:
-    """The large figures that a run of one seed and of several have alike."""
+def loss_remark(found: Findings, cross_entropy: float | None) -> str:
+    """What the loss is; where labels are smoothed, also what it cannot fall below and, if known, is without that."""
+    name = found.run.loss.name.replace("_", " ")
+    if found.least_loss is None:
+        return name
+    known = " with" if cross_entropy is None else f"; {cross_entropy:.4f} without"
+    share = found.run.loss.label_smoothing
+    return f"{name}{known} label smoothing ({share:g}), which keeps it above {found.least_loss:.4f}"
+
+
+def curves_caption(found: Findings, runs: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """What to say of smoothed labels below the curves of runs: nothing where there are none."""
+    if found.least_loss is None:
+        return ""
+    share = found.run.loss.label_smoothing
+    said = f" Labels were smoothed by {share:g}, so the loss cannot fall below {found.least_loss:.4f}"
+    if any("cross_entropy" in record for records in runs for record in records):
+        said += "; dashed is the cross-entropy without smoothing"
+    return f"{said}."
+
+
+def common_figures(found: Findings, seed: str = "") -> dict[str, tuple[str, str]]:
+    """The large figures that a run of one seed and of several have alike; `seed` ends the remark on training."""
     figures: dict[str, tuple[str, str]] = {}
     seconds, epoch = found.seconds, found.steps_per_epoch
     figures["training"] = (
         "?" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else duration(seconds),
-        f"{found.run.step:,} steps" + (f", {found.run.step / epoch:.3g} epochs" if epoch else ""),
+        f"{found.run.step:,} steps" + (f", {_epochs(found.run.step, epoch)}" if epoch else "") + seed,
     )
     counts = {"training": found.images, "test": len(found.test.dataset) if found.test else None}
     split = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    figures["data"] = found.run.data_name, f"{split} images" if split else ""
+    kind = "windows" if found.detection else "images"
+    figures["data"] = found.run.data_name, f"{split} {kind}" if split else ""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(found.run.variables["params"]))
     figures["model"] = str(found.config["model"]["name"]), f"{parameters:,} parameters"
     return figures
@@ -85,9 +108,19 @@ def learning(found: Findings) -> str:
     if found.last("train") is None:
         return page.section("Learning", page.paragraph("No epoch has been recorded yet."), wide=False)
     figure = pictures.curves([found.records], steps_per_epoch=found.steps_per_epoch)
+    caption = _CURVES + curves_caption(found, [found.records])
     return page.section(
-        "Learning", page.picture(figure, "Curves of loss and error over training.", _CURVES), wide=False
+        "Learning", page.picture(figure, "Curves of loss and error over training.", caption), wide=False
     )
+
+
+def found_in_scenes(found: Findings) -> str:
+    """What a run that learned to find things finds; nothing of any other run."""
+    if found.detection is None:
+        return ""
+    if found.detected is None:
+        return page.section("What it finds", no_images(found))
+    return scenes.scenes(found.detected, found.detection, found.run.class_names)
 
 
 def classes(found: Findings) -> str:
@@ -110,8 +143,8 @@ def classes(found: Findings) -> str:
         "Recall: of the images of a class, how many were found. Precision: of the images said to be of a class, how "
         "many are. F1 is between the two."
     )
-    listed = _frequent(confusion, names) if len(names) > _MANY else ""
-    return page.section("Classes", page.side_by_side(page.picture(figure, alt, caption) + listed, table + meaning))
+    beside = page.side_by_side(page.picture(figure, alt, caption), table + meaning)
+    return page.section("Classes", beside, _frequent(confusion, names) if len(names) > _MANY else "")
 
 
 def mistakes(found: Findings) -> str:
@@ -120,8 +153,10 @@ def mistakes(found: Findings) -> str:
     if found.test is None:
         return page.section(title, no_images(found), wide=False)
     test = found.test
+    names = found.run.class_names
+    count = 12 if max(map(canvas.columns, names)) <= canvas.BRIEF else 9  # three of long names in a row
     figure = pictures.confident_mistakes(
-        test.dataset.images, test.dataset.labels, test.probabilities, found.run.class_names
+        test.dataset.images, test.dataset.labels, test.probabilities, names, count=count
     )
     caption = (
         "Test images that the network got wrong while it was surest, with the probability that it gave its answer. "
@@ -148,6 +183,11 @@ def no_images(found: Findings) -> str:
     return page.paragraph(f"Left out, because the test images could not be had: {found.missing}")
 
 
+def _epochs(steps: int, steps_per_epoch: float) -> str:
+    epochs = f"{epochs_after(steps, steps_per_epoch):.3g}"
+    return f"{epochs} epoch{'' if epochs == '1' else 's'}"
+
+
 def _size(sizes: tuple[int, ...] | None) -> str:
     return "x".join(map(str, sizes or ()))
 
@@ -161,7 +201,8 @@ def _frequent(confusion: np.ndarray, names: tuple[str, ...]) -> str:
     for true, taken in most_frequent(confusion, _LISTED):
         count = confusion[true, taken]
         rows.append((names[true], names[taken], f"{count:,}", _percent(count / confusion[true].sum())))
-    return page.table(("is", "taken for", "images", "of its class"), rows, left=(0, 1))
+    said = page.paragraph("The most frequent mistakes:")
+    return said + page.table(("is", "taken for", "images", "of its class"), rows, left=(0, 1)) if rows else ""
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

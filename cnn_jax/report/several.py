@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn_jax import pictures
 from cnn_jax.errors import InputError
-from cnn_jax.report import page, sections
-from cnn_jax.report.findings import Findings, mapping
+from cnn_jax.report import page, scenes, sections
+from cnn_jax.report.findings import Findings, mapping, read_figures
 from cnn_jax.training.folder import CONFIG, seed_folder
 from cnn_jax.training.records import read_records
-from cnn_jax.training.summary import summarise
+from cnn_jax.training.summary import Summary, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,20 @@ class Seed:
         path: its own folder.
         records: its records.
         test: its last record of the test images, or None.
+        detection: its figures, if it learned to find things.
     """
 
     seed: int
     path: Path
     records: list[dict[str, Any]]
     test: dict[str, Any] | None
+    detection: dict[str, Any] | None
+
+    @property
+    def score(self) -> float | None:
+        """What seeds are compared by: average precision where it was measured, else test accuracy; None without."""
+        area = self.detection and self.detection["mean_average_precision"]
+        return area if area is not None else self.test and self.test["accuracy"]
 
 
 def read_seeds(path: Path, config: dict[str, Any]) -> list[Seed]:
@@ -51,54 +60,74 @@ def read_seeds(path: Path, config: dict[str, Any]) -> list[Seed]:
             raise InputError(f"{path}: expected a finished run of {count} seeds, {own.name} is not; resume the run")
         records = read_records(own)
         test = next((record for record in reversed(records) if record.get("split") == "test"), None)
-        found.append(Seed(seed=seed, path=own, records=records, test=test))
+        found.append(Seed(seed=seed, path=own, records=records, test=test, detection=read_figures(own)))
     return found
 
 
 def median(seeds: Sequence[Seed]) -> Seed:
-    """The seed in the middle by test accuracy, of two in the middle the worse; the first where none was measured."""
-    measured = sorted((seed for seed in seeds if seed.test), key=lambda seed: seed.test["accuracy"])  # type: ignore[index]
+    """The seed in the middle by its score, of two in the middle the worse; the first where none was measured."""
+    measured = sorted((seed for seed in seeds if seed.score is not None), key=lambda seed: seed.score or 0.0)
     return measured[(len(measured) - 1) // 2] if measured else seeds[0]
 
 
 def summary(seeds: Sequence[Seed], found: Findings) -> str:
     """The large figures at the top."""
     figures: dict[str, tuple[str, str]] = {}
+    detections = [seed.detection for seed in seeds if seed.detection]
+    areas = [one["mean_average_precision"] for one in detections if one["mean_average_precision"] is not None]
+    if areas:
+        figures["average precision"] = _spread(summarise(areas))
     tested = [seed.test for seed in seeds if seed.test]
     if tested:
+        kind = "window" if areas else "test"
         accuracy, loss = (summarise([record[key] for record in tested]) for key in ("accuracy", "loss"))
         # The best checkpoint by validation is measured on the test images too, but not recorded.
         at = ", at the last step" if found.run.best else ""
-        figures[f"test accuracy{at}"] = (
-            accuracy.percent().replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%"),
-            "mean ± standard deviation; 95 % confidence interval of the mean "
-            f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %",
+        figures[f"{kind} accuracy{at}"] = _spread(accuracy)
+        without = [record["cross_entropy"] for record in tested if "cross_entropy" in record]
+        mean = float(np.mean(without)) if len(without) == len(tested) else None
+        figures[f"{kind} loss{at}"] = (
+            f"{loss.mean:.4f} ±\N{NO-BREAK SPACE}{loss.std:.4f}",
+            f"mean ± standard deviation; {sections.loss_remark(found, mean)}",
         )
-        figures[f"test loss{at}"] = f"{loss.mean:.4f} ±\N{NO-BREAK SPACE}{loss.std:.4f}", "mean ± standard deviation"
     figures["seeds"] = str(len(seeds)), f"{seeds[0].seed} to {seeds[-1].seed}, trained together"
     return page.headline(figures | sections.common_figures(found))
 
 
+def _spread(shares: Summary) -> tuple[str, str]:
+    """Shares over the seeds as a large figure: mean and deviation, and the interval of the mean."""
+    return (
+        shares.percent().replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%"),
+        "mean ± standard deviation; 95 % confidence interval of the mean "
+        f"{100 * shares.low:.2f} to {100 * shares.high:.2f} %",
+    )
+
+
 def comparison(seeds: Sequence[Seed], found: Findings) -> list[str]:
     """The curves of all seeds with their band, and a table of the seeds."""
-    figure = pictures.curves([seed.records for seed in seeds], steps_per_epoch=found.steps_per_epoch)
+    runs = [seed.records for seed in seeds]
+    figure = pictures.curves(runs, steps_per_epoch=found.steps_per_epoch)
     caption = (
         "The line is the mean over the seeds, the band reaches from the best to the worst of them. A difference "
-        "between two recipes that is smaller than the band may be luck."
+        "between two recipes that is smaller than the band may be luck." + sections.curves_caption(found, runs)
     )
     picture = page.picture(figure, f"Curves of loss and error over training, of {len(seeds)} seeds.", caption)
-    rows = [
-        (str(seed.seed), *((f"{seed.test['accuracy']:.2%}", f"{seed.test['loss']:.4f}") if seed.test else ("", "")))
-        for seed in seeds
-    ]
-    return [
-        page.section("Learning", picture, wide=False),
-        page.section("Seeds", page.table(("seed", "test accuracy", "test loss"), rows), wide=False),
-    ]
+    tested = "window" if seeds[0].detection else "test"
+    columns: dict[str, list[str]] = {"seed": [str(seed.seed) for seed in seeds]}
+    if seeds[0].detection:
+        areas = [seed.detection["mean_average_precision"] if seed.detection else None for seed in seeds]
+        columns["average precision"] = [scenes.share(area) for area in areas]
+    columns[f"{tested} accuracy"] = [f"{seed.test['accuracy']:.2%}" if seed.test else "" for seed in seeds]
+    columns[f"{tested} loss"] = [f"{seed.test['loss']:.4f}" if seed.test else "" for seed in seeds]
+    if any("cross_entropy" in (seed.test or {}) for seed in seeds):
+        entropies = [(seed.test or {}).get("cross_entropy") for seed in seeds]
+        columns["without smoothing"] = ["" if value is None else f"{value:.4f}" for value in entropies]
+    table = page.table(list(columns), list(zip(*columns.values(), strict=True)))
+    return [page.section("Learning", picture, wide=False), page.section("Seeds", table, wide=False)]
 
 
 def detail(seed: Seed) -> str:
     """The sentence between what is of all seeds and what is of one."""
-    accuracy = seed.test["accuracy"] if seed.test else math.nan
-    said = f", whose test accuracy of {accuracy:.2%} is the median" if seed.test else ""
+    name = "average precision" if seed.detection else "test accuracy"
+    said = f", whose {name} of {seed.score:.2%} is the median" if seed.score is not None else ""
     return page.section(f"Seed {seed.seed}", page.paragraph(f"All below is of seed {seed.seed}{said}."))

@@ -41,8 +41,9 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     body = [page.title(name, shown(path))]
     if middle:
         body += [several.summary(seeds, found), "<main>", *several.comparison(seeds, found), several.detail(middle)]
+        body += [sections.found_in_scenes(found)]
     else:
-        body += [sections.summary(found), "<main>", sections.learning(found)]
+        body += [sections.summary(found), "<main>", sections.found_in_scenes(found), sections.learning(found)]
     body += [*_one(found), sections.origin(config, found), sections.configuration(config), "</main>"]
     write_output(out, page.page(name, body), own=REPORT)
     return out
