@@ -7,15 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.sharing import session_folder
+
 ORIGINAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR")  # before the fixture below hides it
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory):
-    """A cache and a data folder of the test session's own, also in the processes that tests start."""
+    """A cache and a data folder of the session's own, for all its workers and the processes that tests start.
+
+    What one of them has compiled, the others take from the cache.
+    """
+    from cnn_jax.training.compilation import keep_compiled  # slow to import, and pytest's own process does without
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNN_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        for variable, name in (("CNN_JAX_CACHE", "cache"), ("TFDS_DATA_DIR", "tfds")):
+            folder = session_folder(tmp_path_factory) / name
+            folder.mkdir(exist_ok=True)
+            patch.setenv(variable, str(folder))
+        keep_compiled()
         yield
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cnn_jax import layers, pictures
 from cnn_jax.describe import describe
+from tests import quick
 
 SIDE, CLASSES = 7, 4
 
@@ -83,7 +84,7 @@ def test_grad_cam_is_what_the_paper_defines(image):
     model, label = Net(), 2
     with jax.enable_x64(True):
         variables = variables_of(model, image)
-        found = np.asarray(jax.jit(lambda i, k: pictures.grad_cam(model, variables, i, k, "first"))(image, label))
+        found = np.asarray(quick.jit(lambda i, k: pictures.grad_cam(model, variables, i, k, "first"))(image, label))
     params = variables["params"]
     volume = first_half(params, image)
     gradient = finite_differences(lambda v: second_half(params, v)[label], volume)
@@ -97,7 +98,7 @@ def test_saliency_is_the_largest_derivative_over_the_channels(image):
     model, label = Net(), 1
     with jax.enable_x64(True):
         variables = variables_of(model, image)
-        found = np.asarray(jax.jit(lambda i: pictures.saliency(model, variables, i, label))(image))
+        found = np.asarray(quick.jit(lambda i: pictures.saliency(model, variables, i, label))(image))
     params = variables["params"]
     gradient = finite_differences(lambda i: second_half(params, first_half(params, i))[label], image)
     np.testing.assert_allclose(found, np.abs(gradient).max(axis=-1), rtol=1e-5, atol=1e-9)
@@ -107,7 +108,7 @@ def test_layer_outputs_are_those_of_the_layers_one_by_one(image):
     model = Net()
     with jax.enable_x64(True):
         variables = variables_of(model, image)
-        both = jax.jit(lambda x: (pictures.layer_outputs(model, variables, x), model.apply(variables, x)))
+        both = quick.jit(lambda x: (pictures.layer_outputs(model, variables, x), model.apply(variables, x)))
         found, scores = jax.tree.map(np.asarray, both(image[None]))
     names = pictures.layer_names(model, image.shape)
     assert names == ["first", "pool", "second", "scores"] == [row.layer for row in describe(model, image.shape)]
@@ -123,7 +124,7 @@ def pooled(image):
     model = Pooled()
     with jax.enable_x64(True):
         variables = variables_of(model, image)
-        maps = jax.jit(
+        maps = quick.jit(
             lambda i, k: (
                 pictures.class_activation_map(model, variables, i, k),
                 pictures.grad_cam(model, variables, i, k, "conv"),

@@ -14,7 +14,6 @@ import pytest
 from cnn_jax import cli, data, models
 from cnn_jax.experiment import run_experiment
 from cnn_jax.training import DataConfig, ExperimentConfig, OptimizerConfig, fit, fit_replicas, load_run
-from cnn_jax.training.compilation import keep_compiled
 from tests.reports import assert_self_contained
 from tests.test_training_loop import SignalAt
 from tests.tiny import assert_close, assert_same_bits, make_config, make_dataset, make_folder
@@ -32,12 +31,6 @@ MODEL = SmallResNet(stage_sizes=(1,), num_classes=3, features=4)
 
 
 CONFIG = make_config(optimizer=OptimizerConfig(learning_rate=0.02))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once():
-    """The same programs are started again here."""
-    keep_compiled()
 
 
 def train_in(path, resume=False, **arguments):

@@ -15,6 +15,7 @@ from cnn_jax.benchmark import agreement, cases, layers, recipes, steps, stock
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH
 from cnn_jax.benchmark.yardstick import Yardstick
+from tests import quick
 from tests.geometries import normal
 
 WITHOUT = Yardstick(torch="not asked for", compile="not asked for")
@@ -48,14 +49,14 @@ def with_gradient(model, variables, images, labels):
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean(), scores
 
     with jax.enable_x64(True):
-        (value, scores), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+        (value, scores), gradient = quick.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
     return scores, value, gradient
 
 
 def example(name):
     ours, theirs, arguments, shape = NETWORKS[name]
     (images,) = normal(0, shape)
-    variables = jax.jit(lambda key: ours.init(key, images.astype(np.float32)))(jax.random.key(0))
+    variables = quick.jit(lambda key: ours.init(key, images.astype(np.float32)))(jax.random.key(0))
     # Biases and scales begin alike; other numbers tell them apart.
     variables = jax.tree.map(lambda leaf: np.asarray(leaf + normal(1, leaf.shape)[0] / 10, np.float64), variables)
     return ours, theirs, arguments, variables, images, np.arange(len(images)) % 10

@@ -16,9 +16,10 @@ from cnn_jax.detection.ink import middle_box as middle_box_of
 from cnn_jax.detection.resampling import cut, paste
 from cnn_jax.detection.scenes import ink_box
 from cnn_jax.errors import InputError
+from tests import quick
 
 SIDE = 32
-middle_box = jax.jit(middle_box_of)
+middle_box = quick.jit(middle_box_of)
 # A digit of class k is a full rectangle, 20 high and 4 + 2 k wide, somewhere in its image.
 WIDTHS = np.array([4, 8, 12, 16, 20])
 CONFIG = detection.SceneConfig(fragments=0, strokes=0)
@@ -40,7 +41,7 @@ def dataset(images: np.ndarray, labels: np.ndarray, ink: float | None = 0.625) -
     )  # fmt: skip
 
 
-@jax.jit
+@quick.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None))
 def make_scenes(key, images, labels):
     return detection.make_scene(key, images, labels, CONFIG)
@@ -98,7 +99,7 @@ def test_bright_clutter_keeps_clear_of_digits_and_is_no_digit():
     boxes, valid = jnp.array([[30.0, 30, 70, 60], [5, 80, 40, 120], [0, 0, 128, 128]]), jnp.array([True, True, False])
     image = jnp.asarray(rectangles()[0][0, ..., 0] / 255)
 
-    @jax.jit
+    @quick.jit
     @functools.partial(jax.vmap, in_axes=0)
     def draw(key):
         random = jax.random.uniform(key, (clutter.OF_STROKE,))
@@ -118,10 +119,10 @@ def test_bright_clutter_keeps_clear_of_digits_and_is_no_digit():
 
 def test_pasting_and_cutting_move_images_to_the_pixel():
     image = np.random.default_rng(0).uniform(size=(20, 30)).astype(np.float32)
-    pasted = np.asarray(jax.jit(paste, static_argnums=1)(image, 50, 1.0, jnp.array([7.0, 40.0])))
+    pasted = np.asarray(quick.jit(paste, static_argnums=1)(image, 50, 1.0, jnp.array([7.0, 40.0])))
     np.testing.assert_allclose(pasted[7:27, 40:], image[:, :10], atol=1e-6)
     assert pasted.sum() == pytest.approx(image[:, :10].sum(), rel=1e-5)
-    window = np.asarray(jax.jit(cut, static_argnums=1)(image, 8, jnp.float32(1), jnp.array([6.0, 2.0])))
+    window = np.asarray(quick.jit(cut, static_argnums=1)(image, 8, jnp.float32(1), jnp.array([6.0, 2.0])))
     np.testing.assert_allclose(window[:, 2:], image[2:10, :6], atol=1e-6)
     np.testing.assert_allclose(window[:, :2], np.median(image[::4, ::4]), atol=1e-6)
 

@@ -13,7 +13,7 @@ from cnn_jax import detection, models
 from cnn_jax.detection import pages
 from cnn_jax.detection.finding import best_on_each
 from cnn_jax.errors import InputError
-from tests import bars
+from tests import bars, quick
 
 SIDE = 32
 
@@ -21,13 +21,13 @@ SIDE = 32
 @pytest.fixture(scope="module")
 def lenet():
     model = models.build("lenet5", num_classes=11)
-    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 1)))
+    return model, quick.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 1)))
 
 
 def test_the_swept_grid_is_the_network_on_each_window_cut_out(lenet):
     model, variables = lenet
     image = np.random.default_rng(0).normal(size=(1, 48, 61, 1)).astype(np.float32)
-    sweep = jax.jit(lambda images: detection.sweep(model, variables, images))
+    sweep = quick.jit(lambda images: detection.sweep(model, variables, images))
     grid = sweep(image)
     assert grid.shape == (1, 5, 8, 11)
     windows = np.concatenate([image[:, y : y + 32, x : x + 32] for y in range(0, 17, 4) for x in range(0, 29, 4)])
@@ -77,7 +77,7 @@ def test_tiles_hold_every_window_of_a_level(height, width):
 def test_one_box_is_kept_of_those_on_one_digit_whatever_their_classes():
     boxes = jnp.array([[0.0, 0, 20, 10], [1, 0, 20, 11], [0, 40, 20, 50], [60, 60, 80, 70], [0, 0, 20, 10]])
     found = detection.Detections(boxes, jnp.array([1, 7, 1, 2, 1]), jnp.array([0.6, 0.9, 0.3, 0.1, -jnp.inf]))
-    boxes, labels, scores = jax.jit(best_on_each)(found, 0.2)
+    boxes, labels, scores = quick.jit(best_on_each)(found, 0.2)
     assert labels[:2].tolist() == [7, 1]
     np.testing.assert_allclose(scores, [0.9, 0.3, -np.inf, -np.inf, -np.inf])
     np.testing.assert_array_equal(boxes[:2], [[1, 0, 20, 11], [0, 40, 20, 50]])
@@ -85,7 +85,7 @@ def test_one_box_is_kept_of_those_on_one_digit_whatever_their_classes():
 
 def test_bars_are_found_where_they_are():
     factors = detection.pyramid(15, 30, bars.SIDE)
-    find = jax.jit(lambda image: detection.find(bars.BarFinder(), {}, bars.STATISTICS, image, factors))
+    find = quick.jit(lambda image: detection.find(bars.BarFinder(), {}, bars.STATISTICS, image, factors))
     boxes, labels, scores = map(np.asarray, find(bars.picture()[..., None]))
     there = scores >= 0.5
     assert sorted(np.rint(boxes[there]).astype(int).tolist()) == bars.BARS.tolist()

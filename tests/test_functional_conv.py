@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
-from tests import reference
+from tests import quick, reference
 from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -65,76 +65,105 @@ def transposes(draw):
     return arrays, asked, (each_stride, each_padding, each_dilation, transpose_kernel)
 
 
-def check_value(function, definition, drawn):
-    arrays, asked, meant = drawn
-    expected = definition(*arrays, *meant)
-    with jax.enable_x64(True):
+def check_values(function, definition, drawn):
+    """Of several geometries in one program, for nearly all of the time is that of compiling it."""
+    cases = [(arrays, asked, definition(*arrays, *meant)) for arrays, asked, meant in drawn]
+    for arrays, asked, expected in cases:
         if expected is None:
             with pytest.raises(ValueError, match=f"^{function.__name__}: a window of .* does not fit into a padded"):
                 function(*arrays, **asked)
-            return
-        y = jax.jit(lambda *a: function(*a, **asked))(*arrays)  # one compilation rather than one an operation
-    assert y.dtype == np.float64
-    np.testing.assert_allclose(y, expected, **CLOSE)
+    cases = [case for case in cases if case[2] is not None]
+
+    @quick.jit
+    def values(given):
+        return [function(*arrays, **asked) for arrays, (_, asked, _) in zip(given, cases, strict=True)]
+
+    with jax.enable_x64(True):
+        found = values([arrays for arrays, _, _ in cases])
+    for y, (_, _, expected) in zip(found, cases, strict=True):
+        assert y.dtype == np.float64
+        np.testing.assert_allclose(y, expected, **CLOSE)
 
 
 def check_gradients(function, definition, drawn):
-    arrays, asked, meant = drawn
-    expected = definition(*arrays, *meant)
-    assume(expected is not None)
+    cases = [(arrays, asked, meant, definition(*arrays, *meant)) for arrays, asked, meant in drawn]
+    cases = [case for case in cases if case[3] is not None]
     rng = np.random.default_rng(0)
-    cotangent = rng.standard_normal(expected.shape)
+    cotangents = [rng.standard_normal(expected.shape) for *_, expected in cases]
+
+    @quick.jit
+    def gradients(cotangents, given):
+        return [
+            jax.vjp(functools.partial(function, **asked), *arrays)[1](cotangent)
+            for cotangent, arrays, (_, asked, _, _) in zip(cotangents, given, cases, strict=True)
+        ]
+
     with jax.enable_x64(True):
-        gradients = jax.jit(lambda c, *a: jax.vjp(lambda *a: function(*a, **asked), *a)[1](c))(cotangent, *arrays)
+        found = gradients(cotangents, [arrays for arrays, *_ in cases])
     # The functions are linear in each argument, so a central difference has no truncation error, whatever its step.
-    for which, gradient in enumerate(gradients):
-        direction = rng.standard_normal(arrays[which].shape)
-        above, below = (
-            definition(*[a + step * direction if i == which else a for i, a in enumerate(arrays)], *meant)
-            for step in (0.5, -0.5)
-        )
-        np.testing.assert_allclose(np.vdot(gradient, direction), np.vdot(cotangent, above - below), **CLOSE)
+    for of_one, cotangent, (arrays, _, meant, _) in zip(found, cotangents, cases, strict=True):
+        for which, gradient in enumerate(of_one):
+            direction = rng.standard_normal(arrays[which].shape)
+            above, below = (
+                definition(*[a + step * direction if i == which else a for i, a in enumerate(arrays)], *meant)
+                for step in (0.5, -0.5)
+            )
+            np.testing.assert_allclose(np.vdot(gradient, direction), np.vdot(cotangent, above - below), **CLOSE)
 
 
-@settings(max_examples=60, deadline=None)
-@given(convs())
+def several(strategy, count):
+    return st.lists(strategy, min_size=count, max_size=count)
+
+
+@settings(max_examples=11, deadline=None)
+@given(several(convs(), 6))
 def test_conv_is_its_definition(drawn):
-    check_value(F.conv, reference.conv, drawn)
+    check_values(F.conv, reference.conv, drawn)
 
 
-@settings(max_examples=25, deadline=None)
-@given(convs())
+@settings(max_examples=6, deadline=None)
+@given(several(convs(), 5))
 def test_gradients_of_conv_are_finite_differences(drawn):
     check_gradients(F.conv, reference.conv, drawn)
 
 
-@settings(max_examples=60, deadline=None)
-@given(transposes())
+@settings(max_examples=11, deadline=None)
+@given(several(transposes(), 6))
 def test_conv_transpose_is_its_definition(drawn):
-    check_value(F.conv_transpose, reference.conv_transpose, drawn)
+    check_values(F.conv_transpose, reference.conv_transpose, drawn)
 
 
-@settings(max_examples=25, deadline=None)
-@given(transposes())
+@settings(max_examples=6, deadline=None)
+@given(several(transposes(), 5))
 def test_gradients_of_conv_transpose_are_finite_differences(drawn):
     check_gradients(F.conv_transpose, reference.conv_transpose, drawn)
 
 
 # Linen's circular layers are each other's transposes only at stride two, and at stride one where the window is odd.
 @pytest.mark.parametrize(
-    ("padding", "window", "stride"),
-    [(padding, window, stride) for padding in ("SAME", "VALID") for window in (1, 2, 3, 4, 5) for stride in (1, 2, 3)]
-    + [("CIRCULAR", window, 2) for window in (1, 2, 3, 4, 5)]
-    + [("CIRCULAR", window, 1) for window in (1, 3, 5)],
+    ("padding", "stride", "windows"),
+    [(padding, stride, (1, 2, 3, 4, 5)) for padding in ("SAME", "VALID") for stride in (1, 2, 3)]
+    + [("CIRCULAR", 2, (1, 2, 3, 4, 5)), ("CIRCULAR", 1, (1, 3, 5))],
 )
-def test_conv_transpose_is_the_gradient_of_conv(padding, window, stride):
-    x, kernel = normal(0, (2, 4, 3), (window, 5, 3))
-    size = 4 * stride + (max(window - stride, 0) if padding == "VALID" else 0)
+def test_conv_transpose_is_the_gradient_of_conv(padding, stride, windows):
+    x, *kernels = normal(0, (2, 4, 3), *[(window, 5, 3) for window in windows])
+
+    @quick.jit
+    def pairs(x, kernels):
+        found = []
+        for kernel in kernels:
+            size = 4 * stride + (max(len(kernel) - stride, 0) if padding == "VALID" else 0)
+            conv = functools.partial(F.conv, kernel=kernel, strides=stride, padding=padding)
+            (gradient,) = jax.vjp(conv, jnp.zeros((2, size, 5)))[1](x)
+            found.append(
+                (F.conv_transpose(x, kernel, strides=stride, padding=padding, transpose_kernel=True), gradient)
+            )
+        return found
+
     with jax.enable_x64(True):
-        conv = functools.partial(F.conv, kernel=kernel, strides=stride, padding=padding)
-        (gradient,) = jax.jit(lambda c: jax.vjp(conv, jnp.zeros((2, size, 5)))[1](c))(x)
-        transposed = F.conv_transpose(x, kernel, strides=stride, padding=padding, transpose_kernel=True)
-    np.testing.assert_allclose(transposed, gradient, **CLOSE)
+        found = pairs(x, kernels)
+    for transposed, gradient in found:
+        np.testing.assert_allclose(transposed, gradient, **CLOSE)
 
 
 def test_bias_is_optional():

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
+from tests import quick
 from tests.geometries import batches, normal, seeds
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -33,7 +34,7 @@ def test_dense_and_its_gradients_are_the_definition(batch, ins, outs, seed):
     rng = np.random.default_rng(0)
     cotangent = rng.standard_normal(expected.shape)
     with jax.enable_x64(True):
-        y, gradients = jax.jit(lambda c, *a: (F.dense(*a), jax.vjp(F.dense, *a)[1](c)))(cotangent, *arrays)
+        y, gradients = quick.jit(lambda c, *a: (F.dense(*a), jax.vjp(F.dense, *a)[1](c)))(cotangent, *arrays)
         np.testing.assert_allclose(F.dense(*arrays[:2]), expected - arrays[2], **CLOSE)
     np.testing.assert_allclose(y, expected, **CLOSE)
     for which, gradient in enumerate(gradients):

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
-from tests import reference
+from tests import quick, reference
 from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, paddings, ranks, seeds
 
 POOLS = {"max": F.max_pool, "min": F.min_pool, "avg": F.avg_pool, "sum": F.sum_pool}
@@ -51,7 +51,7 @@ def test_pool_is_its_definition(drawn):
             with pytest.raises(ValueError, match=r"a window of .* does not fit into a padded input"):
                 function(x, **asked)
             return
-        y = jax.jit(lambda z: function(z, **asked))(x)
+        y = quick.jit(lambda z: function(z, **asked))(x)
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, expected, **CLOSE)
 
@@ -67,7 +67,7 @@ def test_gradients_of_pools_are_finite_differences(drawn):
     rng = np.random.default_rng(0)
     cotangent, direction = rng.standard_normal(expected.shape), rng.standard_normal(x.shape)
     with jax.enable_x64(True):
-        (gradient,) = jax.jit(lambda c, x: jax.vjp(lambda z: function(z, **asked), x)[1](c))(cotangent, x)
+        (gradient,) = quick.jit(lambda c, x: jax.vjp(lambda z: function(z, **asked), x)[1](c))(cotangent, x)
     difference = (definition(x + 0.01 * direction) - definition(x - 0.01 * direction)) / 0.02
     np.testing.assert_allclose(np.vdot(gradient, direction), np.vdot(cotangent, difference), **CLOSE)
 

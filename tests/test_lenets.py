@@ -14,6 +14,7 @@ from cnn_jax.describe import describe
 from cnn_jax.errors import InputError
 from cnn_jax.models import lenet1998
 from cnn_jax.models.bitmaps import digit_bitmaps
+from tests import quick
 from tests.drawn import count, draw_variables
 
 # Table I of the 1998 paper as it is printed: a row for each map of S2, a column for each map of C3.
@@ -209,7 +210,7 @@ def test_each_computes_its_table_and_the_gradient_reaches_every_weight(name, fie
         return scores.std(), scores
 
     with jax.enable_x64(True):
-        (_, scores), gradient = jax.jit(jax.value_and_grad(spread, has_aux=True))(variables)
+        (_, scores), gradient = quick.jit(jax.value_and_grad(spread, has_aux=True))(variables)
     expected = [definition(variables["params"], image) for image in x]
     np.testing.assert_allclose(scores, expected, rtol=1e-9)
     assert all(np.all(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(gradient))
@@ -221,7 +222,7 @@ def test_a_larger_image_gives_the_scores_of_every_window(name):
     (height, width), (x,) = model.input_size, np.random.default_rng(1).standard_normal((1, 2, 41, 37, 1))
     x = x[:, : height + 9, : width + 5].astype(np.float32)
     variables = draw_variables(model, (1, height, width, 1))
-    apply = jax.jit(model.apply)
+    apply = quick.jit(model.apply)
     grid = apply(variables, x)
     assert grid.shape == (2, 3, 2, 10)
     windows = [x[:, 4 * i : 4 * i + height, 4 * j : 4 * j + width] for i, j in np.ndindex(3, 2)]
@@ -232,7 +233,7 @@ def test_a_larger_image_gives_the_scores_of_every_window(name):
 def test_the_score_is_zero_at_the_bitmap_itself_and_minus_four_for_each_cell_that_differs():
     model, bitmaps = models.build("lenet5_original"), digit_bitmaps()
     variables = draw_variables(model, (1, 32, 32, 1))
-    apply = jax.jit(model.apply)
+    apply = quick.jit(model.apply)
     for digit in (0, 7):
         # An F6 that always is this digit's bitmap: the squash turned round.
         f6 = {"kernel": jnp.zeros((120, 84)), "bias": 1.5 * np.arctanh(bitmaps[digit] / 1.7159)}

@@ -24,6 +24,7 @@ from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
 from cnn_jax.lowering import bilinear, canonical, choice, phases
 from cnn_jax.lowering.geometry import Geometry
+from tests import quick
 from tests.geometries import ints, normal, seeds
 
 TINY = {"bfloat16": 2.0**-133, "float16": 2.0**-24}
@@ -113,7 +114,7 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
     n, i, _ = counts
     arrays = draw(geometry, counts, seed, dtype)
 
-    @jax.jit
+    @quick.jit
     def everything(arrays):
         results = {}
         for operation, ways in bilinear.WAYS.items():
@@ -158,7 +159,7 @@ def test_phases_are_within_rounding_of_the_definition(geometry, parts, counts, s
     geometry = dataclasses.replace(geometry, size=size, window=window)
     n, i, o = counts
     y, kernel = (jnp.asarray(a, "float32") for a in normal(seed, (n, *geometry.out, o), (*window, i, o)))
-    found = jax.jit(functools.partial(phases.input_gradient, geometry=geometry))(y, kernel)
+    found = quick.jit(functools.partial(phases.input_gradient, geometry=geometry))(y, kernel)
     exact = [np.asarray(a, np.float64) for a in (y, kernel)]
     error = o * math.prod(parts) * UNIT["float32"]
     bound = error / (1 - error) * input_gradient(*map(abs, exact), geometry)
@@ -224,9 +225,9 @@ def test_derivatives_and_maps_are_those_of_the_stock_convolution(case):
         }
 
     with jax.enable_x64(True):
-        ours = jax.jit(everything)(x, kernel, dx, dk)
+        ours = quick.jit(everything)(x, kernel, dx, dk)
         with lowering.use("direct"):
-            stock = jax.jit(everything)(x, kernel, dx, dk)
+            stock = quick.jit(everything)(x, kernel, dx, dk)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), ours, stock)
 
 
@@ -258,9 +259,9 @@ def pool_everything(x, pool, window, strides, padding):
 def test_derivatives_of_pools_are_those_of_the_stock_pools(pool, geometry):
     x = np.random.default_rng(0).permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 100.0
     with jax.enable_x64(True):
-        ours = jax.jit(lambda x: pool_everything(x, pool, *geometry))(x)
+        ours = quick.jit(lambda x: pool_everything(x, pool, *geometry))(x)
         with lowering.use("direct"):
-            stock = jax.jit(lambda x: pool_everything(x, pool, *geometry))(x)
+            stock = quick.jit(lambda x: pool_everything(x, pool, *geometry))(x)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), ours, stock)
 
 

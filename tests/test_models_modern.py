@@ -14,6 +14,7 @@ import pytest
 from cnn_jax import models, pictures
 from cnn_jax.errors import InputError
 from cnn_jax.models.cifarnet import partial_identity
+from tests import quick
 from tests.drawn import count, draw_variables
 
 # As small as they can be with every kind of layer in them: two groups; a stage of two blocks and one that halves.
@@ -26,7 +27,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(quick.jit, static_argnums=(0, 4))
 def scores_and_gradients(model, variables, x, cotangent, train):
     """Scores, the statistics afterwards, and the gradients of scores * cotangent by parameters and images."""
 
@@ -174,7 +175,7 @@ def trained(request):
     """A model, its variables, images, and scores and statistics after a call in train mode and in eval mode."""
     model, shape = SMALL[request.param]
     variables, x = draw_variables(model, shape), normal(*shape).astype(np.float32)
-    apply = jax.jit(functools.partial(model.apply, mutable=["batch_stats"]), static_argnames="train")
+    apply = quick.jit(functools.partial(model.apply, mutable=["batch_stats"]), static_argnames="train")
     return apply, variables, x, apply(variables, x, train=True), apply(variables, x, train=False)
 
 
@@ -198,7 +199,7 @@ def test_the_order_of_images_is_nothing_to_a_batch_and_in_use_they_are_nothing_t
 def test_the_class_activation_map_of_a_resnet_averages_to_its_score():
     variables, image = draw_variables(RESNET, (1, 7, 6, 2)), normal(7, 6, 2).astype(np.float32)
 
-    @jax.jit
+    @quick.jit
     def both(variables, image):
         return pictures.class_activation_map(RESNET, variables, image, 1), RESNET.apply(variables, image[None])[0, 1]
 
@@ -213,7 +214,7 @@ def test_running_statistics_keep_the_share_that_momentum_says():
     call = functools.partial(
         model.apply, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
     )
-    _, state = jax.jit(call)(variables, normal(*shape))
+    _, state = quick.jit(call)(variables, normal(*shape))
     old, new = (tree["batch_stats"]["group_1"]["norm_1"] for tree in (variables, state))
     volume = np.asarray(state["intermediates"]["group_1"]["pool"]["__call__"][0], np.float64)
     np.testing.assert_allclose(new["mean"], 0.75 * old["mean"] + 0.25 * volume.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
@@ -227,7 +228,7 @@ def test_a_nearly_constant_map_is_normalised_and_does_not_explode():
     call = functools.partial(
         model.apply, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
     )
-    _, state = jax.jit(call)(variables, (100 + 1e-3 * normal(*shape)).astype(np.float32))
+    _, state = quick.jit(call)(variables, (100 + 1e-3 * normal(*shape)).astype(np.float32))
     normed = np.asarray(state["intermediates"]["group_1"]["norm_1"]["__call__"][0])
     spread = (normed - variables["params"]["group_1"]["norm_1"]["bias"]).std((0, 1, 2))
     np.testing.assert_allclose(spread, 1, rtol=1e-3)

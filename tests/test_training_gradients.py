@@ -14,6 +14,7 @@ import pytest
 from cnn_jax import layers, models
 from cnn_jax.training import LossConfig, create_state, make_loss, make_train_step
 from cnn_jax.training.gradients import count_tiles, of_batch
+from tests import quick
 from tests.geometries import normal
 
 
@@ -36,8 +37,8 @@ def test_a_large_batch_is_taken_in_equal_tiles_and_gives_the_same(images, width,
     with jax.enable_x64(True):
         params, batch = jax.tree.map(jnp.asarray, arguments(images, width))
         assert count_tiles(mean_loss, params, batch) == expected
-        found = jax.jit(functools.partial(of_batch, mean_loss, separate=True))(params, batch)
-        whole = jax.value_and_grad(mean_loss, has_aux=True)(params, batch)
+        found = quick.jit(functools.partial(of_batch, mean_loss, separate=True))(params, batch)
+        whole = quick.jit(jax.value_and_grad(mean_loss, has_aux=True))(params, batch)
     # The numbers are as large as 40, and small ones are differences of such.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-11), found, whole)
 
@@ -80,7 +81,7 @@ def test_a_step_of_a_large_batch_is_the_step_of_the_whole(model):
         scores = model.apply({"params": params}, preprocess(batch["image"]), train=True)
         return loss(scores, batch["label"]).mean(), (scores.argmax(-1) == batch["label"]).mean()
 
-    (value, accuracy), grads = jax.jit(jax.value_and_grad(whole, has_aux=True))(state.params)
+    (value, accuracy), grads = quick.jit(jax.value_and_grad(whole, has_aux=True))(state.params)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     close(metrics["loss"], value)
     close(metrics["accuracy"], accuracy)

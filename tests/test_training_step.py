@@ -26,6 +26,7 @@ from cnn_jax.training import (
     make_train_step,
 )
 from cnn_jax.training.optimizers import decays
+from tests import quick
 
 OPTIMIZERS = ["sgd", "adam", "adamw", "lamb", "lion", "rmsprop"]
 
@@ -178,7 +179,7 @@ def test_every_optimiser_descends_a_quadratic(name):
     params = {"kernel": jnp.array([[2.0, -3.0]])}
     opt_state = optimizer.init(params)
 
-    @jax.jit
+    @quick.jit
     def step(params, opt_state):
         grads = jax.grad(lambda p: jnp.sum(p["kernel"] ** 2))(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -227,7 +228,7 @@ def test_state_holds_statistics_and_randomness():
     state = create_state(model, optimizer, (4, 4, 1), seed=0)
     assert isinstance(state, TrainState)
     assert jax.tree.structure(jax.tree.map(lambda leaf: leaf, state)) == jax.tree.structure(state)
-    step = jax.jit(make_train_step(model, optimizer, make_loss(LossConfig()), preprocess))
+    step = quick.jit(make_train_step(model, optimizer, make_loss(LossConfig()), preprocess))
     one, metrics = step(state, batch)
     again, _ = step(state, batch)
     jax.tree.map(np.testing.assert_array_equal, one.params, again.params)

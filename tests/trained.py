@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 from pathlib import Path
@@ -13,15 +12,15 @@ import pytest
 
 from cnn_jax.experiment import run_experiment
 from cnn_jax.training import CheckpointConfig, DataConfig, ExperimentConfig
+from tests.sharing import made_once
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:
     """The folder of LeNet-5 trained for ten epochs, the same for all tests of a session."""
-    return _trained(factory.getbasetemp() / "trained")
+    return made_once(factory, "trained", train)
 
 
-@functools.cache
-def _trained(path: Path) -> Path:
+def train(path: Path) -> None:
     # One checkpoint, at the end, however slow the machine is: tests damage it, and an older one would stand in for it.
     once = CheckpointConfig(every_seconds=None)
     config = ExperimentConfig(
@@ -29,7 +28,6 @@ def _trained(path: Path) -> Path:
     )
     with contextlib.redirect_stdout(io.StringIO()):
         run_experiment(config, "lenet5", "lenet5", {"activation": "tanh"})
-    return path
 
 
 def tree_hash(path: Path) -> str:
