@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cnn_jax.errors import InputError
+from cnn_jax.errors import InputError, StorageError
 
 T = TypeVar("T")
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, NO_STORAGE, INTERRUPTED = 2, 74, 130  # 74 is EX_IOERR of sysexits.h
 
 
 def parse(config: Callable[..., T], args: Sequence[str] | None = None, description: str | None = None) -> T:
@@ -49,14 +49,14 @@ def _one_line(message: str) -> str:
 def main(run: Callable[[T], object], config: Callable[..., T], description: str | None = None) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
-    Bad input, an `InputError`, is one line on standard error and exit code 2; Ctrl-C is exit code 130; any other
-    exception is a bug and keeps its traceback.
+    Bad input, an `InputError`, is one line on standard error and exit code 2; a `StorageError` is one line and exit
+    code 74; Ctrl-C is exit code 130; any other exception is a bug and keeps its traceback.
     """
     try:
         run(parse(config, description=description))
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+        raise SystemExit(NO_STORAGE if isinstance(error, StorageError) else BAD_INPUT) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

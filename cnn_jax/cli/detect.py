@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import detection, pictures
-from cnn_jax.cli.opening import open_run
 from cnn_jax.cli.tables import percent, show, show_json
 from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
+from cnn_jax.training import load_run
 
 _EDGES = ("top", "left", "bottom", "right")
 _SURE = 0.9  # a drawing says how sure it is only of what is less sure than this
@@ -44,7 +44,7 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
         raise InputError(f"--least: expected a score above 0 and at most 1, got {least:g}")
     files, faults = find_pictures(images)
     targets = _targets(draw, files) if draw is not None else [None] * len(files)
-    run = open_run(path)
+    run = load_run(path)
     detection.check_finds(run)
     found = []
     for file, target in zip(files, targets, strict=True):

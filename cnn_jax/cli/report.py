@@ -6,7 +6,6 @@ from pathlib import Path
 
 from cnn_jax.data.pictures import shown
 from cnn_jax.report import write_report
-from cnn_jax.training.checkpoints import hush_orbax
 
 
 def report(path: Path, out: Path | None) -> None:
@@ -15,5 +14,4 @@ def report(path: Path, out: Path | None) -> None:
     Raises:
         InputError: there is no such run, or the file cannot be written.
     """
-    hush_orbax()
     print(shown(write_report(path, out)))

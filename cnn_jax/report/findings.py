@@ -14,7 +14,7 @@ from cnn_jax import data
 from cnn_jax.detection import as_trained_on
 from cnn_jax.errors import InputError
 from cnn_jax.training import Evaluation, Run, load_run
-from cnn_jax.training.folder import own_data_dir, read_config
+from cnn_jax.training.folder import read_config
 from cnn_jax.training.records import read_records
 
 
@@ -92,8 +92,7 @@ def gather(path: Path) -> Findings:
     run, config = load_run(path), read_config(path)
     test, missing = None, ""
     try:
-        dataset = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
-        dataset = as_trained_on(run, dataset)
+        dataset = as_trained_on(run, run.load_data("test"))
         evaluation = run.evaluate(dataset)
     except InputError as error:
         missing = str(error)
