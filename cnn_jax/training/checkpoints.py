@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import InputError, StorageError
+from cnn_jax.training.clearing import delete
 from cnn_jax.training.devices import current_device
 from cnn_jax.training.digests import DamagedError, check_contents, check_record, make_record
+from cnn_jax.training.progress import from_json
 from cnn_jax.training.quiet import quiet_orbax
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.storage import storing, system_reason
@@ -52,7 +55,7 @@ class Checkpoints:
         self._ocp, self._run = ocp, run
         self._failed = False
         self._hushed = contextlib.ExitStack()
-        self._hushed.enter_context(quiet_orbax())
+        self._clear_away = self._hushed.enter_context(quiet_orbax())
 
         def open_manager(kind: str, keep: int) -> Any:
             options = ocp.CheckpointManagerOptions(
@@ -116,8 +119,8 @@ class Checkpoints:
         """
         kind = BEST if best else NEWEST
         manager = self._managers[kind]
-        steps = sorted(manager.all_steps(), reverse=True)
-        for step in steps:
+        steps = self._steps(kind)
+        for step in reversed(steps):
             try:
                 state, progress, _ = self._read(kind, step, self._ocp.args.StandardRestore(like))
             except DamagedError as error:
@@ -131,27 +134,33 @@ class Checkpoints:
             )
         return None
 
-    def inspect(self) -> Iterator[tuple[str, int, bool, str]]:
+    def inspect(self) -> Iterator[tuple[str, bool, str]]:
         """Reads all checkpoints that there are, whatever model they are of.
 
         Yields:
-            kind, step, whether it has digests to be checked by, and what is wrong with it: "" of a whole one.
+            "checkpoints/STEP" or "best/STEP", whether it has digests to be checked by, and what is wrong with it: "" of
+            a whole one. Of a best that is missing, "best".
         """
+        has_best = False
         here = jax.sharding.SingleDeviceSharding(current_device())  # which may be fewer devices than it was saved from
-        for kind, manager in self._managers.items():
-            for step in sorted(manager.all_steps()):
+        for kind in self._managers:
+            for step in self._steps(kind):
                 try:
-                    *_, has_digests = self._read(kind, step, self._ocp.args.StandardRestore(fallback_sharding=here))
-                    yield kind, step, has_digests, ""
+                    args = self._ocp.args.StandardRestore(fallback_sharding=here)
+                    _, progress, has_digests = self._read(kind, step, args)
+                    has_best = any(one.best for one in from_json(progress))
+                    yield f"{kind}/{step}", has_digests, ""
                 except DamagedError as error:
-                    yield kind, step, True, str(error)
+                    yield f"{kind}/{step}", True, str(error)
+        if has_best and not self._steps(BEST):
+            yield BEST, True, "missing"
 
     def discard_after(self, step: int, best: bool = False) -> None:
         """Deletes the newest checkpoints, or the best, later than `step`: those that `restore` found unreadable."""
-        manager = self._managers[BEST if best else NEWEST]
-        for later in manager.all_steps():
-            if later > step:
-                manager.delete(later)
+        kind = BEST if best else NEWEST
+        manager = self._managers[kind]
+        delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
+        manager.reload()
 
     def wait(self) -> None:
         """Waits until everything begun is on disk.
@@ -169,9 +178,15 @@ class Checkpoints:
                 with self._writing(kind):
                     manager.close()
         finally:
-            if self._failed:  # Orbax leaves tasks behind, whose errors Python shows when it throws them away.
-                gc.collect()
+            if self._failed:
+                self._clear_away()
             self._hushed.close()
+
+    def _steps(self, kind: str) -> list[int]:
+        """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
+        directory = Path(self._managers[kind].directory)
+        names = os.listdir(directory) if directory.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
     def _wait(self, kind: str) -> None:
         with self._writing(kind):
@@ -201,13 +216,14 @@ class Checkpoints:
             items = manager.restore(step, args=args.Composite(state=state_args, progress=args.JsonRestore()))
             if record is not None:
                 check_contents(record, items["state"], items["progress"])
+            from_json(items["progress"])  # which raises if it is none: without digests nothing else would tell
             return items["state"], items["progress"], record is not None
         except DamagedError:
             raise
         except Exception as error:  # Orbax raises many kinds for damaged files.
             self._failed = True
             said = system_reason(error) or str(error) or type(error).__name__
-            reason = said.splitlines()[0][:120]
+            reason = " ".join(said.split())[:120]
         raise DamagedError(reason)
 
     def _read_record(self, folder: Path) -> Any:

@@ -101,7 +101,7 @@ def seed_folder(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def _seed_folders(path: Path) -> set[str]:
+def seed_folders(path: Path) -> set[str]:
     """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
     for name in (CONFIG, CONFIG + ".tmp"):
         try:
@@ -133,7 +133,7 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
-    strange = sorted(found - _OURS - _seed_folders(path))
+    strange = sorted(found - _OURS - seed_folders(path))
     if CONFIG not in found and strange:
         raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
@@ -169,7 +169,7 @@ class RunFolder:
                 self._check_same(contents)
             else:
                 self._start(contents)
-            for name in (NEWEST, BEST, EVENTS, *_seed_folders(path)):
+            for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
                 check_folder(path / name)
             self.run: str | None = read_config(path).get("run")
         except OSError as error:
@@ -200,7 +200,7 @@ class RunFolder:
         # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
         # name, for after a crash it says which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
-        doomed = plan(self.path, (_OURS | _seed_folders(self.path)) - {LOCK, aside.name}, _is_ours)
+        doomed = plan(self.path, (_OURS | seed_folders(self.path)) - {LOCK, aside.name}, _is_ours)
         if config.is_file():
             config.replace(aside)
         delete(doomed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 _ORBAX = f"{os.sep}orbax{os.sep}"
 _lock = threading.Lock()
 _inside = 0
-_restore: Callable[[], None]
+_has_failed = False
+_before: Callable[[Any], Any]  # what `sys.unraisablehook` was
 
 
 def _is_from_elsewhere(record: logging.LogRecord) -> bool:
@@ -21,51 +23,46 @@ def _is_from_elsewhere(record: logging.LogRecord) -> bool:
     return _ORBAX not in record.pathname and _ORBAX not in record.getMessage()
 
 
-def _is_left_behind(unraisable: Any) -> bool:
-    """Whether it is a coroutine of Orbax's that nobody awaited, or a callback of TensorStore's that came too late."""
+def _hook(unraisable: Any) -> None:
+    """Passes over coroutines of Orbax's that nobody awaited, and callbacks of TensorStore's that came too late."""
     code = getattr(unraisable.object, "cr_code", None)
     late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
-    return late or (code is not None and _ORBAX in code.co_filename)
-
-
-def _begin() -> Callable[[], None]:
-    import absl.logging
-
-    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
-    for logger in loggers:
-        logger.addFilter(_is_from_elsewhere)
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if not _is_left_behind(unraisable):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-
-    def restore() -> None:
-        for logger in loggers:
-            logger.removeFilter(_is_from_elsewhere)
-        if sys.unraisablehook is hook:
-            sys.unraisablehook = before
-
-    return restore
+    if not late and (code is None or _ORBAX not in code.co_filename):
+        _before(unraisable)
 
 
 @contextlib.contextmanager
-def quiet_orbax() -> Iterator[None]:
+def quiet_orbax() -> Iterator[Callable[[], None]]:
     """While it is entered, by any thread, log lines of Orbax and errors of tasks that it leaves behind are not shown.
 
     Everything else is, and afterwards so is Orbax.
+
+    Yields:
+        What to call when Orbax has failed: it clears away what is left of that. TensorStore may still be reading, and
+        its callbacks will find nobody there, so errors of this one kind are passed over from then on.
     """
-    global _inside, _restore
+    global _inside, _before
+    import absl.logging
+
+    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+    def clear_away() -> None:
+        global _has_failed
+        _has_failed = True
+        gc.collect()
+
     with _lock:
-        if not _inside:
-            _restore = _begin()
         _inside += 1
+        for logger in loggers:
+            logger.addFilter(_is_from_elsewhere)  # once, however often
+        if sys.unraisablehook is not _hook:
+            _before, sys.unraisablehook = sys.unraisablehook, _hook
     try:
-        yield
+        yield clear_away
     finally:
         with _lock:
             _inside -= 1
             if not _inside:
-                _restore()
+                for logger in loggers:
+                    logger.removeFilter(_is_from_elsewhere)
+                if not _has_failed and sys.unraisablehook is _hook:
+                    sys.unraisablehook = _before
