@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -162,16 +163,18 @@ class RunFolder:
     def __init__(self, path: Path, contents: dict[str, Any], resume: bool = False, overwrite: bool = False):
         self.path = path
         try:
-            holds_run = check_free(path, resume, overwrite)
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._acquire_lock()
-            if holds_run and resume:
-                self._check_same(contents)
-            else:
-                self._start(contents)
-            for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
-                check_folder(path / name)
-            self.run: str | None = read_config(path).get("run")
+            with contextlib.ExitStack() as on_refusal:
+                holds_run = check_free(path, resume, overwrite)
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = on_refusal.enter_context(self._acquire_lock())
+                if holds_run and resume:
+                    self._check_same(contents)
+                else:
+                    self._start(contents)
+                for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
+                    check_folder(path / name)
+                self.run: str | None = read_config(path).get("run")
+                on_refusal.pop_all()
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"{path}: expected a folder that can be written, got: {reason}") from None

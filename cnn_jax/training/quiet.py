@@ -45,6 +45,7 @@ def quiet_orbax() -> Iterator[Callable[[], None]]:
     import absl.logging
 
     loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+
     def clear_away() -> None:
         global _has_failed
         _has_failed = True
