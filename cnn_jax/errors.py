@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input rather than for a bug."""
+"""Exceptions that stand for something other than a bug."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,12 @@ class InputError(ValueError):
 
     The message is one line that says what was expected, what arrived and what to do. Command lines print that
     line and exit with code 2; any other exception is a bug of ours and keeps its traceback.
+    """
+
+
+class StorageError(InputError):
+    """The disk does not take what a run writes: it is full or broken, or writing is no longer allowed.
+
+    Nothing is wrong with what the user gave, so command lines exit with code 74, EX_IOERR of sysexits.h, and a script
+    can tell that the same command may go on once there is room.
     """

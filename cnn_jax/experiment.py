@@ -16,7 +16,6 @@ import numpy as np
 from cnn_jax import data, models, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
-from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device, split_cpu
@@ -57,7 +56,6 @@ def run_experiment(
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()
-    hush_orbax()
     keep_compiled()
     if config.replicas > 1:
         split_cpu()
@@ -89,7 +87,7 @@ def run_experiment(
 
     # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
-        "config": to_dict(config),
+        "config": to_dict(_with_absolute_data_dir(config)),
         "model": {"name": model, **fields},
         "data": _describe_data(train),
         **environment(),
@@ -135,6 +133,14 @@ def run_experiment(
 def _lengths(config: ExperimentConfig) -> str:
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     return f"{epochs}, seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else epochs
+
+
+def _with_absolute_data_dir(config: ExperimentConfig) -> ExperimentConfig:
+    """The same, to be kept: the run may be evaluated from another folder."""
+    if config.data.dir is None:
+        return config
+    folder = config.data.dir.expanduser().absolute()
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder))
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def call(monkeypatch, capsys):
 @pytest.fixture
 def detect(call, monkeypatch):
     """`cnn-jax detect` with the stand-in of `tests.bars` for a run."""
-    monkeypatch.setattr(cli_detect, "open_run", lambda path: bars.run())
+    monkeypatch.setattr(cli_detect, "load_run", lambda path: bars.run())
     return lambda *arguments: call("detect", "bars", *arguments)
 
 
@@ -203,7 +203,7 @@ def test_pictures_of_one_name_are_drawn_to_files_of_their_own(detect, tmp_path):
 def test_only_runs_with_a_background_find_things(call, monkeypatch, tmp_path):
     Image.new("L", (40, 40)).save(tmp_path / "x.png")
     without = dataclasses.replace(bars.run(), class_names=("bar", "blot"))
-    monkeypatch.setattr(cli_detect, "open_run", lambda path: without)
+    monkeypatch.setattr(cli_detect, "load_run", lambda path: without)
     message = "bars: expected a run with 'background' as its last class, its classes are bar, blot"
     code, out, err = call("detect", "bars", tmp_path / "x.png")
     assert (code, out) == (2, "")

@@ -102,7 +102,7 @@ def quick_detect(monkeypatch, tmp_path, capsys):
     """`detect` with one picture, `page.png`, in which it finds a seven."""
     run = type("Run", (), {"class_names": ("7", "background")})
     one = Detections(np.array([[1.0, 2.0, 30.0, 40.0]]), np.array([0]), np.array([0.8]))
-    monkeypatch.setattr(command, "open_run", lambda path: run)
+    monkeypatch.setattr(command, "load_run", lambda path: run)
     monkeypatch.setattr(detection, "check_finds", lambda run: None)
     monkeypatch.setattr(detection, "find_in_picture", lambda *_: one)
     Image.new("L", (60, 60), 255).save(tmp_path / "page.png")

@@ -28,6 +28,7 @@ from cnn_jax.training import (
     seeds,
 )
 from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.folder import read_config
 from cnn_jax.training.replicas import Replicas
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
@@ -121,7 +122,7 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
             assert {k: v for k, v in mine.items() if k != "split"} == pytest.approx(
                 {k: v for k, v in theirs.items() if k != "split"}, rel=1e-3, abs=1e-5
             )
-        checkpoints = Checkpoints(own, read_only=True)
+        checkpoints = Checkpoints(own, read_config(own)["run"], read_only=True)
         state, progress = checkpoints.restore(alone[1][k].state)
         checkpoints.close()
         assert_same_bits(state, part(result.state, k))

@@ -34,7 +34,9 @@ def refusal(path: Path, **options) -> str:
 def test_a_new_folder_gets_its_configuration(tmp_path):
     path = tmp_path / "some" / "where"
     make_folder(path).close()
-    assert read_config(path) == {"config": {"seed": 0}, "model": {"name": "tiny"}, "data": {"name": "bars"}}
+    found = read_config(path)
+    assert found.pop("run") != "" != found.pop("digest")
+    assert found == {"config": {"seed": 0}, "model": {"name": "tiny"}, "data": {"name": "bars"}}
 
 
 def test_an_occupied_folder_is_refused(tmp_path):

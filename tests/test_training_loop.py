@@ -17,6 +17,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.display import Display, duration
+from cnn_jax.training.folder import read_config
 from cnn_jax.training.single import Single
 from tests.tiny import (
     TRACES,
@@ -211,7 +212,7 @@ def test_the_best_is_chosen_by_validation(tmp_path):
     assert set(result.evaluations) == {"validation", "test", "best"}
     assert [r["split"] for r in records(tmp_path)].count("test") == 1
     # What is kept as best measures on the validation split as it did then.
-    checkpoints = Checkpoints(tmp_path, read_only=True)
+    checkpoints = Checkpoints(tmp_path, read_config(tmp_path)["run"], read_only=True)
     state, _ = checkpoints.restore(result.state, best=True)
     checkpoints.close()
     assert int(state.step) == best["step"]
@@ -242,7 +243,7 @@ def test_divergence_stops_and_spares_the_good_checkpoints(tmp_path, rate):
     assert "\n" not in message
     if kept:
         like = jax.eval_shape(lambda: fit_state(config))
-        checkpoints = Checkpoints(tmp_path, read_only=True)
+        checkpoints = Checkpoints(tmp_path, read_config(tmp_path)["run"], read_only=True)
         state, _ = checkpoints.restore(like)
         checkpoints.close()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))

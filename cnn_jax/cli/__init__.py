@@ -1,4 +1,4 @@
-"""`cnn-jax evaluate | predict | detect | describe | report`: what to do with a finished run.
+"""`cnn-jax evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
@@ -21,6 +21,7 @@ DESCRIPTION = """Use a finished run: measure it, let it read pictures or find di
     cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
     cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
     cnn-jax report runs/a                      all of it with pictures, as one HTML file
+    cnn-jax verify runs/a                      whether its checkpoints are as they were saved
     cnn-jax --version
 
 Bad input is one line on standard error and exit code 2."""
@@ -111,15 +112,24 @@ class Report:
     """File to write; by default report.html in the folder."""
 
 
-COMMANDS: Any = Evaluate | Predict | Detect | Describe | Report
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Whether the checkpoints of a run are as they were saved, bit for bit; exit code 2 where one is not."""
+
+    run: RunPath
+    """Folder of a run, also of one of several seeds."""
 
 
-def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
+COMMANDS: Any = Evaluate | Predict | Detect | Describe | Report | Verify
+
+
+def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> None:
     """Does what a command line asks for.
 
     Raises:
         InputError: something given cannot be used.
-        SystemExit: with code 2 where some of several pictures could not be read; they have been named.
+        SystemExit: with code 2 where some of several pictures could not be read, or a checkpoint is not whole; they
+            have been named.
     """
     from cnn_jax.training.compilation import keep_compiled
     from cnn_jax.training.memory import keep_memory
@@ -144,6 +154,11 @@ def run(options: Evaluate | Predict | Detect | Describe | Report) -> None:
         from cnn_jax.cli.report import report
 
         report(options.run, options.out)
+    elif isinstance(options, Verify):
+        from cnn_jax.cli.verify import verify
+
+        if not verify(options.run):
+            raise SystemExit(command.BAD_INPUT)
     else:
         from cnn_jax.cli.describe import describe
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from cnn_jax import models, terminal
-from cnn_jax.cli.opening import open_run
 from cnn_jax.describe import describe as describe_model
 from cnn_jax.errors import InputError
+from cnn_jax.training import load_run
 
 _LARGEST = 1 << 16  # pixels a side, and channels
 
@@ -25,7 +25,7 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         model = models.build(name)
         own_channels = getattr(model, "input_channels", 1)
     elif os.path.exists(name):
-        run = open_run(Path(name))
+        run = load_run(Path(name))
         model, own_channels = run.model, run.image_shape[2]
     else:
         raise InputError(

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import detection, pictures, terminal
-from cnn_jax.cli.opening import open_run
 from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
 from cnn_jax.files import write_file
+from cnn_jax.training import load_run
 from cnn_jax.training.outputs import check_output
 
 _EDGES = ("top", "left", "bottom", "right")
@@ -47,7 +47,7 @@ def detect(path: Path, images: tuple[Path, ...], least: float, draw: Path | None
         raise InputError(f"--least: expected a score above 0 and at most 1, got {least:g}")
     files, faults = find_pictures(images)
     targets = _targets(draw, files) if draw is not None else [None] * len(files)
-    run = open_run(path)
+    run = load_run(path)
     detection.check_finds(run)
     found = []
     for file, target in zip(files, targets, strict=True):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import data, terminal
-from cnn_jax.cli.opening import check_finite, open_run
+from cnn_jax import terminal
+from cnn_jax.cli.opening import check_finite
 from cnn_jax.cli.tables import WIDTH, percent, show_json
 from cnn_jax.detection import as_trained_on
 from cnn_jax.pictures.confusion import most_frequent
+from cnn_jax.training import load_run
 from cnn_jax.training.evaluation import by_class
-from cnn_jax.training.folder import own_data_dir
 
 _SHORT = 5  # class names up to this length head a column of the matrix; longer ones are numbered
 _MOST = 20  # confusions shown where the matrix is too wide
@@ -25,11 +25,8 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     Raises:
         InputError: the run or the data cannot be read, or do not fit each other.
     """
-    run = open_run(path)
-    dataset = data.load(
-        name or run.data_name, split, data_dir=data_dir or own_data_dir(path), image_size=run.model.input_size
-    )
-    dataset = as_trained_on(run, dataset)
+    run = load_run(path)
+    dataset = as_trained_on(run, run.load_data(split, name, data_dir))
     result = run.evaluate(dataset)
     check_finite(run, result.scores)
     names = dataset.class_names

@@ -1,20 +1,11 @@
-"""Opening a run for a command."""
+"""Checks that commands share."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 
 from cnn_jax.errors import InputError
-from cnn_jax.training import Run, load_run
-from cnn_jax.training.checkpoints import hush_orbax
-
-
-def open_run(path: Path) -> Run:
-    """`load_run`, with nothing from Orbax on standard error."""
-    hush_orbax()
-    return load_run(path)
+from cnn_jax.training import Run
 
 
 def check_finite(run: Run, numbers: np.ndarray) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax import terminal
-from cnn_jax.cli.opening import check_finite, open_run
+from cnn_jax.cli.opening import check_finite
 from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, read_picture, shown
 from cnn_jax.errors import InputError
+from cnn_jax.training import load_run
 
 
 def predict(path: Path, pictures: tuple[Path, ...], top: int, as_json: bool) -> bool:
@@ -26,7 +27,7 @@ def predict(path: Path, pictures: tuple[Path, ...], top: int, as_json: bool) -> 
         raise InputError("IMAGE: expected at least one picture or folder of pictures, got none; see --help")
     if top < 1:
         raise InputError(f"--top: expected a whole number >= 1, got {top}")
-    run = open_run(path)
+    run = load_run(path)
     files, faults = find_pictures(pictures)
     images: dict[Path, np.ndarray] = {}
     for file in files:

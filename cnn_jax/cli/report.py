@@ -8,7 +8,6 @@ from cnn_jax import terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.files import is_stream
 from cnn_jax.report import write_report
-from cnn_jax.training.checkpoints import hush_orbax
 
 
 def report(path: Path, out: Path | None) -> None:
@@ -17,7 +16,6 @@ def report(path: Path, out: Path | None) -> None:
     Raises:
         InputError: there is no such run, or the file cannot be written.
     """
-    hush_orbax()
     written = write_report(path, out)
     if not is_stream(written):  # standard output among them: there the page is to be alone
         terminal.say(shown(written))

@@ -14,7 +14,7 @@ from scipy.special import entr, log_softmax, softmax
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
 from cnn_jax.training import Evaluation, Run, load_run
-from cnn_jax.training.folder import FIGURES, own_data_dir, read_config
+from cnn_jax.training.folder import FIGURES, read_config
 from cnn_jax.training.records import read_records
 
 
@@ -109,7 +109,7 @@ def gather(path: Path) -> Findings:
     run, config = load_run(path), read_config(path)
     test, missing, detected, figures = None, "", None, read_figures(path)
     try:
-        images = data.load(run.data_name, "test", data_dir=own_data_dir(path), image_size=run.model.input_size)
+        images = run.load_data("test")
         dataset = detection.as_trained_on(run, images)
         evaluation = run.evaluate(dataset)
     except InputError as error:

@@ -1,9 +1,13 @@
-"""Checkpoints by Orbax: saved in the background, complete or absent, and read back newest first."""
+"""Checkpoints by Orbax: saved in the background, complete or absent, and read back newest first and unharmed."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import contextlib
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import terminal
-from cnn_jax.errors import InputError
+from cnn_jax.errors import InputError, StorageError
+from cnn_jax.training.clearing import delete
+from cnn_jax.training.devices import current_device
+from cnn_jax.training.digests import DamagedError, check_contents, check_record, make_record
+from cnn_jax.training.progress import from_json
+from cnn_jax.training.quiet import quiet_orbax
 from cnn_jax.training.state import TrainState
+from cnn_jax.training.storage import storing, system_reason
 
 NEWEST, BEST = "checkpoints", "best"
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # one program for all leaves
@@ -22,54 +32,80 @@ class Checkpoints:
     """The checkpoints of one run.
 
     `FOLDER/checkpoints/STEP` holds the newest few, `FOLDER/best/STEP` the one with the best validation accuracy.
-    Each holds the `TrainState` and the `progress` of the epoch it was taken in, a dict of JSON values. Orbax writes
-    each into a temporary folder first, so one that was cut off by a crash is never taken for a checkpoint.
+    Each holds the `TrainState`, the `progress` of the epoch it was taken in, a dict of JSON values, and the digests of
+    both (`digests.make_record`), by which everything that is read is checked. Orbax writes each into a temporary folder
+    first, so one that was cut off by a crash is never taken for a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
-        """Opens the checkpoints of the run in `folder`, new or not.
+    def __init__(self, folder: Path, run: str | None, keep: int = 1, read_only: bool = False):
+        """Opens the checkpoints of the run in `folder`, new or not. `close` is to be called in the end.
 
         Args:
             folder: the folder of the run.
+            run: the identity of the run, as its config.json has it; None of one from before runs had one, whose
+                checkpoints may have no digests.
             keep: how many of the newest to keep.
             read_only: leave everything as it is; the run may be training elsewhere at this moment.
+
+        Raises:
+            InputError: the folders of the checkpoints cannot be read, or made (StorageError).
         """
         import orbax.checkpoint as ocp
 
-        self._ocp = ocp
+        self._ocp, self._run = ocp, run
+        self._failed = False
+        self._hushed = contextlib.ExitStack()
+        self._clear_away = self._hushed.enter_context(quiet_orbax())
 
-        def open_manager(name: str, keep: int) -> Any:
+        def open_manager(kind: str, keep: int) -> Any:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
                 read_only=read_only,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
             )
-            return ocp.CheckpointManager(folder.absolute() / name, options=options)
+            return ocp.CheckpointManager(folder.absolute() / kind, options=options)
 
-        self._newest, self._best = open_manager(NEWEST, keep), open_manager(BEST, 1)
+        try:
+            with storing(folder):
+                self._managers = {NEWEST: open_manager(NEWEST, keep), BEST: open_manager(BEST, 1)}
+        except BaseException:
+            self._hushed.close()
+            raise
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any], best: bool = False) -> None:
         """Begins to save the state in the background, unless that step is already there.
 
         The state is copied first: the next train step reuses ("donates") its buffers while the copy is written.
+
+        Raises:
+            StorageError: this checkpoint, or the one before, cannot be written.
         """
-        manager = self._best if best else self._newest
-        if step in manager.all_steps():
+        from cnn_jax.training.deferred import DeferredJsonSave
+
+        kind = BEST if best else NEWEST
+        if step in self._managers[kind].all_steps():
             return
         if not best:  # What its progress says of the best must be true, so that one is complete first.
-            self._best.wait_until_finished()
+            self._wait(BEST)
+        self._wait(kind)
         state = _copy(state)
+        record = functools.partial(make_record, state, progress, run=self._run, kind=kind, step=step)
         args = self._ocp.args
-        manager.save(step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress)))
+        items = args.Composite(
+            state=args.StandardSave(state), progress=args.JsonSave(progress), digests=DeferredJsonSave(record)
+        )
+        with self._writing(kind):
+            self._managers[kind].save(step, args=items)
 
     def newest_step(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        self._newest.wait_until_finished()
-        return self._newest.latest_step()
+        with contextlib.suppress(StorageError):  # one that cannot be written is not complete
+            self._wait(NEWEST)
+        return self._managers[NEWEST].latest_step()
 
     def restore(self, like: TrainState, best: bool = False) -> tuple[TrainState, dict[str, Any]] | None:
-        """Reads the newest readable checkpoint, or the best.
+        """Reads the newest whole checkpoint, or the best. Of each that is not whole, a line on standard error says why.
 
         Args:
             like: a state of the same structure, shapes and dtypes; its values are not used.
@@ -79,57 +115,127 @@ class Checkpoints:
             The state and its progress, or None where there is no checkpoint.
 
         Raises:
-            InputError: there are checkpoints and none of them can be read.
+            InputError: there are checkpoints and none of them is whole.
         """
-        manager = self._best if best else self._newest
-        steps = sorted(manager.all_steps(), reverse=True)
-        args = self._ocp.args
-        for step in steps:
+        kind = BEST if best else NEWEST
+        manager = self._managers[kind]
+        steps = self._steps(kind)
+        for step in reversed(steps):
             try:
-                items = manager.restore(
-                    step, args=args.Composite(state=args.StandardRestore(like), progress=args.JsonRestore())
-                )
-            except Exception as error:  # Orbax raises many kinds for damaged files; an older checkpoint may be whole.
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                state, progress, _ = self._read(kind, step, self._ocp.args.StandardRestore(like))
+            except DamagedError as error:
                 terminal.complain(
-                    terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({reason[:120]})")
+                    terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({error})")
                 )
                 continue
-            return items["state"], items["progress"]
+            return state, progress
         if steps:
             raise InputError(
-                f"{manager.directory}: expected a readable checkpoint, but none of the {len(steps)} there is; "
-                "start the run again with overwrite"
+                f"{manager.directory}: expected a readable checkpoint, but none of the {len(steps)} there is; put back "
+                "what is missing or was changed, or start the run again with overwrite"
             )
         return None
 
-    def discard_after(self, step: int) -> None:
-        """Deletes newest-checkpoints later than `step`: those that `restore` found unreadable."""
-        for later in self._newest.all_steps():
-            if later > step:
-                self._newest.delete(later)
+    def inspect(self) -> Iterator[tuple[str, bool, str]]:
+        """Reads all checkpoints that there are, whatever model they are of.
+
+        Yields:
+            "checkpoints/STEP" or "best/STEP", whether it has digests to be checked by, and what is wrong with it: "" of
+            a whole one. Of a best that is missing, "best".
+        """
+        has_best = False
+        here = jax.sharding.SingleDeviceSharding(current_device())  # which may be fewer devices than it was saved from
+        for kind in self._managers:
+            for step in self._steps(kind):
+                try:
+                    args = self._ocp.args.StandardRestore(fallback_sharding=here)
+                    _, progress, has_digests = self._read(kind, step, args)
+                    has_best = any(one.best for one in from_json(progress))
+                    yield f"{kind}/{step}", has_digests, ""
+                except DamagedError as error:
+                    yield f"{kind}/{step}", True, str(error)
+        if has_best and not self._steps(BEST):
+            yield BEST, True, "missing"
+
+    def discard_after(self, step: int, best: bool = False) -> None:
+        """Deletes the newest checkpoints, or the best, later than `step`: those that `restore` found unreadable."""
+        kind = BEST if best else NEWEST
+        manager = self._managers[kind]
+        delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
+        manager.reload()
 
     def wait(self) -> None:
-        """Waits until everything begun is on disk; raises what went wrong in the background."""
-        self._newest.wait_until_finished()
-        self._best.wait_until_finished()
+        """Waits until everything begun is on disk.
+
+        Raises:
+            StorageError: something cannot be written.
+        """
+        self._wait(NEWEST)
+        self._wait(BEST)
 
     def close(self) -> None:
         """Waits for what is being written and frees Orbax's threads."""
-        self._newest.close()
-        self._best.close()
+        try:
+            for kind, manager in self._managers.items():
+                with self._writing(kind):
+                    manager.close()
+        finally:
+            if self._failed:
+                self._clear_away()
+            self._hushed.close()
 
+    def _steps(self, kind: str) -> list[int]:
+        """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
+        directory = Path(self._managers[kind].directory)
+        names = os.listdir(directory) if directory.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
-def hush_orbax() -> None:
-    """Keeps what Orbax says by itself off standard error for the rest of the process: for commands, not for libraries.
+    def _wait(self, kind: str) -> None:
+        with self._writing(kind):
+            self._managers[kind].wait_until_finished()
 
-    It logs warnings as it reads. Of a damaged checkpoint it also leaves tasks behind, and at some later moment, up to
-    the end of the process, asyncio logs their errors and Python prints tracebacks a page long as it throws them away.
-    What matters of all that stands in our own lines.
-    """
-    import absl.logging
+    @contextlib.contextmanager
+    def _writing(self, kind: str) -> Iterator[None]:
+        manager = self._managers[kind]
+        try:
+            with storing(Path(manager.directory), "a checkpoint"):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
 
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    heard = sys.unraisablehook
-    sys.unraisablehook = lambda it: heard(it) if issubclass(it.exc_type, KeyboardInterrupt) else None
+    def _read(self, kind: str, step: int, state_args: Any) -> tuple[Any, dict[str, Any], bool]:
+        """State, progress, and whether there are digests, which they match then.
+
+        Raises:
+            DamagedError: it cannot be read, or is not what was saved.
+        """
+        manager, args = self._managers[kind], self._ocp.args
+        try:
+            record = self._read_record(Path(manager.directory) / str(step))
+            if record is not None:
+                check_record(record, run=self._run, kind=kind, step=step)
+            items = manager.restore(step, args=args.Composite(state=state_args, progress=args.JsonRestore()))
+            if record is not None:
+                check_contents(record, items["state"], items["progress"])
+            from_json(items["progress"])  # which raises if it is none: without digests nothing else would tell
+            return items["state"], items["progress"], record is not None
+        except DamagedError:
+            raise
+        except Exception as error:  # Orbax raises many kinds for damaged files.
+            self._failed = True
+            said = system_reason(error) or str(error) or type(error).__name__
+            reason = " ".join(said.split())[:120]
+        raise DamagedError(reason)
+
+    def _read_record(self, folder: Path) -> Any:
+        from cnn_jax.training.deferred import FILE
+
+        try:
+            return json.loads((folder / "digests" / FILE).read_text())
+        except FileNotFoundError:
+            if self._run is None and folder.is_dir():
+                return None
+            raise DamagedError("its digests are missing") from None
+        except (ValueError, RecursionError):
+            raise DamagedError("its digests are damaged") from None

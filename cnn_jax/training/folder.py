@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
+import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +20,10 @@ import jax
 import cnn_jax
 from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import BEST, NEWEST
+from cnn_jax.training.clearing import check_folder, delete, plan
 from cnn_jax.training.devices import current_device
+from cnn_jax.training.digests import is_sealed, seal
+from cnn_jax.training.storage import storing
 
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
 FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
@@ -62,8 +66,11 @@ def _git_commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run.
 
+    Besides what the run was given it has "run", the identity that the run's checkpoints carry too, and "digest", of all
+    the rest. A run of an older version has neither.
+
     Raises:
-        InputError: the folder is not one of a run, or the file is damaged.
+        InputError: the folder is not one of a run, or the file is damaged or has been changed.
     """
     path = folder / CONFIG
     try:
@@ -74,18 +81,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
     if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
         raise InputError(f"{path}: expected the keys config, model and data of a run's configuration; they are missing")
+    if not is_sealed(config) and not config.keys().isdisjoint({"run", "digest"}):
+        raise InputError(
+            f"{path}: expected what the run wrote there, but it has been changed or damaged since (its digest does not "
+            "match); put back what was there, or start a new run with other options"
+        )
     return config
-
-
-def own_data_dir(folder: Path) -> str | None:
-    """The folder of prepared data sets that a run was given, if it is still there.
-
-    Raises:
-        InputError: as `read_config`.
-    """
-    options = read_config(folder)["config"].get("data")
-    place = options.get("dir") if isinstance(options, dict) else None
-    return place if isinstance(place, str) and os.path.isdir(place) else None
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -101,7 +102,7 @@ def seed_folder(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def _seed_folders(path: Path) -> set[str]:
+def seed_folders(path: Path) -> set[str]:
     """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
     for name in (CONFIG, CONFIG + ".tmp"):
         try:
@@ -118,9 +119,16 @@ def _seed_folders(path: Path) -> set[str]:
 def is_of_run(path: Path, inner: Path, own: str) -> bool:
     """Whether the run in `path`, or a seed of it, writes `inner`, a path in that folder, other than `own`."""
     parts = inner.parts
-    if parts[0] in _seed_folders(path):
+    if parts[0] in seed_folders(path):
         parts = parts[1:]
     return bool(parts) and parts[0] in _OURS and parts != (own,)
+
+
+def _is_ours(name: str, entry: str) -> bool:
+    """Whether an entry in the folder `name` of a run is one that a run leaves there."""
+    if name == EVENTS:
+        return entry.startswith("events.")
+    return name in (NEWEST, BEST) and re.fullmatch(r"[0-9]+(\.orbax-checkpoint-tmp.*)?", entry) is not None
 
 
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
@@ -130,10 +138,11 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
         InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given.
     """
     try:
+        check_folder(path)
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
-    strange = sorted(found - _OURS - _seed_folders(path))
+    strange = sorted(found - _OURS - seed_folders(path))
     if CONFIG not in found and strange:
         raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
@@ -150,27 +159,37 @@ class RunFolder:
         resume: go on with the run that is there, if any.
         overwrite: replace the run that is there, if any.
 
+    Attributes:
+        path: the folder.
+        run: the identity of the run, which its checkpoints carry; None of a run of an older version.
+
     Raises:
         InputError: as `check_free`; or the run there has other options, is in use by another process, or the folder
-            cannot be written.
+            cannot be written or, to replace the run, not be emptied. What was there is as it was then.
     """
 
     def __init__(self, path: Path, contents: dict[str, Any], resume: bool = False, overwrite: bool = False):
         self.path = path
         try:
-            holds_run = check_free(path, resume, overwrite)
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._acquire_lock()
-            if holds_run and resume:
-                self._check_same(contents)
-            else:
-                self._start(contents)
+            with contextlib.ExitStack() as on_refusal:
+                holds_run = check_free(path, resume, overwrite)
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = on_refusal.enter_context(self._acquire_lock())
+                if holds_run and resume:
+                    self._check_same(contents)
+                else:
+                    self._start(contents)
+                for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
+                    check_folder(path / name)
+                self.run: str | None = read_config(path).get("run")
+                on_refusal.pop_all()
         except OSError as error:
-            raise InputError(f"{path}: expected a folder that can be written, got: {error.strerror}") from None
+            reason = error.strerror or str(error)
+            raise InputError(f"{path}: expected a folder that can be written, got: {reason}") from None
 
     def _acquire_lock(self) -> TextIO:
         # The kernel frees the lock with the process, however it ends, so a crash leaves none behind.
-        lock = (self.path / LOCK).open("w")
+        lock = (self.path / LOCK).open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -192,16 +211,11 @@ class RunFolder:
         # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
         # name, for after a crash it says which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
-        names = _OURS | _seed_folders(self.path)
+        doomed = plan(self.path, (_OURS | seed_folders(self.path)) - {LOCK, aside.name}, _is_ours)
         if config.is_file():
             config.replace(aside)
-        for name in sorted(names - {LOCK, aside.name}):
-            target = self.path / name
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
-        write_atomically(self.path / CONFIG, json.dumps(contents, indent=2) + "\n")
+        delete(doomed)
+        write_atomically(self.path / CONFIG, json.dumps(seal(contents | {"run": uuid.uuid4().hex}), indent=2) + "\n")
 
     def close(self) -> None:
         """Gives the folder free."""
@@ -209,10 +223,15 @@ class RunFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a crash leaves the old one or the new one, whole."""
+    """Writes a text file so that a crash leaves the old one or the new one, whole.
+
+    Raises:
+        StorageError: it cannot be written; the old one is as it was.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with storing(path):
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)

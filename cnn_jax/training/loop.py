@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnn_jax.errors import InputError
+from cnn_jax.errors import InputError, StorageError
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.display import Display
@@ -68,13 +70,24 @@ class Loop:
         self.records: list[Records] = []
 
     def run(self, interrupts: Interrupts) -> signal.Signals | None:
-        """Goes on from the newest checkpoint to the end, and measures; or stops at the signal it returns."""
-        self._restore()
-        self._train_until_done(interrupts)
-        if interrupts.received is None:
-            self._final_evaluations(interrupts)
-        if interrupts.received is not None:
-            self.evaluations = {}
+        """Goes on from the newest checkpoint to the end, and measures; or stops at the signal it returns.
+
+        Raises:
+            StorageError: a checkpoint or a record cannot be written.
+        """
+        try:
+            self._restore()
+            self._train_until_done(interrupts)
+            if interrupts.received is None:
+                self._final_evaluations(interrupts)
+            if interrupts.received is None:
+                for records in self.records:
+                    records.flush()
+            else:
+                self.evaluations = {}
+        except StorageError as error:
+            good = self._last_good()
+            raise StorageError(f"{error}; last good checkpoint: {good}; mend that and go on with --resume") from None
         return interrupts.heed()
 
     def seconds(self) -> float:
@@ -87,24 +100,49 @@ class Loop:
 
     def close(self) -> None:
         """Ends what `run` opened."""
-        self.display.close()
-        for records in self.records:
-            records.close()
-        if self.checkpoints:
-            self.checkpoints.close()
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed
+            if self.checkpoints:
+                stack.callback(self.checkpoints.close)
+            for records in self.records:
+                stack.callback(records.close)
+            stack.callback(self.display.close)
 
     def _restore(self) -> None:
         """Opens the folder's checkpoints and records, and goes back to the newest checkpoint if there is one."""
         if self.folder is not None:
-            self.checkpoints = Checkpoints(self.folder.path, self.config.checkpoint.keep)
+            self.checkpoints = Checkpoints(self.folder.path, self.folder.run, self.config.checkpoint.keep)
             restored = self.checkpoints.restore(self.state)
             if restored is not None:
                 self.state, progress = restored
                 self.progress = from_json(progress)
                 self.step = int(np.ravel(self.state.step)[0])
                 self.checkpoints.discard_after(self.step)
+                self._restore_best()
             self.records = [Records(path, self.step) for path in self.record_paths]
         self.seconds_before = self.progress[0].seconds
+
+    def _restore_best(self) -> None:
+        """Reads the best, if the progress says that there is one. Where it is lost, the next epoch is the best."""
+        if "validation" not in self.program.held_out or not any(progress.best for progress in self.progress):
+            return
+        best = self._read_best()
+        if best is None:
+            for progress in self.progress:
+                progress.best = []
+            if self.step < self.program.total:
+                assert self.checkpoints is not None
+                self.checkpoints.discard_after(-1, best=True)
+        elif len(self.program.seeds) > 1:  # of which some may do better from here on, and others not
+            self.best = best
+
+    def _read_best(self) -> TrainState | None:
+        """The best checkpoint; None where there is none that is whole, after a line that says so."""
+        assert self.checkpoints is not None
+        with contextlib.suppress(InputError):  # each that is not whole has been named
+            if restored := self.checkpoints.restore(self.state, best=True):
+                return restored[0]
+        print("checkpoint of the best epoch: lost; the best from here on is kept", file=sys.stderr)
+        return None
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
@@ -153,8 +191,7 @@ class Loop:
             if name not in self.evaluations:
                 self._evaluate(name)
         if self.checkpoints and "validation" in self.program.held_out:
-            restored = self.checkpoints.restore(self.state, best=True)
-            self.best = restored and restored[0]
+            self.best = self._read_best()
             if self.best is not None and "test" in self.program.held_out:
                 self.evaluations["best"] = self.program.evaluate(self.best, "test")
 
@@ -238,9 +275,6 @@ class Loop:
         self._check_finite()
         if self.checkpoints is None:
             return
-        if self.best is None and not all(better):  # The first time after a start from a checkpoint.
-            restored = self.checkpoints.restore(self.state, best=True)
-            self.best = restored and restored[0]
         self.best = self.program.choose(better, self.state, self.best or self.state)
         self._write(self.best, best=True)
 
@@ -264,11 +298,14 @@ class Loop:
                 self._diverged("a parameter or a moment of the optimiser is not finite", k, self.step)
 
     def _diverged(self, what: str, k: int, step: int) -> None:
-        good = self.checkpoints.newest_step() if self.checkpoints else None
         seed = f"of seed {self.program.seeds[k]} " if len(self.program.seeds) > 1 else ""
         raise TrainingDivergedError(
             f"training {seed}diverged: {what} at step {step} of {self.program.total}; last good checkpoint: "
-            f"{'none' if good is None else f'step {good}'}; likely causes: the learning rate "
+            f"{self._last_good()}; likely causes: the learning rate "
             f"({self.config.optimizer.learning_rate:g}) is too high, no --optimizer.clip-norm, or inputs that are not "
             "finite; start a new run with a lower one"
         )
+
+    def _last_good(self) -> str:
+        step = self.checkpoints.newest_step() if self.checkpoints else None
+        return "none" if step is None else f"step {step}"

@@ -29,6 +29,7 @@ from cnn_jax.training.recipe import count_per_call, count_steps, make_recipe
 from cnn_jax.training.seeds import leave_seed_folders
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics, make_train_steps
+from cnn_jax.training.storage import storing
 from cnn_jax.training.summary import Summary, summarise
 
 
@@ -118,7 +119,8 @@ def fit_replicas(
         program = Replicas(model, train, config, replicas, test, validation)
         paths = [folder.path / seed_folder(seed) for seed in program.seeds] if folder else []
         for path in paths:
-            path.mkdir(exist_ok=True)
+            with storing(path):
+                path.mkdir(exist_ok=True)
         with contextlib.closing(Loop(program, config, folder, paths, display, clock)) as loop:
             interrupted = loop.run(interrupts)
             if folder and interrupted is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, e
 from cnn_jax.training.folder import CONFIG, read_config, seed_folder
 from cnn_jax.training.losses import beside_loss, make_loss
 from cnn_jax.training.optimizers import make_optimizer
-from cnn_jax.training.state import create_state
+from cnn_jax.training.records import read_records
+from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step
 
 
@@ -72,6 +75,33 @@ class Run:
             )
         return evaluate(self._eval_step, self.variables, at_input_size(dataset, self.model.input_size))
 
+    def load_data(self, split: str, name: str | None = None, data_dir: Path | None = None) -> data.Dataset:
+        """Loads a split of the run's data set from where the run had it, or else from where `data.load` looks.
+
+        Args:
+            split: as `data.load` takes it.
+            name: another data set, by default the run's own.
+            data_dir: another folder of prepared data sets.
+
+        Raises:
+            InputError: as `data.load`; if the run was given a folder that is not there, the message says so.
+        """
+        options = read_config(self.path)["config"].get("data")
+        own = options.get("dir") if isinstance(options, dict) else None
+        own = Path(own) if isinstance(own, str) and data_dir is None else None
+        found = own if own is not None and own.is_dir() else None
+        try:
+            return data.load(
+                name or self.data_name, split, data_dir=data_dir or found, image_size=self.model.input_size
+            )
+        except InputError as error:
+            if own == found or name:
+                raise
+            raise InputError(
+                f"{own}: expected the folder of data sets that the run was given, it is not there; name the one it is "
+                f"now with --data-dir, or put it back (elsewhere: {error})"
+            ) from None
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (N, classes), of uint8 images (N, H, W, C)."""
         images = data.fit_images(images, self.model.input_size)
@@ -90,8 +120,12 @@ class Run:
 def load_run(path: Path) -> Run:
     """Reads a run: the best checkpoint by validation accuracy where one was kept, else the newest.
 
+    What is read is checked against the digests that the run kept (`digests`). A checkpoint that is not whole is named
+    on standard error, and an older one stands in, or the newest for the best; so is the best that is missing, and what
+    the newest lacks of the run's records.
+
     Raises:
-        InputError: the folder holds no run, its configuration is damaged, or it has no readable checkpoint.
+        InputError: the folder holds no run, its configuration is damaged or was changed, or it has no whole checkpoint.
     """
     contents = read_config(path)
     try:
@@ -121,18 +155,35 @@ def load_run(path: Path) -> Run:
     abstract = jax.eval_shape(lambda: create_state(model, optimizer, input_shape, 0))
     sharding = jax.sharding.SingleDeviceSharding(current_device())
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
-    checkpoints = Checkpoints(path, read_only=True)
-    try:
-        best = True
-        restored = checkpoints.restore(like, best=True)
-        if restored is None:
-            best, restored = False, checkpoints.restore(like)
-    finally:
-        checkpoints.close()
+    with contextlib.closing(Checkpoints(path, contents.get("run"), read_only=True)) as checkpoints:
+        best, restored = _restore(checkpoints, like)
     if restored is None:
         raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
     state, _ = restored
+    if not best:
+        _note_later_records(path, int(state.step))
     return Run(
         path=path, model=model, variables=state.variables, step=int(state.step), best=best, data_name=data_name,
         image_shape=(height, width, channels), class_names=class_names, statistics=statistics, loss=loss,
     )  # fmt: skip
+
+
+def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[bool, tuple[TrainState, dict[str, Any]] | None]:
+    """Whether it is the best that was read, and what was."""
+    with contextlib.suppress(InputError):  # of the best; that it is not whole has been said
+        if restored := checkpoints.restore(like, best=True):
+            return True, restored
+    restored = checkpoints.restore(like)
+    if restored and restored[1].get("best"):
+        print("checkpoint of the best epoch: missing or damaged; taking the newest instead", file=sys.stderr)
+    return False, restored
+
+
+def _note_later_records(path: Path, step: int) -> None:
+    last = max((record["step"] for record in read_records(path)), default=step)
+    if last > step:
+        print(
+            f"checkpoint {step} is the newest of {path}, but its records go on to step {last}: it is still training, "
+            "was stopped in between, or a checkpoint is missing",
+            file=sys.stderr,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import current_device
+from cnn_jax.training.digests import digest_json, seal
 from cnn_jax.training.folder import CONFIG, read_config, seed_folder, write_atomically
 from cnn_jax.training.progress import Progress, to_json
 from cnn_jax.training.state import TrainState
@@ -28,6 +30,7 @@ def leave_seed_folders(
         best: best state by validation accuracy, stacked, if there is one.
     """
     contents = read_config(path)
+    parent = contents.get("run")
     # From all devices to one, and one program for all leaves.
     state, best = jax.device_put((state, best), current_device())
     one_of = jax.jit(lambda stacked, k: jax.tree.map(lambda leaf: leaf[k], stacked))
@@ -35,12 +38,14 @@ def leave_seed_folders(
         own = path / seed_folder(seed)
         if (own / CONFIG).exists():
             continue
-        checkpoints = Checkpoints(own)
-        for stacked, is_best in ((state, False), (best, True)):
-            if stacked is not None:
-                alone = one_of(stacked, k)
-                checkpoints.save(int(alone.step), alone, to_json([progress[k]]), best=is_best)
-        checkpoints.close()
+        # An identity of its own, and the same if this is done again after a crash.
+        run = parent and digest_json([parent, seed])
+        with contextlib.closing(Checkpoints(own, run)) as checkpoints:
+            for stacked, is_best in ((state, False), (best, True)):
+                if stacked is not None:
+                    alone = one_of(stacked, k)
+                    checkpoints.save(int(alone.step), alone, to_json([progress[k]]), best=is_best)
         # As in any run, its configuration says that the rest is there, so it comes last.
         config = contents["config"] | {"seed": seed, "replicas": 1, "out": str(own)}
-        write_atomically(own / CONFIG, json.dumps(contents | {"config": config}, indent=2) + "\n")
+        changed = contents | {"config": config} | ({"run": run} if run else {})
+        write_atomically(own / CONFIG, json.dumps(seal(changed), indent=2) + "\n")

@@ -1,0 +1,69 @@
+"""Keeping what Orbax says by itself off standard error: what matters of it stands in our own lines."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_ORBAX = f"{os.sep}orbax{os.sep}"
+_lock = threading.Lock()
+_inside = 0
+_has_failed = False
+_before: Callable[[Any], Any]  # what `sys.unraisablehook` was
+
+
+def _is_from_elsewhere(record: logging.LogRecord) -> bool:
+    """asyncio logs the errors of tasks that Orbax has left behind; the text names the task's file."""
+    return _ORBAX not in record.pathname and _ORBAX not in record.getMessage()
+
+
+def _hook(unraisable: Any) -> None:
+    """Passes over coroutines of Orbax's that nobody awaited, and callbacks of TensorStore's that came too late."""
+    code = getattr(unraisable.object, "cr_code", None)
+    late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
+    if not late and (code is None or _ORBAX not in code.co_filename):
+        _before(unraisable)
+
+
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[Callable[[], None]]:
+    """While it is entered, by any thread, log lines of Orbax and errors of tasks that it leaves behind are not shown.
+
+    Everything else is, and afterwards so is Orbax.
+
+    Yields:
+        What to call when Orbax has failed: it clears away what is left of that. TensorStore may still be reading, and
+        its callbacks will find nobody there, so errors of this one kind are passed over from then on.
+    """
+    global _inside, _before
+    import absl.logging
+
+    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+
+    def clear_away() -> None:
+        global _has_failed
+        _has_failed = True
+        gc.collect()
+
+    with _lock:
+        _inside += 1
+        for logger in loggers:
+            logger.addFilter(_is_from_elsewhere)  # once, however often
+        if sys.unraisablehook is not _hook:
+            _before, sys.unraisablehook = sys.unraisablehook, _hook
+    try:
+        yield clear_away
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                for logger in loggers:
+                    logger.removeFilter(_is_from_elsewhere)
+                if not _has_failed and sys.unraisablehook is _hook:
+                    sys.unraisablehook = _before

@@ -1,0 +1,115 @@
+"""A disk that takes no more: one line that names the last good checkpoint, and the same command goes on later."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+
+from cnn_jax import command
+from cnn_jax.errors import StorageError
+from cnn_jax.training import CheckpointConfig, fit
+from cnn_jax.training.display import Display
+from cnn_jax.training.folder import write_atomically
+from cnn_jax.training.records import Records
+from cnn_jax.training.storage import storing
+from tests.tiny import TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
+
+TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
+CONFIG = make_config(steps_per_call=1, checkpoint=CheckpointConfig(every_steps=5, every_seconds=None))
+
+
+@contextlib.contextmanager
+def small_files(size):
+    """While entered, no file grows beyond `size` bytes: writing more fails as on a full disk, with another number."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class At(Display):
+    """Calls a function at the first report at or after a step."""
+
+    def __init__(self, step, call):
+        super().__init__(silent=True)
+        self.step, self.call = step, call
+
+    def update(self, step, *values):
+        if self.step <= step:
+            self.step = 10**9
+            self.call()
+
+
+def train_in(path, **arguments):
+    with contextlib.closing(make_folder(path, resume=True)) as folder:
+        return fit(TinyNet(), TRAIN, CONFIG, test=TEST, folder=folder, **arguments)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("undisturbed")
+    return path, train_in(path)
+
+
+def test_a_checkpoint_that_does_not_fit(undisturbed, tmp_path, capfd):
+    path = tmp_path / "run"
+    with contextlib.ExitStack() as stack:
+        full = At(12, lambda: stack.enter_context(small_files(1000)))
+        with pytest.raises(StorageError) as caught:
+            train_in(path, display=full)
+    assert "\n" not in str(caught.value)
+    assert "checkpoints: a checkpoint cannot be written (File too large)" in str(caught.value)
+    assert f"last good checkpoint: step {steps_kept(path)[-1]}; " in str(caught.value)
+    assert capfd.readouterr().err == ""
+    result = train_in(path)
+    assert_same_bits(result.state, undisturbed[1].state)
+    assert records(path) == records(undisturbed[0])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_record_that_cannot_be_written(tmp_path, number, monkeypatch):
+    """Neither does it hang, as tensorboardX's own thread would, nor is it said twice."""
+    from tensorboardX.record_writer import RecordWriter
+
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    found = Records(tmp_path, 0)
+    found.write("train", 1, {"loss": 1.0})
+    monkeypatch.setattr(RecordWriter, "write", refuse)
+    for step in range(2, 40):
+        with pytest.raises(StorageError, match=rf"its records cannot be written \({os.strerror(number)}\)"):
+            found.write("train", step, {"loss": 1.0})
+    found.close()
+    assert records(tmp_path)[0] == {"split": "train", "step": 1, "loss": 1.0}
+
+
+def test_a_text_file_that_cannot_be_written_stays_as_it_was(tmp_path):
+    write_atomically(tmp_path / "file", "old")
+    with small_files(100), pytest.raises(StorageError, match=r"file: it cannot be written \(File too large\)"):
+        write_atomically(tmp_path / "file", "new" * 1000)
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_the_exit_code_is_not_that_of_a_bug_or_of_bad_input(tmp_path, monkeypatch, capsys):
+    def run(options):
+        with storing(tmp_path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("sys.argv", ["x"])
+    with pytest.raises(SystemExit) as stop:
+        command.main(run, type(CONFIG))
+    assert stop.value.code == os.EX_IOERR
+    assert capsys.readouterr().err == f"error: {tmp_path}: it cannot be written (Read-only file system)\n"
+
+
+def test_a_bug_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(ValueError, match=r"^bug$") as caught, storing(tmp_path):
+        raise ValueError("bug")
+    assert not isinstance(caught.value, StorageError)
