@@ -41,7 +41,7 @@ def _add(y: jax.Array, bias: jax.Array, *, geometry: Places) -> jax.Array:
     A row's biases are written down first, and XLA's loops, also those of an activation that comes after, then run
     along whole rows with vectors instead of along the channels of a place.
     """
-    if not choice.adds_rows(geometry, bias.shape[-1]):
+    if not choice.adds_rows((y.shape[0], *geometry), bias.shape[-1]):
         return _stock_add(y, bias, geometry=geometry)
     row = lax.optimization_barrier(jnp.tile(bias, (1, geometry[-1])))
     rows = y.reshape(y.shape[0], *geometry[:-1], row.shape[-1])
@@ -50,7 +50,7 @@ def _add(y: jax.Array, bias: jax.Array, *, geometry: Places) -> jax.Array:
 
 def _total(y: jax.Array, *, geometry: Places) -> jax.Array:
     """Rows of places added up, and then the places of that one row."""
-    if not choice.adds_rows(geometry, y.shape[-1]):
+    if not choice.adds_rows((y.shape[0], *geometry), y.shape[-1]):
         return _stock_total(y, geometry=geometry)
     rows = y.reshape(y.shape[0], math.prod(geometry[:-1]), -1).astype(wide(y.dtype))
     return rows.sum(1).reshape(y.shape[0], geometry[-1], -1).sum(1).astype(y.dtype)

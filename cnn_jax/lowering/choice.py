@@ -270,7 +270,7 @@ def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
 
 
 def adds_rows(places: tuple[int, ...], channels: int) -> bool:
-    """Whether a bias at so many places (N, *spatial) is added, and its gradient taken, by rows of places."""
+    """Whether a bias at so many places (R, N, *spatial) is added, and its gradient taken, by rows of places."""
     return 0 not in (*places, channels) and places[-1] > 1 and channels <= _FEW
 
 

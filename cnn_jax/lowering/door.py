@@ -89,9 +89,14 @@ def _resolved(precision: lax.PrecisionLike) -> lax.PrecisionLike:
 
 
 def _named(precision: Any) -> Any:
+    """What a name stands for; what is none, or none that is known, is left to XLA's own operation to take or refuse."""
+    if not isinstance(precision, str):
+        return precision
+    if precision in lax.DotAlgorithmPreset.__members__:
+        return lax.DotAlgorithmPreset[precision]
     try:
-        return lax.Precision(precision) if isinstance(precision, str) else precision
-    except ValueError:  # an algorithm of products, or what XLA's own operation is to refuse
+        return lax.Precision(precision)
+    except ValueError:
         return precision
 
 

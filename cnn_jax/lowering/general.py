@@ -27,7 +27,8 @@ def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *args: Any, **kwargs: A
     with jax.no_tracing(False):
         jaxpr = jax.make_jaxpr(stock)(lhs, rhs)
     asked = jaxpr.eqns[0].params
-    plain = len(jaxpr.eqns) == 1 and asked["batch_group_count"] == 1 and 0 not in jaxpr.out_avals[0].shape
+    empty = 0 in (*rhs.shape, *jaxpr.out_avals[0].shape)
+    plain = len(jaxpr.eqns) == 1 and asked["batch_group_count"] == 1 and not empty
     if not plain or tuple(asked["dimension_numbers"]) != _CHANNELS_LAST or asked["out_sharding"] is not None:
         return stock(lhs, rhs)
     return door.conv(

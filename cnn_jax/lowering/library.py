@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import get_opaque_trace_state
 
 from cnn_jax.lowering.choice import use
 
@@ -20,6 +21,9 @@ _OPTIONS: dict[str, bool | str] = {
     "xla_cpu_experimental_onednn_custom_call": True,
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
+# JAX's state where nothing is traced.
+with jax.core.eval_context():
+    _OUTSIDE = get_opaque_trace_state(convention="nnx")
 
 
 def compiler_options() -> dict[str, bool | str]:
@@ -66,14 +70,22 @@ def jit(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         return (plain if _in_a_program() else compiled)(*args, **kwargs)
 
-    for name in ("clear_cache", "eval_shape", "lower", "trace"):
-        setattr(called, name, getattr(compiled, name))
+    def clear_cache() -> None:
+        plain.clear_cache()
+        compiled.clear_cache()
+
+    methods = {"clear_cache": clear_cache} | {
+        name: getattr(compiled, name) for name in ("eval_shape", "lower", "trace")
+    }
+    vars(called).update(methods)
     return called
 
 
 def _in_a_program() -> bool:
     """Whether operations are being put down for a program that is compiled later, instead of being computed."""
-    return isinstance(lax.iota(jnp.int32, 1), jax.core.Tracer)
+    if get_opaque_trace_state(convention="nnx") == _OUTSIDE:
+        return False
+    return isinstance(lax.iota(jnp.int32, 1), jax.core.Tracer)  # and not in a `jax.vmap` or `jax.grad` alone
 
 
 @functools.cache

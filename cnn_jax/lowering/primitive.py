@@ -114,12 +114,12 @@ def _evaluation(primitive: Primitive) -> Callable[..., jax.Array]:
     compiled = jax.jit(bound, static_argnames="geometry")
 
     def evaluated(*operands: jax.Array, geometry: Any) -> jax.Array:
+        nans, infinities = _OPTIONS.jax_debug_nans, _OPTIONS.jax_debug_infs
         with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
             result = compiled(*operands, geometry=geometry)
-        looked_for = (("nan", _OPTIONS.jax_debug_nans, jnp.isnan), ("inf", _OPTIONS.jax_debug_infs, jnp.isinf))
-        for kind, wanted, there in looked_for:
-            if wanted and there(result).any():
-                raise FloatingPointError(f"invalid value ({kind}) encountered in {primitive.name}")
+            for wanted, kind, there in ((nans, "nan", jnp.isnan), (infinities, "inf", jnp.isinf)):
+                if wanted and there(result).any():
+                    raise FloatingPointError(f"invalid value ({kind}) encountered in {primitive.name}")
         return result
 
     return evaluated
