@@ -12,6 +12,20 @@ from tests.sharing import session_folder
 ORIGINAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR")  # before the fixture below hides it
 
 
+# What takes longest comes first, so that no worker is left with it at the end.
+LONGEST = (
+    "test_lowerings", "test_training_loop", "test_kill", "test_replicas", "test_benchmark_agreement",
+    "test_batch_statistics", "test_compilation", "test_report", "test_fuzz_cli", "test_models_modern",
+    "test_lowering_onednn", "test_lowering_winograd", "test_layers", "test_detection_run", "test_detection_scenes",
+    "test_functional_conv",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory):
     """A cache and a data folder of the session's own, for all its workers and the processes that tests start.

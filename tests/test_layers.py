@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import layers
+from tests import quick
 from tests.geometries import SPATIAL, batches, ints, normal, one_or_each, ranks, seeds
 
 bfloat16 = jnp.bfloat16
@@ -21,16 +22,17 @@ zeros = nn.initializers.zeros
 def check_interchange(ours, theirs, x, tolerance=1e-5):
     """The same tree and values for the same key; each one's parameters, changed everywhere, work in the other."""
     x = jnp.asarray(x)
-    initial, stock = ours.init(jax.random.key(0), x), theirs.init(jax.random.key(0), x)
+    initial, stock = quick.jit(lambda key: [layer.init(key, x) for layer in (ours, theirs)])(jax.random.key(0))
     assert jax.tree.structure(initial) == jax.tree.structure(stock)
     for a, b in zip(jax.tree.leaves(initial), jax.tree.leaves(stock), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     rng = np.random.default_rng(0)
+    both = quick.jit(lambda variables: [layer.apply(variables, x) for layer in (ours, theirs)])
     for variables in (initial, stock):
         # A bias begins at zero, and a zero would hide where it is added.
-        variables = jax.tree.map(lambda p: p + jnp.asarray(rng.standard_normal(p.shape), p.dtype), variables)
-        y, expected = ours.apply(variables, x), theirs.apply(variables, x)
+        variables = jax.tree.map(lambda p: (np.asarray(p) + rng.standard_normal(p.shape)).astype(p.dtype), variables)
+        y, expected = both(variables)
         assert y.dtype == expected.dtype
         np.testing.assert_allclose(
             np.asarray(y, np.float32), np.asarray(expected, np.float32), rtol=tolerance, atol=tolerance
@@ -157,14 +159,22 @@ def test_conv_on_any_geometry(drawn, seed):
 def test_pools(strides, padding, shape):
     x = jnp.asarray(normal(0, shape)[0], jnp.float32)
     window = (2, 3)
-    for module, function in [
+    pairs = [
         (layers.MaxPool, nn.max_pool),
         (layers.MinPool, pooling.min_pool),
         (layers.AvgPool, nn.avg_pool),
         (lambda *a: layers.AvgPool(*a, count_include_pad=False), lambda *a: nn.avg_pool(*a, count_include_pad=False)),
-    ]:
-        expected = function(x, window, strides, padding)
-        np.testing.assert_allclose(module(window, strides, padding).apply({}, x), expected, rtol=1e-5, atol=1e-6)
+    ]
+
+    @quick.jit
+    def pooled(x):
+        return [
+            (module(window, strides, padding).apply({}, x), function(x, window, strides, padding))
+            for module, function in pairs
+        ]
+
+    for found, expected in pooled(x):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_global_pools():
@@ -219,6 +229,6 @@ def test_a_whole_network_loads_both_ways():
 )
 def test_layers_say_what_was_expected_and_what_arrived(layer, shape, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (JAX adds a note, which `match` would see)
-        layer.init(jax.random.key(0), jnp.zeros(shape))
+        jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros(shape))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from cnn_jax import lowering
+from tests import quick
 from tests.geometries import ints, normal, seeds
 
 # Channels last, as Linen has them; and others, which are XLA's own.
@@ -55,11 +58,13 @@ def calls(draw):
 def test_it_is_the_stock_function_and_so_are_its_gradients(call):
     lhs, rhs, options = call
 
-    def results(function):
+    @functools.partial(quick.jit, static_argnums=0)
+    def results(function, lhs, rhs):
         y, back = jax.vjp(lambda a, b: function(a, b, **options), lhs, rhs)
         return (y, *back(jnp.ones_like(y)))
 
-    for ours, stock in zip(results(lowering.conv_general_dilated), results(lax.conv_general_dilated), strict=True):
+    ours_and_stock = (results(f, lhs, rhs) for f in (lowering.conv_general_dilated, lax.conv_general_dilated))
+    for ours, stock in zip(*ours_and_stock, strict=True):
         assert ours.dtype == stock.dtype
         np.testing.assert_array_equal(ours.astype(jnp.float32), stock.astype(jnp.float32))
 
@@ -81,13 +86,14 @@ def test_a_stock_flax_convolution_takes_it(options):
     x = jnp.asarray(x, jnp.float32)
     stock = nn.Conv(6, (5, 5), **options)
     ours = nn.Conv(6, (5, 5), conv_general_dilated=lowering.conv_general_dilated, **options)
-    variables = stock.init(jax.random.key(0), x)
+    variables = quick.jit(stock.init)(jax.random.key(0), x)
     assert "cnn_conv" in str(jax.make_jaxpr(ours.apply)(variables, x))
 
     def loss(variables, layer):
         return (layer.apply(variables, x) ** 2).mean()
 
-    expected, found = (jax.value_and_grad(loss)(variables, layer) for layer in (stock, ours))
+    gradients = quick.jit(jax.value_and_grad(loss), static_argnums=1)
+    expected, found = (gradients(variables, layer) for layer in (stock, ours))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 

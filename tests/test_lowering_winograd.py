@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
@@ -13,14 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax.lowering import winograd
+from tests import quick
 from tests.geometries import ints, normal, seeds
 from tests.test_lowerings import REFERENCE, UNIT, make_geometry, operands
-
-WAYS = {
-    "conv": winograd.conv,
-    "input_gradient": winograd.input_gradient,
-    "weight_gradient": winograd.weight_gradient,
-}
 
 
 def toom_cook(points):
@@ -48,14 +42,6 @@ MATRICES = {
     ),
     4: toom_cook([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2]),
 }
-
-
-# Of 4x4 outputs only the gradient to the kernel is taken.
-OPERATIONS = {2: list(WAYS), 4: ["weight_gradient"]}
-
-
-def sided(operation, side):
-    return {"side": side} if operation == "weight_gradient" else {}
 
 
 def tiles(x, padding, out, side):
@@ -94,6 +80,22 @@ def formula(operation, x, kernel, y, geometry, a, b, g):
     return filtered(y, padding, geometry.size, turned, a, b, g)
 
 
+def filtered_by_winograd(geometry, side, tiles):
+    """A compiled function of images, kernel and cotangents; of 4x4 outputs only the gradient to the kernel is taken."""
+    ways = {"weight_gradient": functools.partial(winograd.weight_gradient, side=side)}
+    if side == 2:
+        ways |= {"conv": winograd.conv, "input_gradient": winograd.input_gradient}
+
+    @quick.jit
+    def everything(arrays):
+        return {
+            operation: way(*operands(operation, arrays), geometry=geometry, tiles=tiles)
+            for operation, way in ways.items()
+        }
+
+    return everything
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     ints(3, 8, 2),
@@ -111,9 +113,8 @@ def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts
     arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
     exact = [np.asarray(a, np.float64) for a in arrays]
     absolute = [abs(a) for a in exact]
-    for operation in OPERATIONS[side]:
-        way = functools.partial(WAYS[operation], geometry=geometry, tiles=n, **sided(operation, side))
-        found = jax.jit(way)(*operands(operation, arrays))
+    results = filtered_by_winograd(geometry, side, n)(arrays)
+    for operation, found in results.items():
         expected = REFERENCE[operation](*operands(operation, exact), geometry)
         np.testing.assert_allclose(formula(operation, *exact, geometry, a, b, g), expected, atol=1e-12)
         # On its way to a result each number is rounded once for each product added up, and in the transforms of tile,
@@ -134,12 +135,13 @@ def test_winograd_is_within_its_rounding_of_the_definition(size, padding, counts
         assert (abs(np.asarray(found, np.float64) - expected) <= bound).all(), operation
 
 
-@pytest.mark.parametrize(("side", "operation"), [(side, name) for side, names in OPERATIONS.items() for name in names])
-def test_in_float64_a_wrong_coefficient_cannot_hide_in_the_rounding(operation, side):
+@pytest.mark.parametrize("side", list(MATRICES))
+def test_in_float64_a_wrong_coefficient_cannot_hide_in_the_rounding(side):
     geometry = make_geometry((6, 5), (3, 3), (1, 1), ((1, 1), (1, 1)))
     rng = np.random.default_rng(0)
     arrays = [rng.integers(-8, 9, s).astype(np.float64) for s in ((2, 6, 5, 3), (3, 3, 3, 2), (2, 6, 5, 2))]
     with jax.enable_x64(True):
-        inputs = operands(operation, [jnp.asarray(a) for a in arrays])
-        found = WAYS[operation](*inputs, geometry=geometry, tiles=1, **sided(operation, side))
-    np.testing.assert_allclose(found, REFERENCE[operation](*operands(operation, arrays), geometry), atol=1e-10)
+        results = filtered_by_winograd(geometry, side, 1)(arrays)
+    for operation, found in results.items():
+        expected = REFERENCE[operation](*operands(operation, arrays), geometry)
+        np.testing.assert_allclose(found, expected, atol=1e-10, err_msg=operation)

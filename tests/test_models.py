@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 
@@ -13,7 +14,7 @@ import pytest
 from cnn_jax import models
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS
-from tests import reference
+from tests import quick, reference
 from tests.drawn import count, draw_variables
 
 
@@ -29,7 +30,8 @@ def lenet():
 
 def test_every_volume_of_lenet5_by_name(lenet):
     model, variables = lenet
-    scores, state = model.apply(variables, images(2, 32, 32, 1), capture_intermediates=True)
+    call = functools.partial(model.apply, capture_intermediates=True)
+    scores, state = jax.eval_shape(call, variables, images(2, 32, 32, 1))
     volumes = {name: outputs["__call__"][0].shape for name, outputs in state["intermediates"].items() if name[0] != "_"}
     assert volumes == {
         "C1": (2, 28, 28, 6),
@@ -56,7 +58,8 @@ def test_parameters_of_lenet5_by_name(lenet):
 
 def test_softmax_of_the_scores_sums_to_one(lenet):
     model, variables = lenet
-    np.testing.assert_allclose(jax.nn.softmax(model.apply(variables, images(5, 32, 32, 1))).sum(-1), 1, atol=1e-6)
+    scores = quick.jit(model.apply)(variables, images(5, 32, 32, 1))
+    np.testing.assert_allclose(jax.nn.softmax(scores).sum(-1), 1, atol=1e-6)
 
 
 def looped_lenet5(params, image, activation):
@@ -84,19 +87,24 @@ def test_lenet5_computes_its_table(name, function):
     model, x = models.build("lenet5", activation=name), images(2, 32, 32, 1)
     variables = draw_variables(model, x.shape)
     expected = [looped_lenet5(variables["params"], image, function) for image in x]
-    np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(quick.jit(model.apply)(variables, x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width", "grid"), [(32, 44, (1, 4)), (40, 37, (3, 2)), (33, 32, None)])
 def test_a_larger_image_gives_the_scores_of_every_window(lenet, height, width, grid):
     model, variables = lenet
     x = images(2, height, width, 1)
-    scores = model.apply(variables, x)
+    places = list(np.ndindex(grid or (1, 1)))
+
+    @quick.jit
+    def everywhere(x):
+        windows = jnp.concatenate([x[:, 4 * i : 4 * i + 32, 4 * j : 4 * j + 32] for i, j in places])
+        return model.apply(variables, x), model.apply(variables, windows)
+
+    scores, alone = everywhere(x)
     assert scores.shape == (2, *(grid or ()), 10)
-    for i, j in np.ndindex(grid or (1, 1)):
-        window = x[:, 4 * i : 4 * i + 32, 4 * j : 4 * j + 32]
-        at_window = scores[:, i, j] if grid else scores
-        np.testing.assert_allclose(at_window, model.apply(variables, window), rtol=1e-4, atol=1e-5)
+    for (i, j), at_window in zip(places, alone.reshape(len(places), 2, 10), strict=True):
+        np.testing.assert_allclose(scores[:, i, j] if grid else scores, at_window, rtol=1e-4, atol=1e-5)
 
 
 def test_lenet5_takes_colours_and_other_numbers_of_classes():
@@ -118,7 +126,7 @@ def test_mlp_is_its_formula():
     for name in ("hidden_1", "hidden_2"):
         hidden = 1 / (1 + np.exp(-(hidden @ params[name]["kernel"] + params[name]["bias"])))
     expected = hidden @ params["output"]["kernel"] + params["output"]["bias"]
-    scores = model.apply({"params": jax.tree.map(jnp.asarray, params)}, x)
+    scores = quick.jit(model.apply)({"params": jax.tree.map(jnp.asarray, params)}, x)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -149,7 +157,7 @@ def test_convnet_is_its_formula(pool):
     assert hidden.shape[1] == 1 * 2 * 2
     hidden = np.tanh(hidden @ params["hidden_1"]["kernel"] + params["hidden_1"]["bias"])
     expected = hidden @ params["output"]["kernel"] + params["output"]["bias"]
-    scores = model.apply({"params": jax.tree.map(jnp.asarray, params)}, x)
+    scores = quick.jit(model.apply)({"params": jax.tree.map(jnp.asarray, params)}, x)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -159,7 +167,8 @@ def test_the_standard_call(name):
     height, width = model.input_size
     x = images(2, height, width, 1)
     variables = draw_variables(model, x.shape)
-    training, evaluating = (model.apply(variables, x, train=train) for train in (True, False))
+    both = quick.jit(lambda x: [model.apply(variables, x, train=train) for train in (True, False)])
+    training, evaluating = both(x)
     np.testing.assert_array_equal(training, evaluating)
     assert evaluating.shape == (2, 10)
     assert pickle.loads(pickle.dumps(model)) == model

@@ -16,6 +16,7 @@ from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import layers, models
 from cnn_jax.describe import describe
 from cnn_jax.training import LossConfig, make_loss
+from tests import quick
 from tests.drawn import count, draw_variables
 from tests.geometries import normal
 
@@ -96,7 +97,7 @@ def test_backpropagation_by_hand_gives_the_gradients(network, name):
             expected["b" + number] += d
 
     loss = make_loss(LossConfig(name=name))
-    value, gradient = jax.value_and_grad(lambda v: loss(NETWORK.apply(v, x), labels).mean())(variables)
+    value, gradient = quick.jit(jax.value_and_grad(lambda v: loss(NETWORK.apply(v, x), labels).mean()))(variables)
     np.testing.assert_allclose(value, error, **CLOSE)
     for key, of_ours in by_name(gradient).items():
         np.testing.assert_allclose(of_ours, expected[key], err_msg=key, **CLOSE)
@@ -183,9 +184,9 @@ def test_filters_of_a_by_a_by_3_slide_over_34x34x3_in_strides(a, stride):
     Each filter gives a two-dimensional output; stacked, they are as deep as there are filters.
     """
     x, kernel = normal(a, (34, 34, 3), (a, a, 3, 4))
-    for padding in (0, 1):
+    without_and_with = quick.jit(lambda x, k: [F.conv(x, k, strides=stride, padding=padding) for padding in (0, 1)])
+    for padding, y in enumerate(without_and_with(x, kernel)):
         padded = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
-        y = F.conv(x, kernel, strides=stride, padding=padding)
         n = (34 + 2 * padding - a) // stride + 1
         assert y.shape == (n, n, 4)
         for number in range(4):
@@ -205,7 +206,7 @@ def test_the_network_learns_all_the_filters():
     x = normal(4, (2, 32, 32, 3))[0]
     model = models.build("convnet")
     loss = make_loss(LossConfig())
-    gradient = jax.grad(lambda v: loss(model.apply(v, x), jnp.array([3, 5])).sum())(draw(model, x))
+    gradient = quick.jit(jax.grad(lambda v: loss(model.apply(v, x), jnp.array([3, 5])).sum()))(draw(model, x))
     assert (np.asarray(gradient["params"]["conv_1"]["kernel"]) != 0).all()
 
 
