@@ -11,7 +11,7 @@ import pytest
 
 from cnn_jax import detection, pictures
 from cnn_jax.pictures.features import feature_maps_in_two
-from cnn_jax.report import page, scenes, sections, several, write, write_report
+from cnn_jax.report import findings, page, scenes, sections, several, write, write_report
 from cnn_jax.report.findings import read_figures
 from cnn_jax.training import LossConfig
 from tests.reports import HOSTILE, Page, assert_self_contained, make_findings
@@ -155,6 +155,24 @@ def test_figures_that_cannot_be_used_are_as_none(detector, tmp_path):
     file.write_bytes(b"\xff")
     assert read_figures(tmp_path) is None
     assert scenes.share(None) == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_all_scenes_are_searched_only_where_the_figures_are_not_recorded(is_recorded, detector, monkeypatch):
+    path, asked = detector.run.path, []
+    if is_recorded:
+        (path / "detection.json").write_text(json.dumps(detector.detection))
+    monkeypatch.setattr(findings, "load_run", lambda path: detector.run)
+    monkeypatch.setattr(findings.data, "load", lambda *args, **options: detector.test.dataset)
+    monkeypatch.setattr(type(detector.run), "evaluate", lambda run, dataset: detector.test.evaluation)
+    monkeypatch.setattr(detection, "as_trained_on", lambda run, dataset: dataclasses.replace(dataset))
+    monkeypatch.setattr(
+        detection, "find_in_test_scenes", lambda run, digits, scenes=None: asked.append(scenes) or detector.detected
+    )
+    found = findings.gather(path)
+    assert asked == [32 if is_recorded else None]
+    assert found.detection["mean_average_precision"] == pytest.approx(5 / 6)
+    assert found.detected is detector.detected
 
 
 # Names.
