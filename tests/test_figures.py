@@ -317,3 +317,6 @@ def test_names_that_are_cut_alike_are_told_apart_by_their_numbers():
     assert len(set(canvas.labels(names))) == 12
     assert canvas.labels(names)[11].startswith("11 unb")
     assert canvas.labels(["cat", "dog"]) == ["cat", "dog"]
+    assert len(canvas.short("x" * 1_000_000)) == 14  # in a moment
+    # A bracket stays with what runs from right to left: isolated, whatever stands beside it.
+    assert canvas.short("(\u05d0)") == "\u2068(\u05d0)\u2069"

@@ -34,7 +34,7 @@ def test_the_report_on_a_run_is_one_file_with_all_of_it(report, path):
     html = report.read_text()
     assert_self_contained(html)
     page = Page(html)
-    assert page.tags.count("svg") == 6  # curves, mistakes, confusion, filters, attention, feature maps
+    assert page.tags.count("svg") == 7  # curves, mistakes, confusion, filters, attention, feature maps in two
     run = load_run(path)
     test = data.load("digits", "test")
     evaluation = run.evaluate(test)
@@ -75,7 +75,7 @@ def test_a_browser_shows_it_offline_on_a_phone_and_in_the_dark(browser, report):
             "[...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect())"
             ".map(box => [box.left, box.right, box.height])"
         )
-        assert len(boxes) == 6
+        assert len(boxes) == 7
         assert all(left >= 0 and right <= width and height > 50 for left, right, height in boxes)
         luminance[width, dark] = browser.screenshot().mean()
     assert luminance[390, False] > 200 > 80 > luminance[390, True]
@@ -100,6 +100,9 @@ def test_no_name_is_so_long_that_it_widens_the_page(browser, tmp_path, monkeypat
     browser.open(write_report(tmp_path / ("run" * 30)), 390)
     browser.evaluate("document.querySelector('details').open = true")
     assert browser.evaluate("document.documentElement.scrollWidth") == 390
+    # Nor does it push the figures beside it out of sight.
+    inside = browser.evaluate("[...document.querySelectorAll('.side .scroll')].map(b => b.scrollWidth - b.clientWidth)")
+    assert inside == [0]
 
 
 # What else a run may be.
@@ -116,7 +119,7 @@ def test_whatever_names_hold_is_shown_as_text(tmp_path, monkeypatch):
         assert text in page.text, text
     # A perceptron's first weights are drawn as images; it has no maps, so it has no Grad-CAM. No epoch was recorded.
     assert "Grad-CAM" not in page.text
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 6
 
 
 def test_without_the_images_what_needs_them_is_left_out_with_a_sentence(tmp_path, monkeypatch):

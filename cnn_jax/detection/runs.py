@@ -54,12 +54,13 @@ def as_trained_on(run: Run, dataset: data.Dataset) -> data.Dataset:
     return test_windows(dataset, run.model.input_size[0])
 
 
-def find_in_test_scenes(run: Run, digits: data.Dataset) -> Found:
-    """What a run finds in `TEST_SCENES` scenes of test digits, the same for every run on these digits.
+def find_in_test_scenes(run: Run, digits: data.Dataset, scenes: int | None = None) -> Found:
+    """What a run finds in scenes of test digits, by default `TEST_SCENES`, the same for every run on these digits.
 
     Raises:
         InputError: the run has no background class, or the images are not one-channel drawings, light on dark.
     """
     check_finds(run)
     digits = framed(digits, run.model.input_size[0])
-    return find_in_scenes(run.model, run.variables, run.statistics, digits, _test_key(), TEST_SCENES, SceneConfig())
+    count = TEST_SCENES if scenes is None else scenes
+    return find_in_scenes(run.model, run.variables, run.statistics, digits, _test_key(), count, SceneConfig())

@@ -6,6 +6,7 @@ screen, can be drawn in threads, and go away with their last reference.
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -134,15 +135,16 @@ def short(name: str, limit: int = 14) -> str:
     """
     name = "".join(c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in name)
     if columns(name) > limit:
-        head, tail = name, "" if limit < 10 else name
-        while columns(tail) > (limit - 1) // 3:
-            tail = tail[1:]
-        while columns(head) + columns(tail) >= limit:
-            head = head[:-1]
-        name = f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+        tail = _beginning(name[::-1], (limit - 1) // 3 if limit >= 10 else 0)[::-1]
+        name = f"{_beginning(name, limit - 1 - columns(tail))}\N{HORIZONTAL ELLIPSIS}{tail}"
     # What runs from right to left is set apart from what stands beside it, brackets and all.
     is_leftward = any(unicodedata.bidirectional(c) in ("R", "AL") for c in name)
     return f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}" if is_leftward else name
+
+
+def _beginning(text: str, limit: int) -> str:
+    """As much of a text as so many columns hold."""
+    return text[: sum(width <= limit for width in itertools.accumulate(map(columns, text)))]
 
 
 def labels(names: Sequence[str], limit: int = 14) -> list[str]:

@@ -43,7 +43,7 @@ def curves(runs: Sequence[Sequence[Mapping[str, Any]]], *, steps_per_epoch: floa
     _draw(loss, runs, ("loss", "cross_entropy"), steps_per_epoch)
     _draw(error, runs, ("error",), steps_per_epoch)
     # One scale of steps for both, from the start, also where they hold a single point.
-    last = max((float(line.get_xdata()[-1]) for axes in (loss, error) for line in axes.lines), default=1.0)
+    last = max((np.asarray(line.get_xdata()).max() for axes in (loss, error) for line in axes.lines), default=1.0)
     for axes in (loss, error):
         axes.set_xlim(0, 1.03 * max(last, 1.0))
     loss.set_ylabel("loss", fontsize=canvas.LABEL)
@@ -95,7 +95,7 @@ def _draw(
         for name in names:
             steps, values = series(runs, split, name)
             finite = np.isfinite(values).all(axis=0) if len(steps) else np.zeros(0, bool)
-            lost += np.count_nonzero(~finite)
+            lost += int(np.count_nonzero(~finite))
             if not finite.any():
                 continue
             places = epochs_after(steps, steps_per_epoch) if steps_per_epoch else steps

@@ -17,6 +17,8 @@ from cnn_jax.training import Evaluation, Run, load_run
 from cnn_jax.training.folder import FIGURES, read_config
 from cnn_jax.training.records import read_records
 
+_SCENES = 32  # that are looked at for false alarms and digits that were missed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -29,8 +31,7 @@ class Findings:
         test: the test images, their labels and what the model makes of them; None where they cannot be had.
         missing: why they cannot be had, or "".
         detected: what a run that learned to find things finds in scenes of test images; None of any other run.
-        detection: the figures of that, as `detection.figures`; of a run whose test images cannot be had those that it
-            recorded itself, if it did.
+        detection: its figures, as `detection.figures`: those that it recorded, else those of what is `detected`.
     """
 
     run: Run
@@ -117,8 +118,9 @@ def gather(path: Path) -> Findings:
     else:
         test = Measured(dataset=dataset, evaluation=evaluation, probabilities=softmax(evaluation.scores, axis=1))
         if dataset is not images:
-            detected = detection.find_in_test_scenes(run, images)
-            figures = detection.figures(detected, images.class_names)
+            # All scenes take as long as the report; where the run recorded its figures, a few are enough to look at.
+            detected = detection.find_in_test_scenes(run, images, _SCENES if figures else None)
+            figures = figures or detection.figures(detected, images.class_names)
     return Findings(
         run=run, config=config, records=read_records(path), test=test, missing=missing, detected=detected,
         detection=figures,
@@ -131,7 +133,11 @@ def read_figures(path: Path) -> dict[str, Any] | None:
         figures = json.loads((path / FIGURES).read_text())
         counts = [figures[name] for name in ("scenes", "digits", "iou", "least")]
         shares = [figures[name] for name in ("mean_average_precision", "precision", "recall")]
+        counts += [one["digits"] for one in figures["classes"]]
+        shares += [one[name] for one in figures["classes"] for name in ("average_precision", "precision", "recall")]
+        names = [one["name"] for one in figures["classes"]]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     shares = [share for share in shares if share is not None]
-    return figures if all(isinstance(value, int | float) for value in counts + shares) else None
+    is_sound = all(isinstance(value, int | float) for value in counts + shares)
+    return figures if is_sound and all(isinstance(name, str) for name in names) else None

@@ -141,7 +141,7 @@ def _inline_svg(figure: Figure, alt: str) -> str:
     # name addresses. The identifiers of groups, which nothing refers to, are the same in every figure.
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
     head, rest = svg[svg.index("<svg") :].split(">", 1)
-    rest = re.sub(rf'<g id="{TITLE}([^"]*)">', r"<g><title>\1</title>", rest)
+    rest = re.sub(rf"<g id=([\"']){TITLE}(.*?)\1>", r"<g><title>\2</title>", rest)
     rest = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", rest)
     rest = re.sub(r"\b(fill|stroke): #000000\b", r"\1: currentColor", rest)
     view = head[head.index('viewBox="') :].split('"')[1]

@@ -16,7 +16,8 @@ _MEANING = (
 _WINDOWS = "All that follows is of single windows, cut out of such scenes, of which the network has learned."
 _CAPTION = (
     "Scenes made of test digits, with the boxes of a score of at least {least:g}: green is right, orange is wrong, and "
-    "round what was missed the box is dashed and blue. Below are the surest false alarms and digits that were missed."
+    "round what was missed the box is dashed and blue. Below are the surest false alarms and digits missed in "
+    "{count:,} scenes."
 )
 
 
@@ -35,7 +36,7 @@ def scenes(detected: detection.Found, figures: Mapping[str, Any], class_names: t
     picture = page.picture(
         pictures.detections(detected, class_names, least),
         "Four scenes with boxes round what was found in them, false alarms, and digits that were missed.",
-        _CAPTION.format(least=least),
+        _CAPTION.format(least=least, count=len(detected.hits)),
     )
     shares = ("average_precision", "precision", "recall")
     together = {"name": "all", "average_precision": figures["mean_average_precision"], **figures}

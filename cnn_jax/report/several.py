@@ -39,8 +39,8 @@ class Seed:
     @property
     def score(self) -> float | None:
         """What seeds are compared by: average precision where it was measured, else test accuracy; None without."""
-        area = self.detection and self.detection["mean_average_precision"]
-        return area if area is not None else self.test and self.test["accuracy"]
+        area = self.detection["mean_average_precision"] if self.detection else None
+        return self.test["accuracy"] if area is None and self.test else area
 
 
 def read_seeds(path: Path, config: dict[str, Any]) -> list[Seed]:
