@@ -17,6 +17,7 @@ import numpy as np
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
+from cnn_jax.training.capacity import check_fits, short_of_memory
 from cnn_jax.training.checkpoints import hush_orbax
 from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
@@ -88,6 +89,8 @@ def run_experiment(
     # Model.
     fields = {**fields, "num_classes": len(train.class_names)}
     module = models.build(model, **fields)
+    shape = (*image_size, train.images.shape[-1])
+    check_fits(module, config, len(train), shape, config.replicas)
 
     # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
@@ -109,13 +112,14 @@ def run_experiment(
     )
     result: FitResult | ReplicasResult
     try:
-        if config.replicas == 1:
-            result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
-        else:  # Each seed holds out its own images.
-            result = fit_replicas(
-                module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
-                folder=folder, display=display,
-            )  # fmt: skip
+        with short_of_memory(config):
+            if config.replicas == 1:
+                result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
+            else:  # Each seed holds out its own images.
+                result = fit_replicas(
+                    module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
+                    folder=folder, display=display,
+                )  # fmt: skip
     finally:
         folder.close()
     if result.interrupted is not None:

@@ -26,6 +26,7 @@ from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
+from cnn_jax.training.capacity import check_count
 from cnn_jax.training.config import check
 from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder
 
@@ -67,6 +68,7 @@ def windows(config: Config, digits: data.Dataset) -> data.Dataset:
     side = models.LeNet5.input_size[0]
     if digits.split != "train":
         return detection.test_windows(digits, side)
+    check_count("scenes", config.scenes, "scenes", 24 * side**2)
     print(f"cutting windows out of {config.scenes:,} scenes", flush=True)
     return detection.train_windows(digits, side, config.seed, config.scenes)
 

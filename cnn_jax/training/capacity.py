@@ -1,12 +1,15 @@
-"""Whether a run fits: its numbers into what counts them, its arrays into the memory there is. Judged before they are."""
+"""Whether a run fits, judged before it begins: its numbers into what counts them, its arrays into the memory there is."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,12 +17,13 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import InputError
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.devices import current_device
+from cnn_jax.training.devices import current_device, usable_devices
 from cnn_jax.training.recipe import count_per_call, count_steps
 
 _PIXEL = 1 + 4  # bytes: of a batch as it is stored, and normalised
 _INDEX = 8  # bytes of the number of an image in the order of the images
 _COPIES = 2  # of the parameters: themselves and their gradients; what the optimiser keeps comes on top
+_SELDOM = 1000  # by what factor parameters and activations may be more than the images of a batch, hardly ever reached
 # Where cgroups, of version 2 and 1, say how much memory the processes of a container may have.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -43,12 +47,14 @@ def check_fits(
     free = free_memory()
     if free is None:
         return
+    an_image = _PIXEL * math.prod(image_shape) + _INDEX * count_per_call(config, images)
+    a_seed = _INDEX * images
+    if _SELDOM * replicas * (a_seed + config.batch_size * an_image) <= free:  # no need to trace the model
+        return
     parameters, activations = _sizes(model, image_shape)
-    height, width, channels = image_shape
     separate = getattr(model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
-    an_image = _PIXEL * height * width * channels + _INDEX * count_per_call(config, images)
     an_image += 0 if separate else activations
-    a_seed = _COPIES * parameters + _INDEX * images
+    a_seed += _COPIES * parameters
     needed = replicas * (a_seed + config.batch_size * an_image)
     if needed <= free:
         return
@@ -58,18 +64,50 @@ def check_fits(
     else:
         option, value, what = "batch_size", config.batch_size, "images a step"
         most = (free // replicas - a_seed) // an_image
-    raise InputError(
-        f"{option}: {value:,} {what} need at least {needed / 2**30:,.0f} GiB of memory, of which {free / 2**30:,.1f} "
-        f"are free; expected at most {most:,}"
+    raise _too_much(option, value, what, needed, free, most)
+
+
+def check_count(option: str, count: int, what: str, each: int) -> None:
+    """InputError where so many of something, of so many bytes each at the least, are more than the host has free."""
+    free = host_memory()
+    if free is not None and count * each > free:
+        raise _too_much(option, count, what, count * each, free, free // each)
+
+
+def _too_much(option: str, value: int, what: str, needed: int, free: int, most: int) -> InputError:
+    return InputError(
+        f"{option}: {value:,} {what} need at least {needed / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} "
+        f"are free; expected at most {max(most, 0):,}"
     )
+
+
+@contextlib.contextmanager
+def short_of_memory(config: TrainConfig) -> Iterator[None]:
+    """Makes of a lack of memory, which is told only as it is met, an InputError that says what to do."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"not enough memory for this network at batch_size {config.batch_size:,}; take a smaller one, or fewer "
+            f"replicas ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def free_memory() -> int | None:
     """Bytes that new arrays may take where JAX puts them; None where nobody says."""
     device = current_device()
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None
+    if device.platform == "cpu":
+        return host_memory()
+    stats = device.memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    # What others of the same kind have goes to the replicas too.
+    return None if limit is None else len(usable_devices()) * limit - stats.get("bytes_in_use", 0)
+
+
+def host_memory() -> int | None:
+    """Bytes that this process may still take of the machine's memory; None where nobody says."""
     found = [_available(), *map(_limit, _LIMITS)]
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
     found.append(None if soft == resource.RLIM_INFINITY else soft)
@@ -100,9 +138,9 @@ def _sizes(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, in
     """
     seen: dict[int, int] = {}
 
-    def run(image: jax.Array) -> jax.Array:
+    def run(image: jax.Array) -> dict[str, Any]:
         rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-        _, variables = model.init_with_output(rngs, image, capture_intermediates=True)
+        variables = dict(model.init(rngs, image, capture_intermediates=True))
         for leaf in jax.tree.leaves(variables.pop("intermediates", {})):
             seen[id(leaf)] = leaf.size * leaf.dtype.itemsize  # a block gives what its last layer gave: counted once
         return variables

@@ -20,7 +20,6 @@ from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.state import TrainState, init_state
 from cnn_jax.training.step import Batch, Metrics, make_augment, make_eval_step, make_train_step
 
-
 _MOST_STEPS = 2**31 - 1
 
 
@@ -64,8 +63,8 @@ def count_steps(config: TrainConfig, images: int) -> int:
     steps = -(-config.epochs * images // config.batch_size)
     if steps > _MOST_STEPS:
         raise InputError(
-            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} for {images:,} images in batches of "
-            f"{config.batch_size:,} (steps are counted in 32 bits), got {config.epochs:,}"
+            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} of {images:,} images in batches of "
+            f"{config.batch_size:,}, as steps are counted in 32 bits; got {config.epochs:,}"
         )
     return steps
 

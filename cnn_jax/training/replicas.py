@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnn_jax import data
+from cnn_jax.training.capacity import check_fits
 from cnn_jax.training.config import TrainConfig, check_replicas
 from cnn_jax.training.display import Display
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect
@@ -109,10 +110,11 @@ def fit_replicas(
     Raises:
         TrainingDivergedError: something of one seed became NaN or infinite, which stops all; no checkpoint holds it.
         InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none can be
-            read.
+            read; or the run cannot fit, see `check_fits`.
     """
     clock = time.monotonic()
     check_replicas(config.seed, replicas)
+    check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]), replicas)
     with Interrupts() as interrupts:
         program = Replicas(model, train, config, replicas, test, validation)
         paths = [folder.path / seed_folder(seed) for seed in program.seeds] if folder else []
