@@ -35,10 +35,10 @@ def memory(monkeypatch):
     return free
 
 
-def refused(**options) -> str:
+def refused(name="mlp", shape=SHAPE, replicas=1, **options) -> str:
+    model, config = models.build(name), TrainConfig(**options)
     with pytest.raises(InputError) as caught:
-        replicas = options.pop("replicas", 1)
-        capacity.check_fits(models.build("lenet5"), TrainConfig(**options), 1437, SHAPE, replicas)
+        capacity.check_fits(model, config, 1437, shape, replicas)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -54,16 +54,14 @@ def test_a_batch_larger_than_memory(memory, size):
     assert "of which 8.0 are free" in message
     fits = most(message)
     assert 5 * 28 * 28 * fits < 8 * GIB < 6 * 28 * 28 * fits  # as bytes and as float32, and little more
-    capacity.check_fits(models.build("lenet5"), TrainConfig(batch_size=fits), 1437, SHAPE)
+    capacity.check_fits(models.build("mlp"), TrainConfig(batch_size=fits), 1437, SHAPE)
     assert most(refused(batch_size=fits + 10**5)) == fits
 
 
 def test_more_seeds_than_memory(memory):
-    message = refused(replicas=2 * 10**9, batch_size=64)
+    message = refused("lenet5", (32, 32, 1), replicas=2 * 10**9, batch_size=64)
     assert message.startswith("replicas: 2,000,000,000 seeds need at least ")
-    fits = most(message)
-    assert fits < 8 * GIB / (2 * 4 * 51_902)
-    capacity.check_fits(models.build("lenet5"), TrainConfig(batch_size=1), 1437, SHAPE, fits)
+    assert most(message) == pytest.approx(8 * GIB / (2 * 4 * 51_902), rel=0.1)  # parameters and their gradients
     assert refused(replicas=10, batch_size=10**8).startswith("batch_size: ")
 
 
@@ -82,7 +80,7 @@ def test_ordinary_runs_are_not_even_traced(memory, monkeypatch):
 
 def test_without_anybody_who_says_nothing_is_refused(memory):
     memory(None)
-    capacity.check_fits(models.build("lenet5"), TrainConfig(batch_size=10**12), 1437, SHAPE)
+    capacity.check_fits(models.build("mlp"), TrainConfig(batch_size=10**12), 1437, SHAPE)
 
 
 def test_the_memory_of_this_machine():
@@ -110,15 +108,15 @@ def test_what_limits_memory(monkeypatch, tmp_path):
     assert capacity.free_memory() is None
 
 
-@pytest.mark.parametrize("epochs", [10**8, 10**9, 10**400])
+@pytest.mark.parametrize("epochs", [10**8, 10**9, 10**30])
 def test_more_steps_than_are_counted(epochs):
     config = TrainConfig(epochs=epochs, batch_size=64)
     with pytest.raises(
-        InputError, match="epochs: expected at most 95,643,009 of 1,437 images in batches of 64"
+        InputError, match="epochs: expected at most 95,642,973 of 1,437 images in batches of 64"
     ) as caught:
         count_steps(config, 1437)
     assert "\n" not in str(caught.value)
-    assert count_steps(dataclasses.replace(config, epochs=95_643_009), 1437) <= 2**31 - 1
+    assert count_steps(dataclasses.replace(config, epochs=95_642_973), 1437) <= 2**31 - 1
     assert count_steps(TrainConfig(epochs=3, batch_size=10), 7) == 3
     assert count_steps(TrainConfig(epochs=3, batch_size=100), 7) == 1
 
@@ -147,9 +145,8 @@ def test_fit_refuses_too(memory):
 def test_a_lack_of_memory_that_shows_later_is_one_line():
     config = TrainConfig(batch_size=99)
     for error in (MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 1")):
-        with pytest.raises(InputError, match="not enough memory for this network at batch_size 99") as caught:
-            with capacity.short_of_memory(config):
-                raise error
+        with pytest.raises(InputError, match="not enough memory") as caught, capacity.short_of_memory(config):
+            raise error
         assert "\n" not in str(caught.value)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), capacity.short_of_memory(config):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
@@ -161,7 +158,7 @@ def test_more_scenes_than_memory(memory, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "detect_digits", module)  # where its dataclasses look for their annotations
     spec.loader.exec_module(module)
-    with pytest.raises(InputError, match="scenes: 1,000,000,000 scenes need at least .* expected at most "):
+    with pytest.raises(InputError, match=r"scenes: 1,000,000,000 scenes need at least .* expected at most "):
         module.windows(module.Config(scenes=10**9), make_dataset())
 
 

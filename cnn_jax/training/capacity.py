@@ -1,4 +1,4 @@
-"""Whether a run fits, judged before it begins: its numbers into what counts them, its arrays into the memory there is."""
+"""Whether a run fits, judged before it begins: its numbers into what counts them, its arrays into memory."""
 
 from __future__ import annotations
 

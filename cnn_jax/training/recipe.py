@@ -63,8 +63,8 @@ def count_steps(config: TrainConfig, images: int) -> int:
     steps = -(-config.epochs * images // config.batch_size)
     if steps > _MOST_STEPS:
         raise InputError(
-            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} of {images:,} images in batches of "
-            f"{config.batch_size:,}, as steps are counted in 32 bits; got {config.epochs:,}"
+            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} of {images:,} images in batches "
+            f"of {config.batch_size:,}, as steps are counted in 32 bits; got {config.epochs:,}"
         )
     return steps
 
