@@ -184,6 +184,25 @@ def test_empty_options_of_an_experiment_are_refused(args, monkeypatch):
     assert command.parse(ExperimentConfig, ["--out", "a="]).out == Path("a=")
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: training.OptimizerConfig(learning_rate=value),
+        lambda value: training.OptimizerConfig(weight_decay=value),
+        lambda value: training.OptimizerConfig(clip_norm=value),
+        lambda value: training.LossConfig(name="map", rubbish_penalty=value),
+        lambda value: training.AugmentConfig(translation=value),
+        lambda value: DataConfig(pixel_range=(-value, value)),
+    ],
+)
+def test_numbers_that_float32_does_not_hold(make):
+    for value in (1e39, 1e300, 1e-39, 1e-300):
+        with pytest.raises(InputError, match=r"expected 0 or a number from 1\.2e-38 to 3\.4e\+38 in size"):
+            make(value)
+    make(1e-15)
+    make(1e15)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan, -1.0, 0.0])
 def test_learning_rates_that_are_none(value):
     with pytest.raises(InputError, match=r"optimizer\.learning_rate: expected a positive number"):
