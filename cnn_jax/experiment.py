@@ -16,6 +16,7 @@ import numpy as np
 from cnn_jax import data, models, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
+from cnn_jax.training.capacity import check_fits, short_of_memory
 from cnn_jax.training.compilation import keep_compiled
 from cnn_jax.training.config import ExperimentConfig, to_dict
 from cnn_jax.training.devices import current_device, select_device, split_cpu
@@ -84,6 +85,8 @@ def run_experiment(
     # Model.
     fields = {**fields, "num_classes": len(train.class_names)}
     module = models.build(model, **fields)
+    shape = (*image_size, train.images.shape[-1])
+    check_fits(module, config, len(train), shape, config.replicas)
 
     # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
@@ -105,13 +108,14 @@ def run_experiment(
     )
     result: FitResult | ReplicasResult
     try:
-        if config.replicas == 1:
-            result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
-        else:  # Each seed holds out its own images.
-            result = fit_replicas(
-                module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
-                folder=folder, display=display,
-            )  # fmt: skip
+        with short_of_memory(config):
+            if config.replicas == 1:
+                result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
+            else:  # Each seed holds out its own images.
+                result = fit_replicas(
+                    module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
+                    folder=folder, display=display,
+                )  # fmt: skip
     finally:
         folder.close()
     if result.interrupted is not None:

@@ -30,6 +30,7 @@ from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
+from cnn_jax.training.capacity import check_count
 from cnn_jax.training.config import check
 from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder
 
@@ -72,6 +73,7 @@ def windows(config: Config, digits: data.Dataset) -> data.Dataset:
     if digits.split != "train":
         return detection.test_windows(digits, side)
     scenes = cast(int, config.scenes)  # `__post_init__` has set it
+    check_count("scenes", scenes, "scenes", 24 * side**2)
     terminal.say(f"cutting windows out of {scenes:,} scenes")
     return detection.train_windows(digits, side, config.seed, scenes)
 

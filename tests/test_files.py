@@ -145,7 +145,7 @@ def test_what_killed_processes_left_goes_and_what_others_make_stays(tmp_path):
         )  # fmt: skip
 
     dead, alive = start("die"), start("wait")
-    left, used = dead.stdout.readline().strip(), alive.stdout.readline().strip()
+    left, used = (Path(one.stdout.readline().strip()).name for one in (dead, alive))
     dead.wait(timeout=60)
     fresh = tmp_path / ".making-fresh"  # made this very moment, and not locked yet
     old = tmp_path / ".making-old"  # left by an earlier version, without a lock

@@ -6,18 +6,21 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import detection
+from cnn_jax import detection, experiment
 from cnn_jax.cli import detect as command
 from cnn_jax.cli import report as reporting
 from cnn_jax.detection import Detections
 from cnn_jax.errors import InputError
 from cnn_jax.report import write
+from cnn_jax.training import ExperimentConfig, FitResult, TrainState
 from cnn_jax.training.folder import seed_folder
 from cnn_jax.training.outputs import check_output, write_output
+from tests.tiny import make_dataset
 from tests.trained import tree_hash
 
 PARTS = (
@@ -156,3 +159,22 @@ def test_a_drawing_does_not_take_the_place_of_a_run(quick_detect, tmp_path):
         with pytest.raises(InputError, match="one of the run"):
             quick_detect(target)
     assert tree_hash(run) == before
+
+
+def test_runs_started_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    state = TrainState(step=np.int32(1), params={}, batch_stats={}, opt_state=(), rng=jax.random.key(0))
+    result = FitResult(
+        state=state, train={"loss": 1.0, "accuracy": 0.5}, evaluations={}, seconds=1.0, images_per_second=1.0
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment, "fit", lambda *args, **options: result)
+    monkeypatch.setattr(experiment.data, "load", lambda name, split, **_: make_dataset(split=split))
+    monkeypatch.setattr(experiment.time, "strftime", lambda form: "now")
+    for _ in range(3):
+        experiment.run_experiment(ExperimentConfig(report=False), "mlp", "mlp", {"features": (4,)})
+    folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert folders == ["mlp-digits-now", "mlp-digits-now-2", "mlp-digits-now-3"]
+    monkeypatch.setattr(experiment.data, "load", lambda *_, **__: {}["no such data"])
+    with pytest.raises(KeyError):  # nothing is made for a run that cannot begin
+        experiment.run_experiment(ExperimentConfig(report=False), "mlp", "mlp", {"features": (4,)})
+    assert len(list((tmp_path / "runs").iterdir())) == 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,23 @@ class Marks:
         size = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(result))
         self.calls[number] = Call(module, own, inputs, output, size)
         return result
+
+
+@contextlib.contextmanager
+def intercepted(interceptor: Callable[..., Any]) -> Iterator[None]:
+    """`flax.linen.intercept_methods` which also ends under `python -O`.
+
+    Flax takes an interceptor off its stack within an assert, which is not carried out there: all that is called later
+    would go through it.
+    """
+    stack: Any = nn.module._global_interceptor_stack
+    before = len(stack)
+    try:
+        with nn.intercept_methods(interceptor):
+            yield
+    finally:
+        while len(stack) > before:
+            stack.pop()
 
 
 def _marked(tree: Any, mark: str) -> tuple[Any, tuple[int, ...]]:

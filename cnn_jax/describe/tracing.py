@@ -17,7 +17,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from cnn_jax import lowering
 from cnn_jax.describe import kinds
-from cnn_jax.describe.marks import INTO, MARK, Call, Marks, own_parameters
+from cnn_jax.describe.marks import INTO, MARK, Call, Marks, intercepted, own_parameters
 from cnn_jax.describe.primitives import Seen, Weights, passed_on, shape_of
 from cnn_jax.describe.receptive import UNKNOWN, Axis, Field, image
 from cnn_jax.describe.volumes import LayerRow, Volumes
@@ -55,7 +55,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> Volumes:
     variables = jax.eval_shape(lambda x: model.init(rngs, x, **arguments), x)
     marks = Marks()
     # The direct lowering has the operations that receptive fields can be read off.
-    with lowering.use("direct"), nn.intercept_methods(marks.intercept):
+    with lowering.use("direct"), intercepted(marks.intercept):
         # What is no parameter may change, such as statistics of a model that has no train argument.
         closed = jax.make_jaxpr(
             lambda variables, x: model.apply(variables, x, rngs=rngs, mutable=DenyList("params"), **arguments)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.describe import describe
+from cnn_jax.describe.marks import intercepted
 
 Variables = dict[str, Any]
 _Visit = Callable[[str, nn.Module, jax.Array, jax.Array], jax.Array]
@@ -158,5 +159,5 @@ def _apply(model: nn.Module, variables: Variables, images: jax.Array, visit: _Vi
             return output
         return visit(name, context.module, args[0], output)
 
-    with nn.intercept_methods(intercept):
+    with intercepted(intercept):
         return cast(jax.Array, model.apply(variables, images))

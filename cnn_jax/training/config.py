@@ -10,11 +10,20 @@ from typing import Any, Literal
 
 from cnn_jax.errors import InputError
 
+_LEAST, _GREATEST = 2.0**-126, 2.0**128 - 2.0**104  # normal numbers of float32
+
 
 def check(condition: bool, option: str, expected: str, value: object) -> None:
     """Raises `InputError` naming the option, what was expected and what arrived, unless `condition` holds."""
     if not condition:
         raise InputError(f"{option}: expected {expected}, got {value!r}")
+
+
+def _check_held(option: str, *values: float | None) -> None:
+    """InputError where a number would become infinite or 0 in float32, which is what runs compute in."""
+    for value in values:
+        held = not value or _LEAST <= abs(value) <= _GREATEST
+        check(held, option, f"0 or a number from {_LEAST:.1e} to {_GREATEST:.1e} in size, as float32 holds them", value)
 
 
 def _is_positive(value: float) -> bool:
@@ -49,6 +58,7 @@ class DataConfig:
             black, white = self.pixel_range
             valid = math.isfinite(black) and math.isfinite(white) and black < white
             check(valid, "data.pixel_range", "two finite numbers, black below white", self.pixel_range)
+            _check_held("data.pixel_range", black, white, (white - black) * (white - black))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,8 @@ class OptimizerConfig:
         check(_is_non_negative(self.weight_decay), "optimizer.weight_decay", "a number >= 0", self.weight_decay)
         if self.clip_norm is not None:
             check(_is_positive(self.clip_norm), "optimizer.clip_norm", "a positive number or None", self.clip_norm)
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            _check_held(f"optimizer.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +127,7 @@ class LossConfig:
             expected = f"0 with {self.name} (smoothing belongs to softmax_cross_entropy)"
             check(self.label_smoothing == 0, "loss.label_smoothing", expected, self.label_smoothing)
         check(_is_positive(self.rubbish_penalty), "loss.rubbish_penalty", "a positive number", self.rubbish_penalty)
+        _check_held("loss.rubbish_penalty", self.rubbish_penalty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +149,7 @@ class AugmentConfig:
         for name in ("translation", "scale", "squeeze", "shear"):
             value = getattr(self, name)
             check(_is_non_negative(value), f"augment.{name}", "a number >= 0", value)
+            _check_held(f"augment.{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,14 @@ import jax
 import optax
 
 from cnn_jax import data
+from cnn_jax.errors import InputError
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.losses import beside_loss, make_loss
 from cnn_jax.training.optimizers import make_optimizer, make_schedule
 from cnn_jax.training.state import TrainState, init_state
 from cnn_jax.training.step import Batch, Metrics, make_augment, make_eval_step, make_train_step
+
+_MOST_STEPS = 2**31 - 1
 
 
 class Hyperparameters(flax.struct.PyTreeNode):
@@ -53,8 +56,17 @@ def count_steps(config: TrainConfig, images: int) -> int:
 
     Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
     inside a batch.
+
+    Raises:
+        InputError: there would be more steps than 32 bits count, as optimisers and states do.
     """
-    return math.ceil(config.epochs * images / config.batch_size)
+    steps = -(-config.epochs * images // config.batch_size)
+    if steps > _MOST_STEPS:
+        raise InputError(
+            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} of {images:,} images in batches "
+            f"of {config.batch_size:,}, as steps are counted in 32 bits; got {config.epochs:,}"
+        )
+    return steps
 
 
 def count_per_call(config: TrainConfig, images: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnn_jax import data
+from cnn_jax.training.capacity import check_fits
 from cnn_jax.training.config import TrainConfig, check_replicas
 from cnn_jax.training.display import Display
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect
@@ -110,10 +111,11 @@ def fit_replicas(
     Raises:
         TrainingDivergedError: something of one seed became NaN or infinite, which stops all; no checkpoint holds it.
         InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none can be
-            read.
+            read; or the run cannot fit, see `check_fits`.
     """
     clock = time.monotonic()
     check_replicas(config.seed, replicas)
+    check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]), replicas)
     # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
         program = Replicas(model, train, config, replicas, test, validation)

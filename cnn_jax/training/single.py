@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data
+from cnn_jax.training.capacity import check_fits
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.devices import current_device
 from cnn_jax.training.display import Display
@@ -76,9 +77,10 @@ def fit(
 
     Raises:
         TrainingDivergedError: something became NaN or infinite; no checkpoint holds it.
-        InputError: there are checkpoints in `folder`, but none can be read.
+        InputError: there are checkpoints in `folder`, but none can be read; or the run cannot fit, see `check_fits`.
     """
     clock = time.monotonic()
+    check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]))
     # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
         program = Single(model, train, config, test, validation)

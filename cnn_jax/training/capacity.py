@@ -1,0 +1,149 @@
+"""Whether a run fits, judged before it begins: its numbers into what counts them, its arrays into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import InputError
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.devices import current_device, usable_devices
+from cnn_jax.training.recipe import count_per_call, count_steps
+
+_PIXEL = 1 + 4  # bytes: of a batch as it is stored, and normalised
+_INDEX = 8  # bytes of the number of an image in the order of the images
+_COPIES = 2  # of the parameters: themselves and their gradients; what the optimiser keeps comes on top
+_SELDOM = 1000  # by what factor parameters and activations may be more than the images of a batch, hardly ever reached
+# Where cgroups, of version 2 and 1, say how much memory the processes of a container may have.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def check_fits(
+    model: nn.Module, config: TrainConfig, images: int, image_shape: tuple[int, int, int], replicas: int = 1
+) -> None:
+    """Refuses a run that cannot fit, by what it needs at the least: what passes may still need more than there is.
+
+    Args:
+        model: the network.
+        config: lengths and batch size.
+        images: number of training images.
+        image_shape: (height, width, channels) of one image as the model takes it.
+        replicas: how many seeds are trained together.
+
+    Raises:
+        InputError: there would be more steps than are counted, or the batches and seeds need more memory than is free.
+    """
+    count_steps(config, images)
+    free = free_memory()
+    if free is None:
+        return
+    an_image = _PIXEL * math.prod(image_shape) + _INDEX * count_per_call(config, images)
+    a_seed = _INDEX * images
+    if _SELDOM * replicas * (a_seed + config.batch_size * an_image) <= free:  # no need to trace the model
+        return
+    parameters, activations = _sizes(model, image_shape)
+    separate = getattr(model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
+    an_image += 0 if separate else activations
+    a_seed += _COPIES * parameters
+    needed = replicas * (a_seed + config.batch_size * an_image)
+    if needed <= free:
+        return
+    most = free // (a_seed + an_image)
+    if replicas > most:
+        option, value, what = "replicas", replicas, "seeds"
+    else:
+        option, value, what = "batch_size", config.batch_size, "images a step"
+        most = (free // replicas - a_seed) // an_image
+    raise _too_much(option, value, what, needed, free, most)
+
+
+def check_count(option: str, count: int, what: str, each: int) -> None:
+    """InputError where so many of something, of so many bytes each at the least, are more than the host has free."""
+    free = host_memory()
+    if free is not None and count * each > free:
+        raise _too_much(option, count, what, count * each, free, free // each)
+
+
+def _too_much(option: str, value: int, what: str, needed: int, free: int, most: int) -> InputError:
+    return InputError(
+        f"{option}: {value:,} {what} need at least {needed / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} "
+        f"are free; expected at most {max(most, 0):,}"
+    )
+
+
+@contextlib.contextmanager
+def short_of_memory(config: TrainConfig) -> Iterator[None]:
+    """Makes of a lack of memory, which is told only as it is met, an InputError that says what to do."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"not enough memory for this network at batch_size {config.batch_size:,}; take a smaller one, or fewer "
+            f"replicas ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def free_memory() -> int | None:
+    """Bytes that new arrays may take where JAX puts them; None where nobody says."""
+    device = current_device()
+    if device.platform == "cpu":
+        return host_memory()
+    stats = device.memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    # What others of the same kind have goes to the replicas too.
+    return None if limit is None else len(usable_devices()) * limit - stats.get("bytes_in_use", 0)
+
+
+def host_memory() -> int | None:
+    """Bytes that this process may still take of the machine's memory; None where nobody says."""
+    found = [_available(), *map(_limit, _LIMITS)]
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    found.append(None if soft == resource.RLIM_INFINITY else soft)
+    return min((size for size in found if size is not None), default=None)
+
+
+def _available() -> int | None:
+    """What the system could give, what it keeps of files included; without Linux all memory that there is."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _limit(path: str) -> int | None:
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        return int(Path(path).read_text())
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def _sizes(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Bytes of the parameters, and of half of what the layers give for one image.
+
+    Backpropagation needs most outputs of layers again; some are computed again instead.
+    """
+    seen: dict[int, int] = {}
+
+    def run(image: jax.Array) -> dict[str, Any]:
+        rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        variables = dict(model.init(rngs, image, capture_intermediates=True))
+        for leaf in jax.tree.leaves(variables.pop("intermediates", {})):
+            seen[id(leaf)] = leaf.size * leaf.dtype.itemsize  # a block gives what its last layer gave: counted once
+        return variables
+
+    variables = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables)), sum(seen.values()) // 2

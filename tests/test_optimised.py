@@ -1,0 +1,68 @@
+"""`python -O`, which carries out no assert, of ours or of others', gives what Python gives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.describe import describe
+from cnn_jax.pictures import attribution
+from tests.tiny import TinyNet
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from cnn_jax import data, models, training
+from cnn_jax.describe import describe
+from cnn_jax.experiment import run_experiment
+
+run = Path(sys.argv[1])
+config = training.ExperimentConfig(epochs=1, batch_size=256, out=run, report=False)
+run_experiment(config, "mlp", "mlp", {"features": (4,)})
+found = training.load_run(run).evaluate(data.load("digits", "test"))
+tables = [describe(models.build("mlp", features=(4,)), (8, 8, 1)).total.parameters for _ in range(2)]
+print(json.dumps([__debug__, tables, found.count]))
+"""
+
+
+def test_the_package_under_o(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", SCRIPT, tmp_path / "run"], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    parameters = (64 + 1) * 4 + (4 + 1) * 10
+    assert json.loads(done.stdout.splitlines()[-1]) == [False, [parameters, parameters], 360]
+
+
+def test_an_interceptor_that_flax_leaves_behind_is_taken_off(monkeypatch):
+    """As under -O, where Flax's `assert stack.pop() is interceptor` does nothing."""
+    model = TinyNet()
+    image = jnp.asarray(np.random.default_rng(0).random((6, 6, 1), np.float32))
+    variables = model.init(jax.random.key(0), image[None])
+    stack = nn.module._global_interceptor_stack
+
+    def measure():
+        return describe(model, (6, 6, 1)).text(), attribution.layer_outputs(model, variables, image[None])[0]
+
+    expected = measure()
+
+    @contextlib.contextmanager
+    def leave(interceptor):
+        stack.push(interceptor)
+        yield
+
+    monkeypatch.setattr(nn, "intercept_methods", leave)
+    for _ in range(2):
+        table, heat = measure()
+        assert table == expected[0]
+        np.testing.assert_array_equal(heat, expected[1])
+        assert len(stack) == 0
