@@ -53,6 +53,7 @@ def run_experiment(
 
     Raises:
         InputError: an option, the data or the folder cannot be used. Nothing on disk has been touched then.
+        StorageError: what the run writes cannot be written; it can be resumed from its last good checkpoint.
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()

@@ -26,6 +26,7 @@ from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
 from cnn_jax.training.config import check
 from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder, write_atomically
+from cnn_jax.training.storage import storing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ def measure(path: Path, digits: data.Dataset) -> dict[str, Any]:
     found = detection.find_in_test_scenes(run, digits)
     figures = detection.figures(found, run.class_names[:-1])
     write_atomically(path / FIGURES, json.dumps(figures, indent=2) + "\n")
-    pictures.detections(found, run.class_names, figures["least"]).savefig(path / PICTURE, dpi=200)
+    with storing(path / PICTURE):
+        pictures.detections(found, run.class_names, figures["least"]).savefig(path / PICTURE, dpi=200)
     return figures
 
 

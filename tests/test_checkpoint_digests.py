@@ -196,7 +196,7 @@ def test_a_run_whose_best_is_lost_keeps_the_best_from_there_on(tmp_path, capsys)
     train(4)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"checkpoint {best} in {tmp_path / 'run' / 'best'} cannot be read (")
-    assert lines[1:] == ["checkpoint of the best epoch: lost; the best from here on is kept"]
+    assert lines[1:] == ["checkpoint of the best epoch: missing or damaged; the best from here on is kept"]
     (later,) = steps_kept(tmp_path / "run", "best")
     assert later > best
 

@@ -67,7 +67,7 @@ class Checkpoints:
             return ocp.CheckpointManager(folder.absolute() / kind, options=options)
 
         try:
-            with storing(folder):
+            with self._reading(folder) if read_only else storing(folder):
                 self._managers = {NEWEST: open_manager(NEWEST, keep), BEST: open_manager(BEST, 1)}
         except BaseException:
             self._hushed.close()
@@ -151,7 +151,8 @@ class Checkpoints:
                     has_best = any(one.best for one in from_json(progress))
                     yield f"{kind}/{step}", has_digests, ""
                 except DamagedError as error:
-                    yield f"{kind}/{step}", True, str(error)
+                    if step in self._steps(kind):  # a run that is training deletes its older ones
+                        yield f"{kind}/{step}", True, str(error)
         if has_best and not self._steps(BEST):
             yield BEST, True, "missing"
 
@@ -185,12 +186,22 @@ class Checkpoints:
     def _steps(self, kind: str) -> list[int]:
         """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
         directory = Path(self._managers[kind].directory)
-        names = os.listdir(directory) if directory.is_dir() else []
+        with self._reading(directory):
+            names = os.listdir(directory) if directory.is_dir() else []
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
     def _wait(self, kind: str) -> None:
         with self._writing(kind):
             self._managers[kind].wait_until_finished()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _reading(folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = system_reason(error)
+            raise InputError(f"{folder}: expected checkpoints that can be read, got: {reason}") from None
 
     @contextlib.contextmanager
     def _writing(self, kind: str) -> Iterator[None]:

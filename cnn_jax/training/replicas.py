@@ -109,8 +109,9 @@ def fit_replicas(
 
     Raises:
         TrainingDivergedError: something of one seed became NaN or infinite, which stops all; no checkpoint holds it.
-        InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none can be
-            read.
+        InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none is
+            whole.
+        StorageError: a checkpoint, a record or a seed's folder cannot be written.
     """
     clock = time.monotonic()
     check_replicas(config.seed, replicas)

@@ -76,7 +76,8 @@ def fit(
 
     Raises:
         TrainingDivergedError: something became NaN or infinite; no checkpoint holds it.
-        InputError: there are checkpoints in `folder`, but none can be read.
+        InputError: there are checkpoints in `folder`, but none is whole.
+        StorageError: a checkpoint or a record cannot be written.
     """
     clock = time.monotonic()
     with Interrupts() as interrupts:
