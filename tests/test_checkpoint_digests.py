@@ -158,6 +158,22 @@ def test_verify_tells_what_is_whole(copy, monkeypatch, capsys):
     assert "config.json: expected what the run wrote there, but it has been changed" in error
 
 
+def test_verify_looks_into_the_seeds(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run"
+    make_folder(path, replicas=3).close()
+    for seed in (0, 1):
+        make_run(path / f"seed-{seed}", seed, with_best=False)
+    (path / "seed-2").mkdir()  # whose records have begun
+    code, rows, _ = call(monkeypatch, capsys, "verify", path)
+    assert (code, set(rows.values())) == (0, {"whole"})
+    assert rows.keys() == {f"{path}/seed-{seed}/checkpoints/{step}" for seed in (0, 1) for step in (10, 20, NEWEST)}
+    swapped = path / "seed-0" / "checkpoints" / "20"
+    shutil.rmtree(swapped)
+    shutil.copytree(path / "seed-1" / "checkpoints" / "20", swapped)
+    code, rows, _ = call(monkeypatch, capsys, "verify", path)
+    assert (code, rows[str(swapped)]) == (2, "it is of another run than config.json")
+
+
 def test_runs_without_digests_are_read_and_told_of(copy, run, monkeypatch, capsys):
     make_old(copy)
     found = load_run(copy)
