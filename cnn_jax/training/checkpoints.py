@@ -53,9 +53,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self._run = ocp, run
-        self._failed = False
         self._hushed = contextlib.ExitStack()
-        self._clear_away = self._hushed.enter_context(quiet_orbax())
+        self._expect_leftovers = self._hushed.enter_context(quiet_orbax())
 
         def open_manager(kind: str, keep: int) -> Any:
             options = ocp.CheckpointManagerOptions(
@@ -179,8 +178,6 @@ class Checkpoints:
                 with self._writing(kind):
                     manager.close()
         finally:
-            if self._failed:
-                self._clear_away()
             self._hushed.close()
 
     def _steps(self, kind: str) -> list[int]:
@@ -210,7 +207,7 @@ class Checkpoints:
             with storing(Path(manager.directory), "a checkpoint"):
                 yield
         except BaseException:
-            self._failed = True
+            self._expect_leftovers()
             raise
 
     def _read(self, kind: str, step: int, state_args: Any) -> tuple[Any, dict[str, Any], bool]:
@@ -232,7 +229,7 @@ class Checkpoints:
         except DamagedError:
             raise
         except Exception as error:  # Orbax raises many kinds for damaged files.
-            self._failed = True
+            self._expect_leftovers()
             said = system_reason(error) or str(error) or type(error).__name__
             reason = " ".join(said.split())[:120]
         raise DamagedError(reason)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,32 +38,33 @@ def quiet_orbax() -> Iterator[Callable[[], None]]:
     Everything else is, and afterwards so is Orbax.
 
     Yields:
-        What to call when Orbax has failed: it clears away what is left of that. TensorStore may still be reading, and
-        its callbacks will find nobody there, so errors of this one kind are passed over from then on.
+        What to call when Orbax has failed. Then it has left tasks behind, and TensorStore may still be reading, so that
+        errors of these kinds come at any later moment, up to the end of the process; they are passed over from then on.
     """
     global _inside, _before
     import absl.logging
 
-    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+    orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
 
-    def clear_away() -> None:
+    def expect_leftovers() -> None:
         global _has_failed
         _has_failed = True
-        gc.collect()
+        warnings.filterwarnings("ignore", r"coroutine '_read_array\w*' was never awaited", RuntimeWarning)
 
     with _lock:
         _inside += 1
-        for logger in loggers:
+        for logger in (orbax, tasks):
             logger.addFilter(_is_from_elsewhere)  # once, however often
         if sys.unraisablehook is not _hook:
             _before, sys.unraisablehook = sys.unraisablehook, _hook
     try:
-        yield clear_away
+        yield expect_leftovers
     finally:
         with _lock:
             _inside -= 1
             if not _inside:
-                for logger in loggers:
-                    logger.removeFilter(_is_from_elsewhere)
-                if not _has_failed and sys.unraisablehook is _hook:
+                orbax.removeFilter(_is_from_elsewhere)
+            if not _inside and not _has_failed:
+                tasks.removeFilter(_is_from_elsewhere)
+                if sys.unraisablehook is _hook:
                     sys.unraisablehook = _before
