@@ -125,6 +125,7 @@ def test_what_does_not_match_is_named(copy, monkeypatch, capsys):
             shutil.rmtree(copy / "checkpoints" / str(step) / "state")
             checkpointer.save(copy / "checkpoints" / str(step) / "state", state)
     shutil.rmtree(copy / "best" / "20")
+    (copy / "checkpoints" / "40.orbax-checkpoint-tmp").mkdir()
     before = tree_hash(copy)
     with pytest.raises(InputError, match="expected a readable checkpoint, but none of the 3 there is; put back"):
         load_run(copy)

@@ -25,6 +25,7 @@ from cnn_jax.training.state import TrainState
 from cnn_jax.training.storage import storing, system_reason
 
 NEWEST, BEST = "checkpoints", "best"
+UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # one program for all leaves
 
 
@@ -61,7 +62,6 @@ class Checkpoints:
                 max_to_keep=None if read_only else keep,
                 read_only=read_only,
                 create=not read_only,
-                cleanup_tmp_directories=not read_only,
             )
             return ocp.CheckpointManager(folder.absolute() / kind, options=options)
 
@@ -162,6 +162,12 @@ class Checkpoints:
         delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
         manager.reload()
 
+    def discard_unfinished(self) -> None:
+        """Deletes what a crash left of checkpoints that were being written."""
+        for manager in self._managers.values():
+            folder = Path(manager.directory)
+            delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
+
     def wait(self) -> None:
         """Waits until everything begun is on disk.
 
@@ -204,7 +210,7 @@ class Checkpoints:
     def _writing(self, kind: str) -> Iterator[None]:
         manager = self._managers[kind]
         try:
-            with storing(Path(manager.directory), "a checkpoint"):
+            with storing(Path(manager.directory), "a checkpoint "):
                 yield
         except BaseException:
             self._expect_leftovers()

@@ -111,6 +111,7 @@ class Loop:
         if self.folder is not None:
             self.checkpoints = Checkpoints(self.folder.path, self.folder.run, self.config.checkpoint.keep)
             restored = self.checkpoints.restore(self.state)
+            self.checkpoints.discard_unfinished()
             if restored is not None:
                 self.state, progress = restored
                 self.progress = from_json(progress)
