@@ -54,6 +54,7 @@ def run_experiment(
     Raises:
         InputError: an option, the data or the folder cannot be used; nothing on disk has been touched then. Or, after
             everything else has been done and shown, `finish` or the report failed; the run is on disk then.
+        StorageError: what the run writes cannot be written; it can be resumed from its last good checkpoint.
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()

@@ -217,5 +217,6 @@ KINDS: dict[str, Callable[[Place], Any]] = {
     "other shapes": lambda p: foreign(p, lambda leaf: jax.numpy.zeros((*leaf.shape, 2))),
     "other dtypes": lambda p: foreign(p, lambda leaf: leaf.astype(p.draw.choice(["bfloat16", "float16", "int32"]))),
     "other values": lambda p: foreign(p, lambda leaf: leaf + 1),
+    "a folder for the records": lambda p: (delete(one := p.path / "metrics.jsonl"), one.mkdir()),
     "not permitted": lambda p: p.file().chmod(0),
 }

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import cli
+from cnn_jax.training.digests import seal
 from tests.trained import draw_page, trained, tree_hash
 
 
@@ -169,7 +170,7 @@ def test_a_configuration_with_keys_missing_or_of_another_kind(path, tmp_path):
     ]
     refusals = 0
     for at, value in cases:
-        (copy / "config.json").write_text(json.dumps(changed(config, at, value)))
+        (copy / "config.json").write_text(json.dumps(seal(changed(config, at, value))))
         before = tree_hash(copy)
         code, out, lines = call("describe", copy)
         said = [line for line in lines if not line.startswith("checkpoint ")]

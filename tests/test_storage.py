@@ -92,7 +92,7 @@ def test_a_record_that_cannot_be_written(tmp_path, number, monkeypatch):
 
 def test_a_text_file_that_cannot_be_written_stays_as_it_was(tmp_path):
     write_atomically(tmp_path / "file", "old")
-    with small_files(100), pytest.raises(StorageError, match=r"file: it cannot be written \(File too large\)"):
+    with small_files(100), pytest.raises(StorageError, match=r"file: cannot be written \(File too large\)"):
         write_atomically(tmp_path / "file", "new" * 1000)
     assert (tmp_path / "file").read_text() == "old"
 
@@ -106,7 +106,7 @@ def test_the_exit_code_is_not_that_of_a_bug_or_of_bad_input(tmp_path, monkeypatc
     with pytest.raises(SystemExit) as stop:
         command.main(run, type(CONFIG))
     assert stop.value.code == os.EX_IOERR
-    assert capsys.readouterr().err == f"error: {tmp_path}: it cannot be written (Read-only file system)\n"
+    assert capsys.readouterr().err == f"error: {tmp_path}: cannot be written (Read-only file system)\n"
 
 
 def test_a_bug_is_not_taken_for_a_full_disk(tmp_path):

@@ -25,6 +25,7 @@ from cnn_jax.training.state import TrainState
 from cnn_jax.training.storage import storing, system_reason
 
 NEWEST, BEST = "checkpoints", "best"
+UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # one program for all leaves
 
 
@@ -53,21 +54,19 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self._run = ocp, run
-        self._failed = False
         self._hushed = contextlib.ExitStack()
-        self._clear_away = self._hushed.enter_context(quiet_orbax())
+        self._expect_leftovers = self._hushed.enter_context(quiet_orbax())
 
         def open_manager(kind: str, keep: int) -> Any:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
                 read_only=read_only,
                 create=not read_only,
-                cleanup_tmp_directories=not read_only,
             )
             return ocp.CheckpointManager(folder.absolute() / kind, options=options)
 
         try:
-            with storing(folder):
+            with self._reading(folder) if read_only else storing(folder):
                 self._managers = {NEWEST: open_manager(NEWEST, keep), BEST: open_manager(BEST, 1)}
         except BaseException:
             self._hushed.close()
@@ -153,7 +152,8 @@ class Checkpoints:
                     has_best = any(one.best for one in from_json(progress))
                     yield f"{kind}/{step}", has_digests, ""
                 except DamagedError as error:
-                    yield f"{kind}/{step}", True, str(error)
+                    if step in self._steps(kind):  # a run that is training deletes its older ones
+                        yield f"{kind}/{step}", True, str(error)
         if has_best and not self._steps(BEST):
             yield BEST, True, "missing"
 
@@ -163,6 +163,12 @@ class Checkpoints:
         manager = self._managers[kind]
         delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
         manager.reload()
+
+    def discard_unfinished(self) -> None:
+        """Deletes what a crash left of checkpoints that were being written."""
+        for manager in self._managers.values():
+            folder = Path(manager.directory)
+            delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
 
     def wait(self) -> None:
         """Waits until everything begun is on disk.
@@ -180,28 +186,36 @@ class Checkpoints:
                 with self._writing(kind):
                     manager.close()
         finally:
-            if self._failed:
-                self._clear_away()
             self._hushed.close()
 
     def _steps(self, kind: str) -> list[int]:
         """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
         directory = Path(self._managers[kind].directory)
-        names = os.listdir(directory) if directory.is_dir() else []
+        with self._reading(directory):
+            names = os.listdir(directory) if directory.is_dir() else []
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
     def _wait(self, kind: str) -> None:
         with self._writing(kind):
             self._managers[kind].wait_until_finished()
 
+    @staticmethod
+    @contextlib.contextmanager
+    def _reading(folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = system_reason(error)
+            raise InputError(f"{folder}: expected checkpoints that can be read, got: {reason}") from None
+
     @contextlib.contextmanager
     def _writing(self, kind: str) -> Iterator[None]:
         manager = self._managers[kind]
         try:
-            with storing(Path(manager.directory), "a checkpoint"):
+            with storing(Path(manager.directory), "a checkpoint "):
                 yield
         except BaseException:
-            self._failed = True
+            self._expect_leftovers()
             raise
 
     def _read(self, kind: str, step: int, state_args: Any) -> tuple[Any, dict[str, Any], bool]:
@@ -223,7 +237,7 @@ class Checkpoints:
         except DamagedError:
             raise
         except Exception as error:  # Orbax raises many kinds for damaged files.
-            self._failed = True
+            self._expect_leftovers()
             said = system_reason(error) or str(error) or type(error).__name__
             reason = " ".join(said.split())[:120]
         raise DamagedError(reason)

@@ -6,6 +6,7 @@ spread over devices has no part in them. They are against damage and mistakes, n
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -51,17 +52,18 @@ def digest_arrays(tree: Any, block: int = BLOCK) -> dict[str, dict[str, Any]]:
         By the array's path, such as "params/conv/kernel", its "shape", "dtype" and "blocks", hexadecimal digests. The
         blocks are hashed by as many threads as there are cores, without Python's lock.
     """
-    described, pieces = {}, []
+    described: dict[str, tuple[Any, int]] = {}
+    pieces: list[memoryview] = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
         blocks = [flat[start : start + block] for start in range(0, len(flat), block)]
-        described[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "blocks": len(blocks)}
+        described[jax.tree_util.keystr(path, simple=True, separator="/")] = leaf, len(blocks)
         pieces += blocks
     digests = _hash(pieces)
     return {
-        name: found | {"blocks": [next(digests) for _ in range(found["blocks"])]} for name, found in described.items()
+        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "blocks": list(itertools.islice(digests, count))}
+        for name, (leaf, count) in described.items()
     }
 
 

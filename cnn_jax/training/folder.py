@@ -19,7 +19,7 @@ import jax
 
 import cnn_jax
 from cnn_jax.errors import InputError
-from cnn_jax.training.checkpoints import BEST, NEWEST
+from cnn_jax.training.checkpoints import BEST, NEWEST, UNFINISHED
 from cnn_jax.training.clearing import check_folder, delete, plan
 from cnn_jax.training.devices import current_device
 from cnn_jax.training.digests import is_sealed, seal
@@ -128,7 +128,7 @@ def _is_ours(name: str, entry: str) -> bool:
     """Whether an entry in the folder `name` of a run is one that a run leaves there."""
     if name == EVENTS:
         return entry.startswith("events.")
-    return name in (NEWEST, BEST) and re.fullmatch(r"[0-9]+(\.orbax-checkpoint-tmp.*)?", entry) is not None
+    return name in (NEWEST, BEST) and re.fullmatch(f"[0-9]+|{UNFINISHED}", entry) is not None
 
 
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:

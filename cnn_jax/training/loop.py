@@ -87,7 +87,7 @@ class Loop:
                 self.evaluations = {}
         except StorageError as error:
             good = self._last_good()
-            raise StorageError(f"{error}; last good checkpoint: {good}; mend that and go on with --resume") from None
+            raise StorageError(f"{error}; last good checkpoint: {good}; mend that, then go on with --resume") from None
         return interrupts.heed()
 
     def seconds(self) -> float:
@@ -112,6 +112,7 @@ class Loop:
         if self.folder is not None:
             self.checkpoints = Checkpoints(self.folder.path, self.folder.run, self.config.checkpoint.keep)
             restored = self.checkpoints.restore(self.state)
+            self.checkpoints.discard_unfinished()
             if restored is not None:
                 self.state, progress = restored
                 self.progress = from_json(progress)
@@ -122,26 +123,26 @@ class Loop:
         self.seconds_before = self.progress[0].seconds
 
     def _restore_best(self) -> None:
-        """Reads the best, if the progress says that there is one. Where it is lost, the next epoch is the best."""
-        if "validation" not in self.program.held_out or not any(progress.best for progress in self.progress):
+        """Reads the best, if the progress says that there is one and there is more to train."""
+        assert self.checkpoints is not None
+        has_best = "validation" in self.program.held_out and any(progress.best for progress in self.progress)
+        if not has_best or self.step == self.program.total:
             return
-        best = self._read_best()
+        best = self._read_best("the best from here on is kept")
         if best is None:
+            self.checkpoints.discard_after(-1, best=True)
             for progress in self.progress:
                 progress.best = []
-            if self.step < self.program.total:
-                assert self.checkpoints is not None
-                self.checkpoints.discard_after(-1, best=True)
         elif len(self.program.seeds) > 1:  # of which some may do better from here on, and others not
             self.best = best
 
-    def _read_best(self) -> TrainState | None:
-        """The best checkpoint; None where there is none that is whole, after a line that says so."""
+    def _read_best(self, otherwise: str) -> TrainState | None:
+        """The best checkpoint; None where there is none that is whole, after a line that says so and what is done."""
         assert self.checkpoints is not None
         with contextlib.suppress(InputError):  # each that is not whole has been named
             if restored := self.checkpoints.restore(self.state, best=True):
                 return restored[0]
-        print("checkpoint of the best epoch: lost; the best from here on is kept", file=sys.stderr)
+        print(f"checkpoint of the best epoch: missing or damaged; {otherwise}", file=sys.stderr)
         return None
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
@@ -191,7 +192,7 @@ class Loop:
             if name not in self.evaluations:
                 self._evaluate(name)
         if self.checkpoints and "validation" in self.program.held_out:
-            self.best = self._read_best()
+            self.best = self._read_best("there are no figures of it")
             if self.best is not None and "test" in self.program.held_out:
                 self.evaluations["best"] = self.program.evaluate(self.best, "test")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +15,7 @@ _ORBAX = f"{os.sep}orbax{os.sep}"
 _lock = threading.Lock()
 _inside = 0
 _has_failed = False
+_hook: Callable[[Any], Any] | None = None
 _before: Callable[[Any], Any]  # what `sys.unraisablehook` was
 
 
@@ -23,12 +24,16 @@ def _is_from_elsewhere(record: logging.LogRecord) -> bool:
     return _ORBAX not in record.pathname and _ORBAX not in record.getMessage()
 
 
-def _hook(unraisable: Any) -> None:
-    """Passes over coroutines of Orbax's that nobody awaited, and callbacks of TensorStore's that came too late."""
-    code = getattr(unraisable.object, "cr_code", None)
-    late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
-    if not late and (code is None or _ORBAX not in code.co_filename):
-        _before(unraisable)
+def _passing_over(before: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A hook for coroutines of Orbax's that nobody awaited, and callbacks of TensorStore's that came too late."""
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
+        if not late and (code is None or _ORBAX not in code.co_filename):
+            before(unraisable)
+
+    return hook
 
 
 @contextlib.contextmanager
@@ -38,32 +43,34 @@ def quiet_orbax() -> Iterator[Callable[[], None]]:
     Everything else is, and afterwards so is Orbax.
 
     Yields:
-        What to call when Orbax has failed: it clears away what is left of that. TensorStore may still be reading, and
-        its callbacks will find nobody there, so errors of this one kind are passed over from then on.
+        What to call when Orbax has failed. Then it has left tasks behind, and TensorStore may still be reading, so that
+        errors of these kinds come at any later moment, up to the end of the process; they are passed over from then on.
     """
-    global _inside, _before
+    global _inside, _hook, _before
     import absl.logging
 
-    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+    orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
 
-    def clear_away() -> None:
+    def expect_leftovers() -> None:
         global _has_failed
         _has_failed = True
-        gc.collect()
+        warnings.filterwarnings("ignore", r"coroutine '_read_array\w*' was never awaited", RuntimeWarning)
 
     with _lock:
         _inside += 1
-        for logger in loggers:
+        for logger in (orbax, tasks):
             logger.addFilter(_is_from_elsewhere)  # once, however often
         if sys.unraisablehook is not _hook:
-            _before, sys.unraisablehook = sys.unraisablehook, _hook
+            _before = sys.unraisablehook
+            sys.unraisablehook = _hook = _passing_over(_before)
     try:
-        yield clear_away
+        yield expect_leftovers
     finally:
         with _lock:
             _inside -= 1
             if not _inside:
-                for logger in loggers:
-                    logger.removeFilter(_is_from_elsewhere)
-                if not _has_failed and sys.unraisablehook is _hook:
+                orbax.removeFilter(_is_from_elsewhere)
+            if not _inside and not _has_failed:
+                tasks.removeFilter(_is_from_elsewhere)
+                if sys.unraisablehook is _hook:
                     sys.unraisablehook = _before

@@ -80,7 +80,7 @@ class Records:
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
         try:
-            with storing(self._folder, "its records"):
+            with storing(self._folder, "its records "):
                 yield
         except StorageError:
             self._failed = True

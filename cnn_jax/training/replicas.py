@@ -110,8 +110,9 @@ def fit_replicas(
 
     Raises:
         TrainingDivergedError: something of one seed became NaN or infinite, which stops all; no checkpoint holds it.
-        InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none can be
-            read; or the run cannot fit, see `check_fits`.
+        InputError: `replicas` or `validation` is no such number; or there are checkpoints in `folder`, but none is
+            whole; or the run cannot fit, see `check_fits`.
+        StorageError: a checkpoint, a record or a seed's folder cannot be written.
     """
     clock = time.monotonic()
     check_replicas(config.seed, replicas)

@@ -180,7 +180,10 @@ def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[bool, tuple[Tr
 
 
 def _note_later_records(path: Path, step: int) -> None:
-    last = max((record["step"] for record in read_records(path)), default=step)
+    try:
+        last = max((record["step"] for record in read_records(path)), default=step)
+    except OSError:  # A model is read without its records, too.
+        return
     if last > step:
         print(
             f"checkpoint {step} is the newest of {path}, but its records go on to step {last}: it is still training, "

@@ -41,6 +41,7 @@ def leave_seed_folders(
         # An identity of its own, and the same if this is done again after a crash.
         run = parent and digest_json([parent, seed])
         with contextlib.closing(Checkpoints(own, run)) as checkpoints:
+            checkpoints.discard_unfinished()
             for stacked, is_best in ((state, False), (best, True)):
                 if stacked is not None:
                     alone = one_of(stacked, k)

@@ -77,7 +77,8 @@ def fit(
 
     Raises:
         TrainingDivergedError: something became NaN or infinite; no checkpoint holds it.
-        InputError: there are checkpoints in `folder`, but none can be read; or the run cannot fit, see `check_fits`.
+        InputError: there are checkpoints in `folder`, but none is whole; or the run cannot fit, see `check_fits`.
+        StorageError: a checkpoint or a record cannot be written.
     """
     clock = time.monotonic()
     check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]))

@@ -33,4 +33,4 @@ def storing(path: Path, what: str = "") -> Iterator[None]:
         reason = system_reason(error)
         if reason is None:
             raise
-        raise StorageError(f"{path}: {what or 'it'} cannot be written ({reason})") from None
+        raise StorageError(f"{path}: {what}cannot be written ({reason})") from None
