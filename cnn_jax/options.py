@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import re
@@ -158,6 +159,7 @@ def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
+@functools.cache
 def _docstrings(config: type) -> dict[str, str]:
     """The strings below the fields of a dataclass and its parents, each as one line."""
     found: dict[str, str] = {}
