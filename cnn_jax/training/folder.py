@@ -203,7 +203,8 @@ class RunFolder:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that a crash leaves the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
+    # UTF-8 whatever the locale is; only names of files that are no text have characters that it lacks.
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
