@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
 from cnn_jax import data, experiment
+from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
 from cnn_jax.terminal import output
-from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit
+from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit, load_run
 from cnn_jax.training.display import Display
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, records, steps_kept
 
@@ -43,6 +46,16 @@ def test_replicas_in_ascii_in_a_folder_with_a_hostile_name(monkeypatch, tmp_path
     assert {"95% >=", "95% <="} <= set(rows)
     last = records(path / "seed-1")[-1]
     assert (last["split"], last["cross_entropy"]) == ("test", result.evaluations["test"][1].cross_entropy)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path):
+    """TensorStore takes paths in UTF-8 alone."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
+    with pytest.raises(InputError, match="text in UTF-8"):
+        make_folder(path)
+    with pytest.raises(InputError, match="text in UTF-8"):
+        load_run(path)
+    assert not list(tmp_path.iterdir())
 
 
 class Left(io.StringIO):

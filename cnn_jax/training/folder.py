@@ -65,6 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is not one of a run, or the file is damaged.
     """
+    check_name(folder)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
@@ -115,12 +116,22 @@ def _seed_folders(path: Path) -> set[str]:
     return set()
 
 
+def check_name(folder: Path) -> None:
+    """InputError where a folder's name is no text: checkpoints cannot be written to it nor read."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{folder}: expected a folder whose whole path is text in UTF-8; choose another") from None
+
+
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
     """Whether `path` holds a run, after making sure that a run may be started or resumed there.
 
     Raises:
-        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given.
+        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given; or its name
+            is no text.
     """
+    check_name(path)
     try:
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
