@@ -70,7 +70,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: expected the folder of a run, found no {CONFIG} in it") from None
+        found = f"found no {CONFIG} in it" if folder.is_dir() else "there is no such folder"
+        raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
     if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
