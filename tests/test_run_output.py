@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from cnn_jax import data, experiment
+from cnn_jax import data, experiment, report
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
 from cnn_jax.terminal import output
+from cnn_jax.terminal.signals import Stopped
 from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit, load_run
 from cnn_jax.training.display import Display
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, records, steps_kept
@@ -95,6 +96,16 @@ def test_how_to_go_on_is_said_on_standard_error_where_the_reader_was_stopped_too
     said = capsys.readouterr().err
     assert f"saved in {tmp_path}/a b/row; go on with" in said
     assert said.rstrip().endswith(f"lenet5.py --epochs 3 --out '{tmp_path}/a b' --resume")
+
+
+def test_a_signal_during_the_report_says_that_the_run_is_whole(monkeypatch, capsys, tmp_path):
+    def write_report(path):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(report, "write_report", write_report)
+    with pytest.raises(Stopped):
+        experiment._report(tmp_path)
+    assert capsys.readouterr().out.rstrip().endswith(f"cnn-jax report {tmp_path}")
 
 
 class SignalAfterLastEpoch(Display):
