@@ -147,8 +147,12 @@ def _value(kind: Any) -> tuple[str, str, tuple[str, ...]]:
         value, expected, choices = _value(parts[0])
         if parts[-1] is ...:
             return f"[{value} ...]", _SEVERAL.get(expected, expected), choices
-        return " ".join([value] * len(parts)), f"{_COUNTS[len(parts)]} {_SEVERAL[expected]}", choices
-    return *_WORDS[kind], ()
+        return (
+            " ".join([value] * len(parts)),
+            f"{_COUNTS.get(len(parts), len(parts))} {_SEVERAL.get(expected, expected)}",
+            choices,
+        )
+    return *_WORDS.get(kind, ("VALUE", "a value")), ()
 
 
 def _shown(default: Any) -> str:
