@@ -37,6 +37,7 @@ def run_experiment(
     *,
     prepare: Callable[[data.Dataset], data.Dataset] | None = None,
     finish: Callable[[Path], None] | None = None,
+    whole: Path | None = None,
 ) -> FitResult | ReplicasResult:
     """Loads the data, builds the model, opens the folder of the run, trains, prints how it went, and reports.
 
@@ -47,6 +48,7 @@ def run_experiment(
         fields: its fields; `num_classes` comes from the data.
         prepare: makes of a split what is to be learned from or tested on; by default that is the split itself.
         finish: does what else is to be done with the folder of the finished run, before the report on it.
+        whole: the folder that the command line calls --out, where the run is only a part of what that is for.
 
     Returns:
         What `fit` returned, or `fit_replicas` where `config.replicas` is more than one.
@@ -120,7 +122,7 @@ def run_experiment(
     finally:
         folder.close()
     if result.interrupted is not None:
-        _say_how_to_resume(result, path)
+        _say_how_to_resume(result, path, whole or path)
         raise SystemExit(128 + result.interrupted)
     _print_results(result, path, time.monotonic() - began)
     faults = []
@@ -172,9 +174,9 @@ def _shown(path: Path) -> str:
     return terminal.plain(str(path))
 
 
-def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path) -> None:
+def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path, whole: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
-    out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(path)]
+    out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
     command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
     name = result.interrupted.name if result.interrupted else ""
     text = f"stopped by {name} after step {_steps(result)}, saved in {_shown(path)}; go on with:\n  {command}"

@@ -11,6 +11,7 @@ from cnn_jax import options
 from cnn_jax.options import Option
 
 _SEE = "--help lists the options"
+_LONG = 100  # characters of a wrong value that are shown
 
 
 def explain(said: str, config: Any, args: Sequence[str]) -> str:
@@ -32,9 +33,10 @@ def explain(said: str, config: Any, args: Sequence[str]) -> str:
     if title == "Unrecognized options":
         return _unrecognised(_token(body, args), known, args, chosen)
     if title == "Required options":
-        missing = next(option for option in known if option.is_required and option.name in body)
-        about = missing.about.rstrip(".")
-        return f"{chosen or 'the command'} needs {missing.name}: {about[:1].lower()}{about[1:]}; see --help"
+        for missing in known:
+            if missing.is_required and missing.name in body:
+                about = missing.about.rstrip(".")
+                return f"{chosen or 'the command'} needs {missing.name}: {about[:1].lower()}{about[1:]}; see --help"
     for pattern in (r"Missing value for argument '(.+?)'", r"argument '(.+?)'\.", r"Error parsing (.+?):"):
         found = re.search(pattern, " ".join(body))
         option = found and next((option for option in known if found[1] in (option.name, option.value)), None)
@@ -108,5 +110,7 @@ def _bad_value(option: Option, args: Sequence[str]) -> str:
     wrong = [word for word in got if word not in option.choices] if option.choices else got
     near = difflib.get_close_matches(wrong[0].lower(), option.choices, n=1) if wrong else []
     arrived = " ".join(map(repr, wrong)) if wrong else "nothing"
+    if len(arrived) > _LONG:
+        arrived = f"{arrived[:_LONG]}..."
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"{option.name}: expected {option.expected}, got {arrived}{hint}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import re
@@ -88,7 +89,7 @@ def groups(config: type, prefix: str = "", default: Any = None, told: str = "") 
         else:
             text = re.sub(r"`(\w+)`", lambda found: _flag(found, prefix, hints), about.get(field.name, ""))
             own.append(_option(f"{prefix}{field.name}", hints[field.name], value, text))
-    text = told or " ".join((config.__doc__ or "").split()) if prefix else ""
+    text = told or _summary(config) if prefix else ""
     yield Group(title=f"{prefix.rstrip('.')} options".strip(), about=text, options=tuple(own))
     yield from inner
 
@@ -120,8 +121,8 @@ def _option(name: str, hint: Any, default: Any, about: str) -> Option:
         value = value or own
         if _is_union(hint):
             expected += " or None"
-        if choices and value == "NAME":
-            about += f" One of {', '.join(choices)}."
+        if choices and "NAME" in value:
+            about += f" {'One' if value == 'NAME' else 'Some'} of {', '.join(choices)}."
         shown = _shown(default)
         if shown:
             about += f" (default: {shown})"
@@ -146,8 +147,12 @@ def _value(kind: Any) -> tuple[str, str, tuple[str, ...]]:
         value, expected, choices = _value(parts[0])
         if parts[-1] is ...:
             return f"[{value} ...]", _SEVERAL.get(expected, expected), choices
-        return " ".join([value] * len(parts)), f"{_COUNTS[len(parts)]} {_SEVERAL[expected]}", choices
-    return *_WORDS[kind], ()
+        return (
+            " ".join([value] * len(parts)),
+            f"{_COUNTS.get(len(parts), len(parts))} {_SEVERAL.get(expected, expected)}",
+            choices,
+        )
+    return *_WORDS.get(kind, ("VALUE", "a value")), ()
 
 
 def _shown(default: Any) -> str:
@@ -158,6 +163,12 @@ def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
+def _summary(config: type) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join(inspect.cleandoc(config.__doc__ or "").split("\n\n")[0].split())
+
+
+@functools.cache
 def _docstrings(config: type) -> dict[str, str]:
     """The strings below the fields of a dataclass and its parents, each as one line."""
     found: dict[str, str] = {}
@@ -185,7 +196,7 @@ def help_text(program: str, config: Any, description: str, width: int) -> str:
     """
     width = max(20, min(width, _WIDEST))
     parts = [_usage(program, config, width), _fill(description, width)]
-    entries = [(name, " ".join((each.__doc__ or "").split())) for name, each in commands(config).items()]
+    entries = [(name, _summary(each)) for name, each in commands(config).items()]
     if entries:
         parts.append(_section("commands", "", entries, width))
         parts.append("\n".join(textwrap.wrap(f"{program} COMMAND --help says what a command takes.", width)))
@@ -212,35 +223,28 @@ def _usage(program: str, config: Any, width: int) -> str:
 def _fill(text: str, width: int) -> str:
     parts = []
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
-        if not paragraph.startswith(" "):
+        if paragraph.startswith(" "):
+            split = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in paragraph.splitlines()]
+            parts.append(_entries([(name, " ".join(about)) for name, *about in split], width))
+        else:
             parts.append(textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False))
-            continue
-        lines = textwrap.dedent(paragraph).splitlines()
-        if max(map(len, lines)) + 2 > width:  # What an example does then stands below it.
-            pairs = [re.split(r"\s{2,}", line, maxsplit=1) for line in lines]
-            below = " " * (_INDENT - 2)
-            lines = [
-                text
-                for example, *about in pairs
-                for text in (
-                    example,
-                    *textwrap.wrap(" ".join(about), width - 2, initial_indent=below, subsequent_indent=below),
-                )
-            ]
-        parts.append(textwrap.indent("\n".join(lines), "  "))
     return "\n\n".join(parts)
 
 
 def _section(title: str, about: str, entries: Sequence[tuple[str, str]], width: int) -> str:
     if not entries:
         return ""
-    lines = [f"{title}:"]
-    if about:
-        lines += textwrap.wrap(about, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    told = textwrap.wrap(about, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join([f"{title}:", *told, _entries(entries, width)])
+
+
+def _entries(entries: Sequence[tuple[str, str]], width: int) -> str:
+    """Names, and what there is to say of each: beside them where all fits or they are short, else below."""
     column = 2 + max(len(name) for name, _ in entries) + 2
-    beside = column <= width // 3
+    beside = column <= width // 3 or column + max(len(text) for _, text in entries) <= width
+    indent = " " * (column if beside else _INDENT)
+    lines = []
     for name, text in entries:
-        indent = " " * (column if beside else _INDENT)
         filled = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
         if beside and filled:
             filled[0] = f"  {name}".ljust(column) + filled[0].lstrip()

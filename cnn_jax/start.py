@@ -11,10 +11,11 @@ _begun = False
 def begin() -> None:
     """From here on, to the end of the process, SIGINT, SIGTERM and SIGHUP end it in one line unless they are ignored.
 
-    Without this Ctrl-C shows where in somebody's module the import was.
+    Without this Ctrl-C shows where in somebody's module the import was. Closed standard streams are opened to nothing.
     """
     global _begun
     _begun = True
+    keep_standard_numbers()
     for number in HEEDED:
         if not is_ignored(number):
             signal.signal(number, lambda number, frame: end(number))
@@ -23,6 +24,18 @@ def begin() -> None:
 def begun() -> bool:
     """Whether this process is a command's, rather than one that calls a command's functions."""
     return _begun
+
+
+def keep_standard_numbers() -> None:
+    """Opens to nothing those of standard input, output and error that are closed.
+
+    Else the next file opened, a checkpoint perhaps, has that number, and libraries write their messages into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def is_ignored(number: int) -> bool:

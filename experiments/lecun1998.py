@@ -173,7 +173,7 @@ def main(config: Config) -> None:
     faults: list[str] = []
     try:
         for name in names:
-            result = run_experiment(options[name], "lecun1998", ROWS[name].model, {})
+            result = run_experiment(options[name], "lecun1998", ROWS[name].model, {}, whole=out)
             found = result.evaluations["test"]
             accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
             measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)

@@ -105,7 +105,7 @@ def test_the_command_prints_where_the_report_is(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: expected the folder of a run, found no config.json in it"),
+        (["nowhere"], "nowhere: expected the folder of a run, there is no such folder"),
         (["run", "--out", "absent/a.html"], "absent/a.html: expected a file in a folder that is there"),
         (["run", "--out", "."], ".: expected a file to write the report to, it is a folder"),
         (["run", "--out", "x" * 300], "expected a file that can be written, got: File name too long"),

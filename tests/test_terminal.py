@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import io
 import os
@@ -10,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +193,14 @@ def test_rules_are_plain_where_the_encoding_has_no_lines(monkeypatch):
         "----------------",
         "m              3",
     ]
+
+
+def test_everything_is_printed_here():
+    """So that what holds here holds for all output; the child process of a benchmark answers its parent."""
+    root = Path(__file__).parent.parent
+    found = set()
+    for path in [*(root / "cnn_jax").rglob("*.py"), *(root / "experiments").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.add(path.name)
+    assert found == {"mnist_torch.py"}

@@ -83,7 +83,21 @@ class Detect:
 
 @dataclass(frozen=True, kw_only=True)
 class Describe:
-    """Layers of a model, for one image: volumes, parameters, costs, and how much of the image each sees."""
+    """Layers of a model, for one image: volumes, parameters, costs, and how much of the image each sees.
+
+        kernel, stride  of the layer's window
+        pad             zeros around the input; 1+2: one before, two after
+        output          height x width x channels
+        params          trained values
+        connections     weights and biases into each unit, over all units, as LeCun et al. (1998) count them
+        mult-adds       products that are added up
+        sees            the receptive field: how many pixels in a line a unit sees
+        step            how many pixels further on its neighbour's begins
+        from            where the first unit's begins; below 0 is padding
+        memory          of the output, in float32
+
+    A terminal too narrow for all columns goes without some; - stands where there is no such number.
+    """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
     """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, or the
@@ -93,13 +107,7 @@ class Describe:
     channels: Annotated[int | None, arg(metavar="C")] = None
     """Channels of the image; by default the run's, or 3 for cifarnet and resnet18 and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
-    """As what to print the table; HTML is a fragment to put into a page. Text has short names for its columns, and
-    goes without connections and kinds where it would be too wide.
-    pad: zeros around the input, 1+2 where they are one before and two after. output: height x width x channels.
-    params: trained values. connections: weights and biases into each unit, over all units, as LeCun et al. (1998) count
-    them. mult-adds: products that are added up. sees, step, from: the receptive field, that is how many pixels in a
-    line a unit sees, how many further on its neighbour begins, and where the first begins (before 0 is padding); - if
-    there is no such rule. memory: of the output, in float32."""
+    """As what to print the table: for a terminal, in Markdown, or as a fragment of HTML to put into a page."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         model, own_channels = run.model, run.image_shape[2]
     else:
         raise InputError(
-            f"MODEL|RUN: expected a model ({', '.join(models.MODELS)}) or the folder of a run, got {name!r}"
+            f"MODEL|RUN: expected a model ({', '.join(models.MODELS)}) or the folder of a run, "
+            f"got '{terminal.plain(name)}'"
         )
     shape = (*(size or model.input_size), own_channels if channels is None else channels)
     for option, value in zip(("--size", "--size", "--channels"), shape, strict=True):

@@ -61,7 +61,7 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     loss = f"loss {result.loss:.4f}"
     if result.cross_entropy is not None:
         smoothing = f"label smoothing of {run.loss.label_smoothing:g}"
-        loss = f"cross-entropy {result.cross_entropy:.4f}, {loss} with the {smoothing} that it was trained with"
+        loss = f"cross-entropy {result.cross_entropy:.4f}\n{loss}, with the {smoothing} that it was trained with"
     terminal.say(f"\n{terminal.plain(f'{dataset.name} {dataset.version}, {split}')} split; {checkpoint}")
     terminal.say(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), {loss}")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
+from cnn_jax import start
 from cnn_jax.terminal.text import encodable, plain, quote
 
 if TYPE_CHECKING:
@@ -20,16 +21,11 @@ _lost: dict[str, OSError] = {}  # the streams that take nothing any more: "stdou
 def standard_streams() -> None:
     """Makes standard input, output and error of this process usable, for a command to begin with.
 
-    One that was closed would else be the number of the next file opened, a checkpoint perhaps, and libraries would
-    write their messages into that. What is written past the functions here, by other libraries, has its signs replaced
-    where the encoding lacks them.
+    Closed ones are opened to nothing. What is written past the functions here, by other libraries, is escaped where the
+    encoding lacks it.
     """
     _lost.clear()
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    start.keep_standard_numbers()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

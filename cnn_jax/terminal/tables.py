@@ -74,6 +74,8 @@ def _fit(
         for name, width in zip(header, widths, strict=True)
     ]
     while (over := excess(header)) > 0:
+        if not texts:
+            return None
         widest = max(texts, key=widths.__getitem__)
         others = [widths[index] for index in texts if index != widest and widths[index] < widths[widest]]
         narrower = max(_LEAST, widths[widest] - over, max(others, default=0))

@@ -45,9 +45,9 @@ class Display:
 
         console = terminal.console()
         if console.is_interactive:  # A dumb terminal cannot draw over a line.
-            texts = [TextColumn(text, markup=False) for text in ("{task.percentage:3.0f} %", "{task.fields[text]}")]
+            text = TextColumn("{task.percentage:3.0f} %  {task.fields[text]}", markup=False)
             bar = [BarColumn(bar_width=None)] if console.width >= _NARROW else []
-            self._bar = Progress(*bar, *texts, console=console, expand=bool(bar))
+            self._bar = Progress(*bar, text, console=console, expand=bool(bar))
             self._task = self._bar.add_task("", total=total, completed=step, text="compiling ...")
             self._bar.start()
 

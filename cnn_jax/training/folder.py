@@ -72,11 +72,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is not one of a run, or the file is damaged or has been changed.
     """
+    check_name(folder)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: expected the folder of a run, found no {CONFIG} in it") from None
+        found = f"found no {CONFIG} in it" if folder.is_dir() else "there is no such folder"
+        raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
     if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
@@ -131,12 +133,22 @@ def _is_ours(name: str, entry: str) -> bool:
     return name in (NEWEST, BEST) and re.fullmatch(f"[0-9]+|{UNFINISHED}", entry) is not None
 
 
+def check_name(folder: Path) -> None:
+    """InputError where a folder's name is no text: checkpoints cannot be written to it nor read."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{folder}: expected a folder whose whole path is text in UTF-8; choose another") from None
+
+
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
     """Whether `path` holds a run, after making sure that a run may be started or resumed there.
 
     Raises:
-        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given.
+        InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given; or its name
+            is no text.
     """
+    check_name(path)
     try:
         check_folder(path)
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
@@ -230,7 +242,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     with storing(path):
-        with temporary.open("w") as file:
+        # UTF-8 whatever the locale is; only names of files that are no text have characters that it lacks.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
