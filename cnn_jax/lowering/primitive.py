@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +13,6 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn, Primitive, Var
 from jax.interpreters import batching, mlir, partial_eval
-
-try:  # There is no public way to tell `jax.experimental.checkify` of a primitive.
-    from jax._src.checkify import error_checks, nan_error_check
-except ImportError:
-    error_checks = {}
-    nan_error_check = None
 
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
@@ -63,8 +58,14 @@ def define(
 
 
 def adds_up(primitive: Primitive) -> None:
-    """Has `jax.experimental.checkify` look for NaN in what a primitive gives, as in XLA's own sums and products."""
-    error_checks[primitive] = functools.partial(nan_error_check, primitive)
+    """Has `jax.experimental.checkify` look for NaN in what a primitive gives, as in XLA's own sums and products.
+
+    JAX has no public way to tell it. Where this one is gone, NaN are found in the first operation of JAX's after it.
+    """
+    with contextlib.suppress(ImportError):
+        from jax._src.checkify import error_checks, nan_error_check
+
+        error_checks[primitive] = functools.partial(nan_error_check, primitive)
 
 
 def _settled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
