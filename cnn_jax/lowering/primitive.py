@@ -94,6 +94,8 @@ def _evaluation(primitive: Primitive) -> Callable[..., jax.Array]:
 
     def evaluated(*operands: jax.Array, geometry: Any) -> jax.Array:
         nans, infinities = _OPTIONS.jax_debug_nans, _OPTIONS.jax_debug_infs
+        if not (nans or infinities or _OPTIONS.jax_disable_jit):
+            return compiled(*operands, geometry=geometry)  # what follows takes several times as long
         with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
             result = compiled(*operands, geometry=geometry)
             for wanted, kind, there in ((nans, "nan", jnp.isnan), (infinities, "inf", jnp.isinf)):
