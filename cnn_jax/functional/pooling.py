@@ -69,8 +69,7 @@ def avg_pool(
       where `count_include_pad` is False.)
     """
     (x,) = geometry.promote(x)
-    over = "window" if count_include_pad else "seen"
-    return _pool("avg_pool", "sum", x, window_shape, strides, padding, over)
+    return _pool("avg_pool", "sum", x, window_shape, strides, padding, "window" if count_include_pad else "seen")
 
 
 def sum_pool(

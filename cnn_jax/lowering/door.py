@@ -85,7 +85,7 @@ def _resolved(precision: lax.PrecisionLike) -> lax.PrecisionLike:
     if isinstance(precision, lax.DotAlgorithm) or not isinstance(precision, (list, tuple)):
         return _named(precision)
     pair = tuple(map(_named, precision))
-    return pair[0] if len(pair) == 2 and pair[0] == pair[1] else pair  # type: ignore[return-value]
+    return pair[0] if len(pair) == 2 and pair[0] == pair[1] else pair
 
 
 def _named(precision: Any) -> Any:

@@ -55,7 +55,7 @@ def jit(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         return functools.partial(jit, **options)
     given = options.pop("compiler_options", None) or {}
     found = compiler_options()
-    plain = jax.jit(function, **options)
+    plain: Any = jax.jit(function, **options)
     if not (found or given):
         return plain
 
@@ -64,7 +64,7 @@ def jit(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         with use("onednn") if found else contextlib.nullcontext():
             return function(*args, **kwargs)
 
-    compiled = jax.jit(traced, compiler_options=found | given, **options)
+    compiled: Any = jax.jit(traced, compiler_options=found | given, **options)
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:

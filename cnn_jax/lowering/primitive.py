@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +13,6 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn, Primitive, Var
 from jax.interpreters import batching, mlir, partial_eval
-
-try:  # There is no public way to tell `jax.experimental.checkify` of a primitive.
-    from jax._src.checkify import error_checks, nan_error_check
-except ImportError:
-    error_checks = {}
-    nan_error_check = None
 
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
@@ -85,8 +80,14 @@ def _divided(context: mlir.LoweringRuleContext) -> bool:
 
 
 def adds_up(primitive: Primitive) -> None:
-    """Has `jax.experimental.checkify` look for NaN in what a primitive gives, as in XLA's own sums and products."""
-    error_checks[primitive] = functools.partial(nan_error_check, primitive)
+    """Has `jax.experimental.checkify` look for NaN in what a primitive gives, as in XLA's own sums and products.
+
+    JAX has no public way to tell it. Where this one is gone, NaN are found in the first operation of JAX's after it.
+    """
+    with contextlib.suppress(ImportError):
+        from jax._src.checkify import error_checks, nan_error_check
+
+        error_checks[primitive] = functools.partial(nan_error_check, primitive)
 
 
 def _settled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -115,6 +116,8 @@ def _evaluation(primitive: Primitive) -> Callable[..., jax.Array]:
 
     def evaluated(*operands: jax.Array, geometry: Any) -> jax.Array:
         nans, infinities = _OPTIONS.jax_debug_nans, _OPTIONS.jax_debug_infs
+        if not (nans or infinities or _OPTIONS.jax_disable_jit):
+            return compiled(*operands, geometry=geometry)  # what follows takes several times as long
         with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
             result = compiled(*operands, geometry=geometry)
             for wanted, kind, there in ((nans, "nan", jnp.isnan), (infinities, "inf", jnp.isinf)):
