@@ -73,7 +73,8 @@ def test_no_output_takes_the_place_of_what_a_run_is_made_of(tmp_path, replicas):
 @pytest.fixture
 def quick_report(monkeypatch):
     """`report` with a page that costs nothing."""
-    found = type("Found", (), {"config": {"model": {"name": "n"}}, "run": type("Run", (), {"data_name": "d"})})
+    run = type("Run", (), {"data_name": "d"})
+    found = type("Found", (), {"config": {"model": {"name": "n"}}, "run": run, "detection": None})
     monkeypatch.setattr(write, "gather", lambda path: found)
     monkeypatch.setattr(write, "_one", lambda found: [])
     for name in ("summary", "learning", "origin", "configuration"):

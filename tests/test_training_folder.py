@@ -129,7 +129,7 @@ def test_the_environment_is_json_with_versions_and_commit():
 
 
 def test_resume_needs_to_know_where():
-    with pytest.raises(InputError, match="resume: expected the folder of the run as out"):
+    with pytest.raises(InputError, match="resume: expected the folder of the run in `out`, got none"):
         ExperimentConfig(resume=True)
     with pytest.raises(InputError, match="at most one of the two"):
         ExperimentConfig(resume=True, overwrite=True, out=Path("x"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.config import TrainConfig
@@ -142,7 +142,7 @@ class Loop:
         with contextlib.suppress(InputError):  # each that is not whole has been named
             if restored := self.checkpoints.restore(self.state, best=True):
                 return restored[0]
-        print(f"checkpoint of the best epoch: missing or damaged; {otherwise}", file=sys.stderr)
+        terminal.complain(f"checkpoint of the best epoch: missing or damaged; {otherwise}")
         return None
 
     def _train_until_done(self, interrupts: Interrupts) -> None:

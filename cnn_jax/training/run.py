@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_jax import data, models
+from cnn_jax import data, models, terminal
 from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.config import LossConfig, OptimizerConfig
@@ -175,7 +174,7 @@ def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[bool, tuple[Tr
             return True, restored
     restored = checkpoints.restore(like)
     if restored and restored[1].get("best"):
-        print("checkpoint of the best epoch: missing or damaged; taking the newest instead", file=sys.stderr)
+        terminal.complain("checkpoint of the best epoch: missing or damaged; taking the newest instead")
     return False, restored
 
 
@@ -185,8 +184,9 @@ def _note_later_records(path: Path, step: int) -> None:
     except OSError:  # A model is read without its records, too.
         return
     if last > step:
-        print(
-            f"checkpoint {step} is the newest of {path}, but its records go on to step {last}: it is still training, "
-            "was stopped in between, or a checkpoint is missing",
-            file=sys.stderr,
+        terminal.complain(
+            terminal.one_line(
+                f"checkpoint {step} is the newest of {path}, but its records go on to step {last}: it is still "
+                "training, was stopped in between, or a checkpoint is missing"
+            )
         )
