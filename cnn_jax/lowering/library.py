@@ -85,7 +85,8 @@ def _in_a_program() -> bool:
     """Whether operations are being put down for a program that is compiled later, instead of being computed."""
     if get_opaque_trace_state(convention="nnx") == _OUTSIDE:
         return False
-    return isinstance(lax.iota(jnp.int32, 1), jax.core.Tracer)  # and not in a `jax.vmap` or `jax.grad` alone
+    # A `jax.vmap` or `jax.grad` alone is none. But before JAX 0.12 a gradient is, which takes no options either.
+    return jax.__version_info__ < (0, 12) or isinstance(lax.iota(jnp.int32, 1), jax.core.Tracer)
 
 
 @functools.cache
