@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import entr, log_softmax, softmax
+from scipy.special import entr, softmax
 
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
@@ -88,12 +88,6 @@ class Measured:
     def predicted(self) -> np.ndarray:
         """The class taken for the likeliest, int (N,)."""
         return self.probabilities.argmax(axis=1)
-
-    @property
-    def cross_entropy(self) -> float:
-        """Between labels and probabilities, the mean in nats: the loss as it is without smoothing."""
-        scores = np.float64(self.evaluation.scores)
-        return float(-np.take_along_axis(log_softmax(scores, axis=1), self.dataset.labels[:, None], axis=1).mean())
 
 
 def mapping(value: Any) -> dict[str, Any]:

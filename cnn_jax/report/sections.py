@@ -37,7 +37,7 @@ def summary(found: Findings) -> str:
     if found.test is not None:
         evaluation, wrong = found.test.evaluation, int(np.sum(found.test.predicted != found.test.dataset.labels))
         figures[f"{tested} accuracy"] = f"{evaluation.accuracy:.2%}", f"{wrong:,} of {evaluation.count:,} wrong"
-        figures[f"{tested} loss"] = f"{evaluation.loss:.4f}", loss_remark(found, found.test.cross_entropy)
+        figures[f"{tested} loss"] = f"{evaluation.loss:.4f}", loss_remark(found, evaluation.cross_entropy)
     elif recorded is not None:
         figures[f"{tested} accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
         figures[f"{tested} loss"] = f"{recorded['loss']:.4f}", loss_remark(found, recorded.get("cross_entropy"))
