@@ -209,7 +209,7 @@ def test_a_run_whose_best_is_lost_keeps_the_best_from_there_on(tmp_path, capsys)
 
     train(2)
     (best,) = steps_kept(tmp_path / "run", "best")
-    flip(largest(tmp_path / "run" / "best" / str(best) / "progress"), random.Random(0))
+    flip(tmp_path / "run" / "best" / str(best) / "progress" / "metadata", random.Random(0))
     train(4)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"checkpoint {best} in {tmp_path / 'run' / 'best'} cannot be read (")

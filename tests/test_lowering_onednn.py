@@ -101,9 +101,9 @@ def test_its_convolution_is_taken_where_others_were():
     assert chosen("conv", 5, 6, 16) == "direct"
     assert chosen("conv", 5, 1, 6) == "shifted"
     assert chosen("conv", 5, 1, 6, "bfloat16") == "direct"
-    assert chosen("conv", 3, 128, 128) == chosen("input_gradient", 3, 128, 128) == "winograd"
-    assert chosen("conv", 3, 128, 128, "bfloat16") == "direct"
-    assert chosen("input_gradient", 3, 128, 128, "bfloat16") == "canonical"
+    assert chosen("conv", 3, 256, 256) == chosen("input_gradient", 3, 256, 256) == "winograd"
+    assert chosen("conv", 3, 256, 256, "bfloat16") == "direct"
+    assert chosen("input_gradient", 3, 256, 256, "bfloat16") == "canonical"
     assert chosen("conv", 1, 64, 64) == "taps"
 
 

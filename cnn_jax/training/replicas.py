@@ -116,9 +116,9 @@ def fit_replicas(
     """
     clock = time.monotonic()
     check_replicas(config.seed, replicas)
-    check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]), replicas)
     # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
+        check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]), replicas)
         program = Replicas(model, train, config, replicas, test, validation)
         paths = [folder.path / seed_folder(seed) for seed in program.seeds] if folder else []
         for path in paths:

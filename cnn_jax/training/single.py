@@ -81,9 +81,9 @@ def fit(
         StorageError: a checkpoint or a record cannot be written.
     """
     clock = time.monotonic()
-    check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]))
     # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
+        check_fits(model, config, len(train), (*model.input_size, train.images.shape[-1]))
         program = Single(model, train, config, test, validation)
         paths = [folder.path] if folder else []
         with contextlib.closing(Loop(program, config, folder, paths, display, clock)) as loop:
