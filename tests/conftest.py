@@ -43,6 +43,30 @@ def _own_folders(tmp_path_factory):
         yield
 
 
+# What compiles more than it computes, and asks nothing of how fast that is: LLVM's optimisations are left out there.
+COMPILING = (
+    "test_batch_statistics", "test_checkpoint_damage", "test_checkpoint_digests", "test_data_dir", "test_export",
+    "test_figures", "test_lenets", "test_lowering_empty", "test_models", "test_models_modern", "test_optimised",
+    "test_receptive_field", "test_rematerialization", "test_replicas", "test_replicas_folder", "test_run_output",
+    "test_seeds", "test_storage", "test_switches", "test_training_folder", "test_training_gradients",
+    "test_training_loop", "test_training_pure", "test_training_step",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(request):
+    if request.path.stem not in COMPILING:
+        yield
+        return
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def own_folders(tmp_path, monkeypatch):
     """A cache and a data folder of this one test's own, both empty; returns (cache, data)."""

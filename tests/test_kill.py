@@ -19,8 +19,8 @@ from tests.tiny import records
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
-    "--epochs", "8", "--batch-size", "32", "--data.validation", "0.1",
-    "--checkpoint.every-steps", "7", "--checkpoint.every-seconds", "None", "--no-report",
+    "--epochs", "5", "--batch-size", "32", "--data.validation", "0.1",
+    "--checkpoint.every-steps", "9", "--checkpoint.every-seconds", "None", "--no-report",
 ]  # fmt: skip
 
 
@@ -79,10 +79,10 @@ def assert_same(out: Path, expected: Path) -> None:
 def test_killed_runs_end_in_the_same_bits(undisturbed, tmp_path):
     out, seed = tmp_path / "run", random.randrange(10**6)
     draw = random.Random(seed)
-    # One kill while the process starts; then, past steps drawn from the run's 324, at any moment of a step or right
+    # One kill while the process starts; then, past steps drawn from the run's 202, at any moment of a step or right
     # after Orbax has begun to write a checkpoint.
     kinds = draw.sample(["any", "writing", "any", "writing"], 4)
-    moments = [("starting", 0), *zip(kinds, sorted(draw.sample(range(1, 270), 4)), strict=True)]
+    moments = [("starting", 0), *zip(kinds, sorted(draw.sample(range(1, 150), 4)), strict=True)]
     print(f"seed {seed}: {moments}")
     for kind, step in moments:
         process = start(out, "--resume")
