@@ -1,4 +1,4 @@
-"""How each function is put to XLA.
+"""How each function is lowered to XLA.
 
 `cnn_jax.functional` says what a function means: it checks the arguments, turns every accepted form of a geometry
 into plain tuples, and then comes through the names below, and through nothing else. What arrives here is therefore

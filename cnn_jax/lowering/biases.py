@@ -1,4 +1,4 @@
-"""A bias added at every place and its gradient, two linear operations of which each is put to XLA in its own way.
+"""A bias added at every place and its gradient, two linear operations of which each is lowered to XLA in its own way.
 
 In the primitives all arrays have one more leading dimension, R, of independent additions. They can be differentiated
 any number of times in either mode, and mapped.

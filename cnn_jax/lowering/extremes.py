@@ -1,4 +1,4 @@
-"""Maxima and minima over windows and their derivatives, three operations of which each is put to XLA in its own way.
+"""Maxima and minima over windows and their derivatives, three operations, each lowered to XLA in its own way.
 
 The derivative of a maximum picks the tangent of the winner of each window; its transpose places each cotangent at
 the winner. Of equal elements the first wins, rows before columns, as in XLA's select-and-scatter and hence in Flax's

@@ -1,4 +1,4 @@
-"""Sums and means over windows and their gradient, two linear operations of which each is put to XLA in its own way.
+"""Sums and means over windows and their gradient, two linear operations of which each is lowered to XLA in its own way.
 
 Each is the transpose of the other, so that they can be differentiated any number of times in either mode.
 """
