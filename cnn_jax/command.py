@@ -118,6 +118,11 @@ def main(
             code = _stop(getattr(stop, "number", signal.SIGINT), heeded)
         except SystemExit as stop:
             code = stop.code
+        except Exception:
+            if heeded.received is None:
+                raise
+            # A signal in the midst of an extension's first import comes out of there as an ImportError.
+            code = _stop(heeded.received, heeded)
         else:
             if heeded.received is not None:  # Raised where Python could only throw it away.
                 code = _stop(heeded.received, heeded)

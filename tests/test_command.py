@@ -7,7 +7,9 @@ import importlib.util
 import io
 import itertools
 import re
+import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,22 @@ def test_a_mistake_is_named_in_a_line(configs, monkeypatch, program, line, said)
     assert "\n" not in message
     assert "Error parsing" not in message
     assert len(message) < 250
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+def test_a_signal_that_an_import_makes_another_error_of_ends_the_command_all_the_same(capsys, monkeypatch):
+    def run(_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise ImportError("an error while initializing the extension") from error
+
+    monkeypatch.setattr("sys.argv", ["command"])
+    with pytest.raises(SystemExit) as stop:
+        command.main(run, Nothing)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
