@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models, terminal
+from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
 from cnn_jax.training.capacity import check_fits, short_of_memory
@@ -107,7 +108,7 @@ def run_experiment(
     display.line(
         f"{model} on {terminal.plain(f'{train.name} {train.version}')} ({len(train):,} train, "
         f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
-        f"{_lengths(config)} on {current_device().platform}, in {_shown(path)}"
+        f"{_lengths(config)} on {current_device().platform}, in {shown(path)}"
     )
     result: FitResult | ReplicasResult
     try:
@@ -170,16 +171,12 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _shown(path: Path) -> str:
-    return terminal.plain(str(path))
-
-
 def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path, whole: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
     command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
     name = result.interrupted.name if result.interrupted else ""
-    text = f"stopped by {name} after step {_steps(result)}, saved in {_shown(path)}; go on with:\n  {command}"
+    text = f"stopped by {name} after step {_steps(result)}, saved in {shown(path)}; go on with:\n  {command}"
     if not terminal.say(text):  # Ctrl-C has ended the reader of a pipe too.
         terminal.complain(text)
 
@@ -204,7 +201,7 @@ def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: floa
         each, example = " each", path / seed_folder(result.seeds[0])
     terminal.say(
         f"{parameters:,} parameters{each}, {_steps(result):,} steps, {result.images_per_second:,.0f} images/s, "
-        f"{duration(seconds)} from the start; run kept in {_shown(path)}\n"
+        f"{duration(seconds)} from the start; run kept in {shown(path)}\n"
         f"next: {terminal.shell(_installed('cnn-jax'), 'evaluate', str(example))}"
     )
 
@@ -213,7 +210,7 @@ def _report(path: Path) -> None:
     from cnn_jax.report import write_report
 
     try:
-        terminal.say(f"report: {_shown(write_report(path))}")
+        terminal.say(f"report: {shown(write_report(path))}")
     except InputError as error:
         raise InputError(f"no report: {error}") from None
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cnn_jax import command, data, detection, models, pictures, terminal
+from cnn_jax.data.pictures import shown
 from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
@@ -100,7 +101,7 @@ def measure_and_show(config: Config, path: Path) -> None:
         f"\nprecision and recall are of boxes with a score from {first['least']} on, of which there are pictures in:"
     )
     for own in paths:
-        terminal.say(f"  {terminal.plain(str(own / PICTURE))}")
+        terminal.say(f"  {shown(own / PICTURE)}")
 
 
 def measure(path: Path, digits: data.Dataset) -> tuple[dict[str, Any], bytes]:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cnn_jax import command, terminal
+from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
 from cnn_jax.files import new_folder, write_file
@@ -178,7 +179,7 @@ def main(config: Config) -> None:
             accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
             measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
             try:
-                terminal.say(f"report: {terminal.plain(str(write_report(out / name)))}")
+                terminal.say(f"report: {shown(write_report(out / name))}")
             except InputError as error:  # the rows to come are worth more
                 faults.append(f"no report: {error}")
     finally:
@@ -190,7 +191,7 @@ def main(config: Config) -> None:
     rows = [cells(ROWS[name], options[name], measured[name]) for name in names]
     terminal.show_table(header, rows)
     write_file(out / "table.md", markdown(header, rows))
-    places = [terminal.plain(str(place)) for place in (config.data.name, out / "table.md")]
+    places = terminal.plain(config.data.name), shown(out / "table.md")
     terminal.say("test errors in percent on {}; table kept in {}".format(*places))
     if faults:
         raise InputError("; ".join(faults))

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from cnn_jax import cli
 from cnn_jax.errors import InputError
 from cnn_jax.training import checkpoints, digests, fit, load_run
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.folder import read_config
+from tests.commands import run_command
 from tests.damage import DATA, NEWEST, flip, initial, make_run
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, steps_kept
 from tests.trained import tree_hash
@@ -51,15 +51,9 @@ def make_old(path: Path) -> None:
 
 
 def call(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["cnn-jax", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    rows = (line.strip().split(maxsplit=1) for line in captured.out.splitlines()[2:])
-    return code, dict(rows), captured.err
+    code, out, error = run_command(monkeypatch, capsys, *arguments)
+    rows = (line.strip().split(maxsplit=1) for line in out.splitlines()[2:])
+    return code, dict(rows), error
 
 
 @pytest.mark.parametrize("block", [1, 24, 4096])

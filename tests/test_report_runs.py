@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import jax
 import numpy as np
 import pytest
 
-from cnn_jax import cli, experiment, report
+from cnn_jax import experiment, report
 from cnn_jax.errors import InputError
 from cnn_jax.report import several, write, write_report
 from cnn_jax.training import ExperimentConfig, FitResult, TrainState
+from tests.commands import run_command
 from tests.reports import Page, assert_self_contained, make_findings
 
 ACCURACIES = {5: 0.90, 6: 0.99, 7: 0.95, 8: 0.93}
@@ -78,16 +78,6 @@ def test_the_run_of_one_seed_is_no_run_of_several(config, tmp_path):
 
 
 # The command, and the end of a run.
-
-
-def run_command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["cnn-jax", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
 
 
 def test_the_command_prints_where_the_report_is(tmp_path, monkeypatch, capsys):

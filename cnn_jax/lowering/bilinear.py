@@ -4,7 +4,7 @@ The sum over all outputs of cotangent times convolution, T(x, kernel, y), is lin
 convolution, its input gradient and its weight gradient are the derivatives of T in y, x and kernel, and each is a
 bilinear function of the other two arrays. The derivatives of any of the three are therefore again one of the three.
 With that rule, and one for batches, each is a JAX primitive, which can be differentiated any number of times in either
-mode, and mapped; how it is lowered to XLA is decided when it is lowered, for the platform that it is lowered for.
+mode, and mapped; in which way it is lowered is decided then, for the platform that it is lowered for.
 
 In the primitives all arrays have one more leading dimension, R, of independent convolutions. `jax.vmap` over the
 input or the cotangent alone makes a larger batch, over the kernel alone more channels, and over both a larger R.
