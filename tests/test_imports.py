@@ -14,11 +14,11 @@ import cnn_jax
 PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
 ORDER = [
-    "start", "lowering", "functional", "augment", "layers", "models", "describe", "terminal", "files", "data",
-    "training", "detection", "pictures", "report", "experiment", "options", "misread", "command", "cli", "benchmark",
+    "start", "parts", "lowering", "functional", "layers", "models", "describe", "augment", "terminal", "files", "data",
+    "training", "runs", "detection", "pictures", "report", "experiment", "options", "misread", "command", "cli", "benchmark",
     "__main__",
 ]  # fmt: skip
-MATHEMATICS = ("lowering", "functional", "augment")
+MATHEMATICS = ("lowering", "functional")
 OUTSIDE_MATHEMATICS = {"jax", "numpy"}
 
 
