@@ -4,9 +4,12 @@ from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_
 from cnn_jax.data.dataset import Dataset, Statistics, normalise, rescale
 from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
+from cnn_jax.data.source import TFDS, Source
 
 __all__ = [
+    "TFDS",
     "Dataset",
+    "Source",
     "Statistics",
     "batch_indices",
     "eval_batches",
