@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,12 @@ class Checkpoints:
     first, so one that was cut off by a crash is never taken for a checkpoint.
     """
 
-    def __init__(self, folder: Path, run: str | None, keep: int = 1, read_only: bool = False):
+    def __init__(self, folder: Path, run: str, keep: int = 1, read_only: bool = False):
         """Opens the checkpoints of the run in `folder`, new or not. `close` is to be called in the end.
 
         Args:
             folder: the folder of the run.
-            run: the identity of the run, as its config.json has it; None of one from before runs had one, whose
-                checkpoints may have no digests.
+            run: the identity of the run, as its config.json has it.
             keep: how many of the newest to keep.
             read_only: leave everything as it is; the run may be training elsewhere at this moment.
 
@@ -108,7 +107,7 @@ class Checkpoints:
 
         Args:
             like: a state of the same structure, shapes and dtypes; its values are not used.
-            best: whether to read the best by validation accuracy instead of the newest.
+            best: whether to read the best by validation instead of the newest.
 
         Returns:
             The state and its progress, or None where there is no checkpoint.
@@ -116,12 +115,29 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints and none of them is whole.
         """
+        return self._restore(self._ocp.args.StandardRestore(like), best)
+
+    def restore_parts(self, like: dict[str, Any], best: bool = False) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """As `restore`, but reads some attributes of the state alone, whatever else it holds.
+
+        Args:
+            like: by the names of these attributes, arrays of the same structure, shapes and dtypes, with shardings.
+            best: as for `restore`.
+
+        Returns:
+            The attributes by name, and the progress; or None where there is no checkpoint.
+        """
+        return self._restore(self._ocp.args.PyTreeRestore(item=like, partial_restore=True), best, like)
+
+    def _restore(
+        self, args: Any, best: bool, attributes: Collection[str] | None = None
+    ) -> tuple[Any, dict[str, Any]] | None:
         kind = BEST if best else NEWEST
         manager = self._managers[kind]
         steps = self._steps(kind)
         for step in reversed(steps):
             try:
-                state, progress, _ = self._read(kind, step, self._ocp.args.StandardRestore(like))
+                state, progress = self._read(kind, step, args, attributes)
             except DamagedError as error:
                 terminal.complain(
                     terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({error})")
@@ -135,12 +151,12 @@ class Checkpoints:
             )
         return None
 
-    def inspect(self) -> Iterator[tuple[str, bool, str]]:
+    def inspect(self) -> Iterator[tuple[str, str]]:
         """Reads all checkpoints that there are, whatever model they are of.
 
         Yields:
-            "checkpoints/STEP" or "best/STEP", whether it has digests to be checked by, and what is wrong with it: "" of
-            a whole one. Of a best that is missing, "best".
+            "checkpoints/STEP" or "best/STEP", and what is wrong with it: "" of a whole one. Of a best that is missing,
+            "best".
         """
         has_best = False
         here = jax.sharding.SingleDeviceSharding(current_device())  # which may be fewer devices than it was saved from
@@ -148,14 +164,14 @@ class Checkpoints:
             for step in self._steps(kind):
                 try:
                     args = self._ocp.args.StandardRestore(fallback_sharding=here)
-                    _, progress, has_digests = self._read(kind, step, args)
+                    _, progress = self._read(kind, step, args)
                     has_best = any(one.best for one in from_json(progress))
-                    yield f"{kind}/{step}", has_digests, ""
+                    yield f"{kind}/{step}", ""
                 except DamagedError as error:
                     if step in self._steps(kind):  # a run that is training deletes its older ones
-                        yield f"{kind}/{step}", True, str(error)
+                        yield f"{kind}/{step}", str(error)
         if has_best and not self._steps(BEST):
-            yield BEST, True, "missing"
+            yield BEST, "missing"
 
     def discard_after(self, step: int, best: bool = False) -> None:
         """Deletes the newest checkpoints, or the best, later than `step`: those that `restore` found unreadable."""
@@ -218,8 +234,10 @@ class Checkpoints:
             self._expect_leftovers()
             raise
 
-    def _read(self, kind: str, step: int, state_args: Any) -> tuple[Any, dict[str, Any], bool]:
-        """State, progress, and whether there are digests, which they match then.
+    def _read(
+        self, kind: str, step: int, state_args: Any, attributes: Collection[str] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """State and progress, which match their digests; of the state only some attributes, if they are named.
 
         Raises:
             DamagedError: it cannot be read, or is not what was saved.
@@ -227,13 +245,10 @@ class Checkpoints:
         manager, args = self._managers[kind], self._ocp.args
         try:
             record = self._read_record(Path(manager.directory) / str(step))
-            if record is not None:
-                check_record(record, run=self._run, kind=kind, step=step)
+            check_record(record, run=self._run, kind=kind, step=step)
             items = manager.restore(step, args=args.Composite(state=state_args, progress=args.JsonRestore()))
-            if record is not None:
-                check_contents(record, items["state"], items["progress"])
-            from_json(items["progress"])  # which raises if it is none: without digests nothing else would tell
-            return items["state"], items["progress"], record is not None
+            check_contents(record, items["state"], items["progress"], attributes)
+            return items["state"], items["progress"]
         except DamagedError:
             raise
         except Exception as error:  # Orbax raises many kinds for damaged files.
@@ -248,8 +263,6 @@ class Checkpoints:
         try:
             return json.loads((folder / "digests" / FILE).read_text())
         except FileNotFoundError:
-            if self._run is None and folder.is_dir():
-                return None
             raise DamagedError("its digests are missing") from None
         except (ValueError, RecursionError):
             raise DamagedError("its digests are damaged") from None

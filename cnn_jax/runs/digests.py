@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -76,13 +76,13 @@ def _hash(pieces: Sequence[memoryview]) -> Iterator[str]:
     return (shares[index % workers][index // workers] for index in range(len(pieces)))
 
 
-def make_record(state: Any, progress: dict[str, Any], *, run: str | None, kind: str, step: int) -> dict[str, Any]:
+def make_record(state: Any, progress: dict[str, Any], *, run: str, kind: str, step: int) -> dict[str, Any]:
     """What is kept with a checkpoint: the digests of its state and progress, and whose and which checkpoint it is.
 
     Args:
         state: the pytree that is saved.
         progress: the JSON values beside it.
-        run: the identity of the run; None of a run that was begun before runs had one.
+        run: the identity of the run.
         kind: the folder of the run that the checkpoint is in.
         step: its step.
     """
@@ -98,7 +98,7 @@ def make_record(state: Any, progress: dict[str, Any], *, run: str | None, kind: 
     )
 
 
-def check_record(record: Any, *, run: str | None, kind: str, step: int) -> None:
+def check_record(record: Any, *, run: str, kind: str, step: int) -> None:
     """Raises `DamagedError` unless these are whole digests, and those of this checkpoint of this run."""
     if not isinstance(record, dict) or not is_sealed(record):
         raise DamagedError("its digests are damaged")
@@ -108,11 +108,22 @@ def check_record(record: Any, *, run: str | None, kind: str, step: int) -> None:
         raise DamagedError(f"it was saved as {record.get('kind')}/{record.get('step')}")
 
 
-def check_contents(record: dict[str, Any], state: Any, progress: Any) -> None:
-    """Raises `DamagedError`, which names what differs, unless a checked record is that of this state and progress."""
+def check_contents(
+    record: dict[str, Any], state: Any, progress: Any, attributes: Collection[str] | None = None
+) -> None:
+    """Raises `DamagedError`, which names what differs, unless a checked record is that of this state and progress.
+
+    Args:
+        record: as `make_record` made it.
+        state: the pytree that was read.
+        progress: the JSON values that were read beside it.
+        attributes: the names of the state's attributes that it was to have, where that is not all.
+    """
     if digest_json(progress) != record["progress"]:
         raise DamagedError("its progress does not match its digest")
     expected, found = record["arrays"], digest_arrays(state, record["block"])
+    if attributes is not None:
+        expected = {name: value for name, value in expected.items() if name.partition("/")[0] in attributes}
     wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     if wrong:
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""

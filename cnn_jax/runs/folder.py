@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,13 +27,14 @@ from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import is_sealed, seal
 from cnn_jax.runs.storage import storing
 
+FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
+CODE = "code"  # the run's copies of users' files that its parts are from
 FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
 _TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
-_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, *(name + ".tmp" for name in _TEXTS)}
-
-# Options that may change when a run goes on: they decide where things are and how often they are saved or looked at.
-_MAY_CHANGE = ("out", "resume", "overwrite", "device", "report", "data.dir", "checkpoint", "steps_per_call", "onednn")
+_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, CODE, *(name + ".tmp" for name in _TEXTS)}
+_IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
+_PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
 
 
 def environment() -> dict[str, Any]:
@@ -66,11 +69,12 @@ def _git_commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run.
 
-    Besides what the run was given it has "run", the identity that the run's checkpoints carry too, and "digest", of all
-    the rest. A run of an older version has neither.
+    It has what the run is ("recipe", "data", "seeds", "code"), where its data come from ("source") and how it was begun
+    ("experiment", "execution", `environment`); the "format" of the folder; "run", the identity that the run's
+    checkpoints carry too; and "digest", of all the rest.
 
     Raises:
-        InputError: the folder is not one of a run, or the file is damaged or has been changed.
+        InputError: the folder is not one of a run, or one of another format, or the file is damaged or was changed.
     """
     check_name(folder)
     path = folder / CONFIG
@@ -81,9 +85,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
-    if not isinstance(config, dict) or not {"config", "model", "data"} <= config.keys():
-        raise InputError(f"{path}: expected the keys config, model and data of a run's configuration; they are missing")
-    if not is_sealed(config) and not config.keys().isdisjoint({"run", "digest"}):
+    if not isinstance(config, dict) or not ({"recipe", "format"} & config.keys() or {"config", "model"} <= config.keys()):
+        raise InputError(f"{path}: expected the configuration of a run, but it has none of its keys")
+    if config.get("format", 1) != FORMAT:
+        raise InputError(_other_format(path, config))
+    if not is_sealed(config):
         raise InputError(
             f"{path}: expected what the run wrote there, but it has been changed or damaged since (its digest does not "
             "match); put back what was there, or start a new run with other options"
@@ -91,10 +97,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _other_format(path: Path, config: Mapping[str, Any]) -> str:
+    versions = config.get("versions")
+    version = versions.get("cnn_jax") if isinstance(versions, dict) else None
+    written = f"cnn_jax {version} wrote and reads" if isinstance(version, str) else "another version of cnn_jax reads"
+    return (
+        f"{path}: expected a run in format {FORMAT}, as cnn_jax {cnn_jax.__version__} writes them, got one in format "
+        f"{config.get('format', 1)}, which {written}; use that version, or train it again"
+    )
+
+
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """The names of the options, dotted, in which two configurations differ, with both values."""
+    """The names, dotted, of what differs in two configurations, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        names = [name for name in {**old, **new} if f"{prefix}{name}" not in _MAY_CHANGE]
+        names = dict.fromkeys([*old, *new])
         return [line for name in names for line in differences(old.get(name), new.get(name), f"{prefix}{name}.")]
     return [] if old == new else [f"{prefix[:-1]} (run {old!r}, now {new!r})"]
 
@@ -108,8 +124,7 @@ def seed_folders(path: Path) -> set[str]:
     """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
     for name in (CONFIG, CONFIG + ".tmp"):
         try:
-            config = json.loads((path / name).read_text())["config"]
-            seeds = range(config["seed"], config["seed"] + config["replicas"])
+            seeds = set(json.loads((path / name).read_text())["seeds"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if len(seeds) > 1:
@@ -130,6 +145,8 @@ def _is_ours(name: str, entry: str) -> bool:
     """Whether an entry in the folder `name` of a run is one that a run leaves there."""
     if name == EVENTS:
         return entry.startswith("events.")
+    if name == CODE:
+        return entry.endswith(".py")
     return name in (NEWEST, BEST) and re.fullmatch(f"[0-9]+|{UNFINISHED}", entry) is not None
 
 
@@ -167,21 +184,31 @@ class RunFolder:
 
     Args:
         path: the folder; created if missing.
-        contents: what `config.json` is to hold: "config" (the options), "model", "data" and the `environment`.
+        contents: what `config.json` is to hold, see `read_config`, without "format", "run" and "digest".
+        code: the users' files that parts of the run are from, by their paths as texts have them; they are copied.
         resume: go on with the run that is there, if any.
         overwrite: replace the run that is there, if any.
 
     Attributes:
         path: the folder.
-        run: the identity of the run, which its checkpoints carry; None of a run of an older version.
+        run: the identity of the run, which its checkpoints carry.
 
     Raises:
         InputError: as `check_free`; or the run there has other options, is in use by another process, or the folder
             cannot be written or, to replace the run, not be emptied. What was there is as it was then.
     """
 
-    def __init__(self, path: Path, contents: dict[str, Any], resume: bool = False, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        contents: dict[str, Any],
+        resume: bool = False,
+        overwrite: bool = False,
+        code: Mapping[str, Path] | None = None,
+    ):
         self.path = path
+        kept = _Code(code or {})
+        contents = {"format": FORMAT, **contents, "code": kept.described}
         try:
             with contextlib.ExitStack() as on_refusal:
                 holds_run = check_free(path, resume, overwrite)
@@ -190,10 +217,10 @@ class RunFolder:
                 if holds_run and resume:
                     self._check_same(contents)
                 else:
-                    self._start(contents)
+                    self._start(contents, kept)
                 for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
                     check_folder(path / name)
-                self.run: str | None = read_config(path).get("run")
+                self.run: str = read_config(path)["run"]
                 on_refusal.pop_all()
         except OSError as error:
             reason = error.strerror or str(error)
@@ -211,7 +238,7 @@ class RunFolder:
     def _check_same(self, contents: dict[str, Any]) -> None:
         old = read_config(self.path)
         new = json.loads(json.dumps(contents))
-        changed = [line for key in ("config", "model", "data") for line in differences(old[key], new[key])]
+        changed = [line for key in _IDENTITY for line in differences(old[key], new[key], _PREFIX.get(key, f"{key}."))]
         if changed:
             fields = ", ".join(dict.fromkeys(changed))
             raise InputError(
@@ -219,7 +246,7 @@ class RunFolder:
                 "repeat the run's options, or start a new run"
             )
 
-    def _start(self, contents: dict[str, Any]) -> None:
+    def _start(self, contents: dict[str, Any], code: _Code) -> None:
         # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
         # name, for after a crash it says which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
@@ -227,11 +254,58 @@ class RunFolder:
         if config.is_file():
             config.replace(aside)
         delete(doomed)
+        code.copy_to(self.path / CODE)
         write_atomically(self.path / CONFIG, json.dumps(seal(contents | {"run": uuid.uuid4().hex}), indent=2) + "\n")
 
     def close(self) -> None:
-        """Gives the folder free."""
+        """Releases the lock."""
         self._lock.close()
+
+
+class _Code:
+    """The users' files that parts of a run are from, read once: what is described is what is copied."""
+
+    def __init__(self, files: Mapping[str, Path]):
+        self._contents: dict[str, bytes] = {}
+        self.described: dict[str, dict[str, str]] = {}
+        for written, file in files.items():
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise InputError(f"{written}: expected a file that can be read, got: {error.strerror}") from None
+            # Two files of one name in different folders are told apart by a number.
+            name, number = file.name, 1
+            while name in self._contents:
+                number += 1
+                name = f"{file.stem}-{number}.py"
+            self._contents[name] = content
+            self.described[written] = {"copy": f"{CODE}/{name}", "sha256": hashlib.sha256(content).hexdigest()}
+
+    def copy_to(self, folder: Path) -> None:
+        """Writes the files into a folder, if there are any."""
+        if self._contents:
+            folder.mkdir(exist_ok=True)
+        for name, content in self._contents.items():
+            (folder / name).write_bytes(content)
+
+
+def code_of(path: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
+    """The run's copies of users' files, by their paths as texts have them.
+
+    Raises:
+        InputError: a copy is missing, or is not what was copied.
+    """
+    found = {}
+    for written, described in contents["code"].items():
+        copy = path / described["copy"]
+        try:
+            digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{copy}: expected the run's copy of {written}, got: {error.strerror}") from None
+        if digest != described["sha256"]:
+            raise InputError(f"{copy}: expected the run's copy of {written}, but it has been changed; put it back")
+        found[written] = copy
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:

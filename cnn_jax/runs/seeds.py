@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import jax
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import digest_json, seal
-from cnn_jax.runs.folder import CONFIG, read_config, seed_folder, write_atomically
+from cnn_jax.runs.folder import CODE, CONFIG, read_config, seed_folder, write_atomically
 from cnn_jax.runs.progress import Progress, to_json
 from cnn_jax.training.state import TrainState
 
@@ -30,7 +31,6 @@ def leave_seed_folders(
         best: best state by validation accuracy, stacked, if there is one.
     """
     contents = read_config(path)
-    parent = contents.get("run")
     # From all devices to one, and one program for all leaves.
     state, best = jax.device_put((state, best), current_device())
     one_of = jax.jit(lambda stacked, k: jax.tree.map(lambda leaf: leaf[k], stacked))
@@ -39,7 +39,7 @@ def leave_seed_folders(
         if (own / CONFIG).exists():
             continue
         # An identity of its own, and the same if this is done again after a crash.
-        run = parent and digest_json([parent, seed])
+        run = digest_json([contents["run"], seed])
         with contextlib.closing(Checkpoints(own, run)) as checkpoints:
             checkpoints.discard_unfinished()
             for stacked, is_best in ((state, False), (best, True)):
@@ -47,6 +47,7 @@ def leave_seed_folders(
                     alone = one_of(stacked, k)
                     checkpoints.save(int(alone.step), alone, to_json([progress[k]]), best=is_best)
         # As in any run, its configuration says that the rest is there, so it comes last.
-        config = contents["config"] | {"seed": seed, "replicas": 1, "out": str(own)}
-        changed = contents | {"config": config} | ({"run": run} if run else {})
+        if contents["code"]:
+            shutil.copytree(path / CODE, own / CODE, dirs_exist_ok=True)
+        changed = contents | {"seeds": [seed], "run": run}
         write_atomically(own / CONFIG, json.dumps(seal(changed), indent=2) + "\n")
