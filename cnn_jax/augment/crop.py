@@ -31,7 +31,13 @@ class Crop(ImageTransform):
         self.check("mode", lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
 
     def __call__(self, context: Context, image: jax.Array) -> jax.Array:
-        """The window that begins at (row, column) `jax.random.randint(key, (2,), 0, 2 * padding + 1)` of the padded."""
+        """The window that begins at (row, column) `jax.random.randint(key, (2,), 0, 2 * padding + 1)` of the padded.
+
+        Raises:
+          InputError: if the padding is more than the image's smaller side.
+        """
+        side = min(image.shape[:2])
+        self.check("padding", lambda value: value <= side, f"at most the smaller side of the images, {side}")
         row, column = jax.random.randint(context.key, (2,), 0, 2 * self.padding + 1)
         sides = ((self.padding, self.padding),) * 2
         padded = jnp.pad(image, (*sides, (0, 0)), mode=self.mode)
