@@ -15,8 +15,8 @@ from cnn_jax.parts import is_non_negative
 class Mixup(BatchTransform):
     """Weighted means of neighbouring images, and of their targets: Zhang, Cisse, Dauphin and Lopez-Paz 2018, "mixup".
 
-    Row i becomes weight * row i + (1 - weight) * row i + 1, the last row taking the first. The paper's figure 1 draws one
-    weight a batch; here each row has its own, which depends on the row's key alone.
+    Row i becomes weight * (row i) + (1 - weight) * (row i + 1), the last row taking the first. Figure 1 there draws
+    one weight a batch; here each row has its own, which depends on the row's key alone.
     """
 
     alpha: float = 0.2
