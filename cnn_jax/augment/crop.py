@@ -17,21 +17,28 @@ Mode = Literal["constant", "reflect", "edge"]
 class Crop(ImageTransform):
     """A window of the image's own size at a random place of the padded image: He, Zhang, Ren and Sun 2016, section 4.2.
 
-    All places, (2 * padding + 1) ** 2 of them, are as likely.
+    All (2 * padding + 1) ** 2 places are equally likely. The padding is part of the compiled program's shapes: unlike
+    the numbers of other transforms it cannot be traced.
     """
 
     padding: int = 4
     """Pixels added at each of the four sides; 0 changes nothing."""
     mode: Mode = "constant"
-    """What is added: constant, 0 in the normalised image, which is grey, the training set's mean, where images are
-    normalised by that; reflect, the picture mirrored at its edge pixels; edge, the edge pixels repeated."""
+    """What is added: constant, 0 in the normalised image (whatever grey that is in the original); reflect, the picture
+    mirrored at its edge pixels; edge, the edge pixels repeated."""
 
     def __post_init__(self) -> None:
         self.check("padding", is_pixels, "a whole number of pixels, 0 or more")
         self.check("mode", lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
 
     def __call__(self, context: Context, image: jax.Array) -> jax.Array:
-        """The window that begins at (row, column) `jax.random.randint(key, (2,), 0, 2 * padding + 1)` of the padded."""
+        """The window that begins at (row, column) `jax.random.randint(key, (2,), 0, 2 * padding + 1)` of the padded.
+
+        Raises:
+          InputError: if the padding is more than the image's smaller side.
+        """
+        side = min(image.shape[:2])
+        self.check("padding", lambda value: value <= side, f"at most the smaller side of the images, {side}")
         row, column = jax.random.randint(context.key, (2,), 0, 2 * self.padding + 1)
         sides = ((self.padding, self.padding),) * 2
         padded = jnp.pad(image, (*sides, (0, 0)), mode=self.mode)

@@ -14,8 +14,8 @@ from cnn_jax.augment.base import Context, ImageTransform, is_pixels
 class Cutout(ImageTransform):
     """A square of zeros somewhere in the image: DeVries and Taylor 2017, "Improved Regularization of CNNs with Cutout".
 
-    The square's centre is any pixel of the image, each as likely, so that part of the square may lie outside. Zero is
-    the mean of the training set where images are normalised by it.
+    The square's centre is any pixel of the image, each equally likely, so that part of the square may lie outside. It
+    is zero in the normalised image.
     """
 
     size: int = 16

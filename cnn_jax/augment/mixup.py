@@ -15,9 +15,8 @@ from cnn_jax.parts import is_non_negative
 class Mixup(BatchTransform):
     """Weighted means of neighbouring images, and of their targets: Zhang, Cisse, Dauphin and Lopez-Paz 2018, "mixup".
 
-    Row i becomes weight * row i + (1 - weight) * row i + 1, the last row taking the first. The paper leaves open
-    whether a weight is drawn for each batch or for each row (its experiments draw one a batch); here each row has its
-    own, which depends on the row's key alone.
+    Row i becomes weight * (row i) + (1 - weight) * (row i + 1), the last row taking the first. Figure 1 there draws
+    one weight a batch; here each row has its own, which depends on the row's key alone.
     """
 
     alpha: float = 0.2
@@ -27,14 +26,16 @@ class Mixup(BatchTransform):
         self.check("alpha", is_non_negative, "a number >= 0")
 
     def __call__(self, context: Context, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The mixed batch: the weight of a row is `jax.random.beta(key, alpha, alpha)`, or 1 where alpha is 0."""
+        """The mixed batch: a row's weight is `jax.random.beta(key, alpha, alpha)`, or 1 where alpha is 0."""
         weights = jax.vmap(self._weight)(context.key)
         return _mix(weights[:, None, None, None], images), _mix(weights[:, None], targets)
 
     def _weight(self, key: jax.Array) -> jax.Array:
-        # The distribution's limit would be 0 or 1; exchanging whole images is not meant by "nothing".
         alpha = jnp.asarray(self.alpha, jnp.float32)
-        return jnp.where(alpha > 0, jax.random.beta(key, alpha, alpha, dtype=jnp.float32), 1.0)
+        # Below 1e-30 the sampler's logarithms overflow; the weights are 0 or 1 to float32 long before.
+        held = jnp.maximum(alpha, 1e-30)
+        # The limit at 0 would be weights of 0 or 1; exchanging whole images is not meant by mixing nothing.
+        return jnp.where(alpha > 0, jax.random.beta(key, held, held, dtype=jnp.float32), 1.0)
 
 
 def _mix(weights: jax.Array, rows: jax.Array) -> jax.Array:
