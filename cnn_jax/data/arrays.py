@@ -53,7 +53,10 @@ class Arrays(Source):
         path = expanded(self.path, "file of arrays")
         if not path.is_file():
             raise InputError(f"{shown(path)}: expected a file of arrays, there is none")
-        datasets, notes = _read(path.absolute(), path.stat().st_mtime_ns, self.test_share)
+        try:
+            datasets, notes = _read(path.absolute(), path.stat().st_mtime_ns, self.test_share)
+        except InputError as error:
+            raise InputError(f"{shown(path)}: {error}") from None
         found = find_split(self.label(), split, datasets)
         for note in notes:
             say_once(f"{self.label()}: {note}")
@@ -69,12 +72,9 @@ class Arrays(Source):
 @functools.lru_cache(maxsize=1)  # the other splits are asked for next
 def _read(path: Path, changed: int, test_share: float) -> tuple[dict[str, Dataset], list[str]]:
     """All splits, "train" first, and lines to say about them."""
-    try:
-        arrays = _load(path)
-        pairs = _pairs(arrays, test_share)
-        class_names, labels = _classes(arrays.get("class_names"), {split: pair[1] for split, pair in pairs.items()})
-    except InputError as error:
-        raise InputError(f"{shown(path)}: {error}") from None
+    arrays = _load(path)
+    pairs = _pairs(arrays, test_share)
+    class_names, labels = _classes(arrays.get("class_names"), {split: pair[1] for split, pair in pairs.items()})
     images = {split: pair[0] for split, pair in pairs.items()}
     fingerprint = compute_fingerprint(images["train"], labels["train"], class_names)
     statistics = compute_statistics(images["train"])

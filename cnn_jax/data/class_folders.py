@@ -57,26 +57,18 @@ def list_files(root: Path) -> Listing:
       InputError: no such folder, fewer than two classes, a class without files, or one that training has not.
     """
     if not root.is_dir():
-        raise InputError(
-            f"{shown(root)}: expected a folder of pictures, {'it is none' if root.exists() else 'not there'}"
-        )
-    folders, notes = {"train": root}, []
-    if _subfolders(root / "train"):
-        folders["train"] = root / "train"
-        for name in HELD_OUT:
-            if _subfolders(root / name):
-                folders[name] = root / name
-            elif os.path.isdir(root / name):
-                notes.append(f"{shown(root / name)} has no folders of classes in it; passed over")
+        arrived = "it is a file" if root.exists() else "there is none"
+        raise InputError(f"{shown(root)}: expected a folder of pictures, {arrived}")
+    folders, notes = _split_folders(root)
     class_names = tuple(_subfolders(folders["train"]))
     if len(class_names) < 2:
-        found = f"only {class_names[0]}" if class_names else "none"
+        found = f"only {plain(class_names[0])}" if class_names else "none"
         raise InputError(f"{shown(folders['train'])}: expected a folder of pictures for each class, found {found}")
     splits = {}
     for split, folder in folders.items():
         for name in _subfolders(folder):
             if name not in class_names:
-                known = f"one of {len(class_names)}" if len(class_names) > 10 else ", ".join(class_names)
+                known = f"one of {len(class_names)}" if len(class_names) > 10 else plain(", ".join(class_names))
                 raise InputError(f"{shown(folder / name)}: expected a class of the training split ({known})")
         splits[split] = tuple(
             file for label, name in enumerate(class_names) for file in _files(root, folder / name, label)
@@ -85,11 +77,29 @@ def list_files(root: Path) -> Listing:
         if stray:
             count = f"{len(stray):,} picture{'s' * (len(stray) > 1)}"
             notes.append(f"{shown(folder)}: {count} in no folder of a class, such as {plain(stray[0])}; passed over")
+    if folders["train"] == root and splits["train"] and all(len(Path(f.path).parts) > 2 for f in splits["train"]):
+        raise InputError(
+            f"{shown(root)}: expected pictures in the folders of classes, these have only folders in them: "
+            f"{plain(', '.join(class_names))}; those of splits are called train and test"
+        )
     present = {file.label for file in splits["train"]}
     for label, name in enumerate(class_names):
         if label not in present:
             raise InputError(f"{shown(folders['train'] / name)}: expected pictures, it is empty; fill or remove it")
     return Listing(root=root, class_names=class_names, splits=splits, notes=tuple(notes))
+
+
+def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders that have the folders of classes in them, by split, and a line for each that should but has not."""
+    if not _subfolders(root / "train"):
+        return {"train": root}, []
+    folders, notes = {"train": root / "train"}, []
+    for name in HELD_OUT:
+        if _subfolders(root / name):
+            folders[name] = root / name
+        elif (root / name).is_dir():
+            notes.append(f"{shown(root / name)} has no folders of classes in it; passed over")
+    return folders, notes
 
 
 def _names(folder: Path) -> list[str]:
