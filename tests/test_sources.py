@@ -268,7 +268,10 @@ def test_pictures_of_both_splits_are_reported(capsys):
     draw("photos/test/dog/and_again.png", noise([0, 1, 2]))
     both(data.Folder("photos"))
     (said,) = lines(capsys)
-    assert said == "cnn_jax: photos: of 8 images of test, 2 are in train too: test/dog/again.bmp is train/cat/1.png"
+    assert (
+        said
+        == "cnn_jax: photos: 2 of 8 images of test are in train too (such as test/dog/again.bmp, which is train/cat/1.png)"
+    )
 
 
 def test_copies_of_a_file_are_on_one_side(capsys):
@@ -463,7 +466,7 @@ def test_images_of_both_splits_are_reported_of_arrays(capsys):
     held["test_images"][4] = held["train_images"][2]
     np.savez("set.npz", **held)
     both(data.Arrays("set.npz"))
-    assert lines(capsys) == ["cnn_jax: set: of 9 images of test, 1 are in train too: test[4] is train[2]"]
+    assert lines(capsys) == ["cnn_jax: set: 1 of 9 images of test is in train too (such as test[4], which is train[2])"]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ class Folder(Source):
     The classes are the names of the training split's folders, sorted. Pictures are PNG, JPEG, GIF, BMP, TIFF or WebP,
     told by their contents, of any mode, turned as their EXIF orientation says, the first frame of several; also in
     subfolders of a class. Transparency is laid on white or black by the rule of `on_paper`. Images have one channel if
-    no picture of the training split shows a colour, else three; if these are all of one size of at most 256 x 256
-    pixels, it stays, else each is brought to the size asked for by the rule of `fit_images`. Those of other splits are
-    brought to what the training images are.
+    no picture of the training split shows a colour, else three. If its pictures are all of one size of at most 65,536
+    pixels (256 x 256), it stays, else each is brought to the size asked for by the rule of `fit_images`. Those of other
+    splits are brought to what the training images are.
 
     Other splits are the folders "test", "val", "valid" and "validation"; where there is no test split, a validation
     split is taken for it. With none of them, a test split is made of the training pictures by a hash of the contents of

@@ -45,8 +45,8 @@ def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...
     """Reads pictures into one array.
 
     Transparency is laid on white or black by the rule of `on_paper`, as for pictures that a model is asked about. There
-    is one channel if no picture shows a colour, else three. Pictures that are all of one size keep it, if it is no more
-    than 256 x 256; else each is brought to `size` by the rule of `fit_images`.
+    is one channel if no picture shows a colour, else three. Pictures that are all of one size keep it, if it has no
+    more than `LARGEST_KEPT` pixels; else each is brought to `size` by the rule of `fit_images`.
 
     Args:
       paths: the files.
@@ -91,7 +91,8 @@ def _read(path: Path, size: tuple[int, int], like: tuple[int, ...] | None) -> tu
         pixels = on_paper(open_picture(path))
     except InputError as error:
         return str(error)
-    grey = bool((pixels[..., :1] == pixels).all())
+    # Most pictures show a colour in their first lines already.
+    grey = all((part[..., :1] == part).all() for part in (pixels[::16], pixels))
     pixels = np.ascontiguousarray(pixels[..., :1] if grey else pixels)
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(pixels.data)

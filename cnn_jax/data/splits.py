@@ -53,6 +53,6 @@ def repeated(splits: dict[str, tuple[Sequence[bytes], Sequence[str]]]) -> list[s
     for split, (digests, names) in splits.items():
         found = [(name, train[digest]) for digest, name in zip(digests, names, strict=True) if digest in train]
         if split != "train" and found:
-            here, there = found[0]
-            lines.append(f"of {len(names):,} images of {split}, {len(found):,} are in train too: {here} is {there}")
+            count = f"{len(found):,} of {len(names):,} images of {split} {'are' if len(found) > 1 else 'is'}"
+            lines.append(f"{count} in train too (such as {found[0][0]}, which is {found[0][1]})")
     return lines
