@@ -268,10 +268,8 @@ def test_pictures_of_both_splits_are_reported(capsys):
     draw("photos/test/dog/and_again.png", noise([0, 1, 2]))
     both(data.Folder("photos"))
     (said,) = lines(capsys)
-    assert (
-        said
-        == "cnn_jax: photos: 2 of 8 images of test are in train too (such as test/dog/again.bmp, which is train/cat/1.png)"
-    )
+    example = "test/dog/again.bmp, which is train/cat/1.png"
+    assert said == f"cnn_jax: photos: 2 of 8 images of test are in train too (such as {example})"
 
 
 def test_copies_of_a_file_are_on_one_side(capsys):
