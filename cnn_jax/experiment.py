@@ -17,16 +17,16 @@ from cnn_jax import data, models, terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
-from cnn_jax.training.capacity import check_fits, short_of_memory
-from cnn_jax.training.compilation import keep_compiled
-from cnn_jax.training.config import ExperimentConfig, to_dict
-from cnn_jax.training.devices import current_device, select_device, split_cpu
-from cnn_jax.training.display import Display, duration
+from cnn_jax.runs.capacity import check_fits, short_of_memory
+from cnn_jax.runs.compilation import keep_compiled
+from cnn_jax.runs.config import ExperimentConfig, to_dict
+from cnn_jax.runs.devices import current_device, select_device, split_cpu
+from cnn_jax.runs.display import Display, duration
 from cnn_jax.training.evaluation import Evaluation
-from cnn_jax.training.folder import RunFolder, check_free, environment, seed_folder
-from cnn_jax.training.memory import keep_memory
-from cnn_jax.training.replicas import ReplicasResult, fit_replicas
-from cnn_jax.training.single import FitResult, fit
+from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
+from cnn_jax.runs.memory import keep_memory
+from cnn_jax.runs.replicas import ReplicasResult, fit_replicas
+from cnn_jax.runs.single import FitResult, fit
 from cnn_jax.training.summary import summarise
 
 

@@ -31,9 +31,9 @@ from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
 from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
-from cnn_jax.training.capacity import check_count
-from cnn_jax.training.config import check
-from cnn_jax.training.folder import FIGURES, PICTURE, seed_folder
+from cnn_jax.runs.capacity import check_count
+from cnn_jax.runs.config import check
+from cnn_jax.runs.folder import FIGURES, PICTURE, seed_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,9 @@ from cnn_jax.training import (
     OptimizerConfig,
     summarise,
 )
-from cnn_jax.training.config import check, check_replicas
-from cnn_jax.training.display import duration
-from cnn_jax.training.folder import check_free
+from cnn_jax.runs.config import check, check_replicas
+from cnn_jax.runs.display import duration
+from cnn_jax.runs.folder import check_free
 
 Network = Literal["lenet1", "lenet4", "lenet5", "lenet5-distorted"]
 

@@ -32,7 +32,7 @@ def _own_folders(tmp_path_factory):
 
     What one of them has compiled, the others take from the cache.
     """
-    from cnn_jax.training.compilation import keep_compiled  # slow to import, and pytest's own process does without
+    from cnn_jax.runs.compilation import keep_compiled  # slow to import, and pytest's own process does without
 
     with pytest.MonkeyPatch.context() as patch:
         for variable, name in (("CNN_JAX_CACHE", "cache"), ("TFDS_DATA_DIR", "tfds")):

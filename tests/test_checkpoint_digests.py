@@ -19,9 +19,9 @@ import pytest
 import xxhash
 
 from cnn_jax.errors import InputError
-from cnn_jax.training import checkpoints, digests, fit, load_run
-from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.folder import read_config
+from cnn_jax.runs import checkpoints, digests, fit, load_run
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.folder import read_config
 from tests.commands import run_command
 from tests.damage import DATA, NEWEST, flip, initial, make_run
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, steps_kept

@@ -8,7 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
-from cnn_jax.training import compilation
+from cnn_jax.runs import compilation
 
 ROOT = Path(__file__).parent.parent
 # Counts what JAX asks its cache for, and what it finds there.
@@ -16,7 +16,7 @@ SCRIPT = """
 import collections
 import jax
 from cnn_jax.training import fit
-from cnn_jax.training.compilation import keep_compiled
+from cnn_jax.runs.compilation import keep_compiled
 from tests.tiny import TinyNet, make_config, make_dataset
 
 events = collections.Counter()

@@ -10,7 +10,7 @@ import pytest
 from cnn_jax import data, experiment
 from cnn_jax.errors import InputError
 from cnn_jax.training import DataConfig, ExperimentConfig, load_run
-from cnn_jax.training.digests import seal
+from cnn_jax.runs.digests import seal
 from tests.damage import make_run
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import cli
-from cnn_jax.training.digests import seal
+from cnn_jax.runs.digests import seal
 from tests.trained import draw_page, trained, tree_hash
 
 

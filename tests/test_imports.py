@@ -72,7 +72,7 @@ def test_imports_run_one_way(name, path):
         ("lowering", "from cnn_jax import functional"),
         ("lowering", "from ..functional import geometry"),
         ("layers", "import cnn_jax.models.lenet"),
-        ("models", "def f():\n    from cnn_jax.training import loop"),
+        ("models", "def f():\n    from cnn_jax.runs import loop"),
         ("data", "from cnn_jax import cli"),
     ],
 )

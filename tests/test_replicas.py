@@ -27,9 +27,9 @@ from cnn_jax.training import (
     mapping,
     seeds,
 )
-from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.folder import read_config
-from cnn_jax.training.replicas import Replicas
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.folder import read_config
+from cnn_jax.runs.replicas import Replicas
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TRACES,

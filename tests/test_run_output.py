@@ -18,7 +18,7 @@ from cnn_jax.experiment import run_experiment
 from cnn_jax.terminal import output
 from cnn_jax.terminal.signals import Stopped
 from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit, load_run
-from cnn_jax.training.display import Display
+from cnn_jax.runs.display import Display
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, records, steps_kept
 
 SMOOTHED = LossConfig(label_smoothing=0.1)

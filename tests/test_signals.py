@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax import command
-from cnn_jax.training.interrupts import Interrupts
+from cnn_jax.runs.signals import Interrupts
 
 ROOT = Path(__file__).parent.parent
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -12,10 +12,10 @@ import pytest
 from cnn_jax import command
 from cnn_jax.errors import StorageError
 from cnn_jax.training import CheckpointConfig, fit
-from cnn_jax.training.display import Display
-from cnn_jax.training.folder import write_atomically
-from cnn_jax.training.records import Records
-from cnn_jax.training.storage import storing
+from cnn_jax.runs.display import Display
+from cnn_jax.runs.folder import write_atomically
+from cnn_jax.runs.records import Records
+from cnn_jax.runs.storage import storing
 from tests.tiny import TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
 
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")

@@ -15,10 +15,10 @@ import pytest
 from cnn_jax import layers
 from cnn_jax.errors import InputError
 from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
-from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.display import Display, duration
-from cnn_jax.training.folder import read_config
-from cnn_jax.training.single import Single
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.display import Display, duration
+from cnn_jax.runs.folder import read_config
+from cnn_jax.runs.single import Single
 from tests.tiny import (
     TRACES,
     TinyNet,

@@ -64,8 +64,8 @@ def run(options: Options) -> None:
     from cnn_jax.benchmark.tables import line, show_goals, show_results
     from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
     from cnn_jax.benchmark.yardstick import open_yardstick
-    from cnn_jax.training.memory import keep_memory
-    from cnn_jax.training.outputs import check_output, write_output
+    from cnn_jax.runs.memory import keep_memory
+    from cnn_jax.runs.outputs import check_output, write_output
 
     if options.out is not None:
         check_output(options.out)

@@ -139,8 +139,8 @@ def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> No
         SystemExit: with code 2 where some of several pictures could not be read, or a checkpoint is not whole; they
             have been named.
     """
-    from cnn_jax.training.compilation import keep_compiled
-    from cnn_jax.training.memory import keep_memory
+    from cnn_jax.runs.compilation import keep_compiled
+    from cnn_jax.runs.memory import keep_memory
 
     keep_compiled()
     keep_memory()

@@ -9,8 +9,8 @@ from pathlib import Path
 from cnn_jax import terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
-from cnn_jax.training.checkpoints import NEWEST, Checkpoints
-from cnn_jax.training.folder import CONFIG, read_config, seed_folders
+from cnn_jax.runs.checkpoints import NEWEST, Checkpoints
+from cnn_jax.runs.folder import CONFIG, read_config, seed_folders
 
 WHOLE, NO_DIGESTS = "whole", "readable; saved by an older version, without digests to check it by"
 

@@ -41,7 +41,20 @@ __all__ = [
     "ResNet",
     "ResNet18",
     "build",
+    "input_size",
+    "with_classes",
 ]
+
+
+def input_size(model: nn.Module) -> tuple[int, int] | None:
+    """The image height and width that a model is made for; None of one that says nothing, for which any will do."""
+    size = getattr(model, "input_size", None)
+    return None if size is None else (int(size[0]), int(size[1]))
+
+
+def with_classes(model: nn.Module, classes: int) -> nn.Module:
+    """The model with so many scores, where it has a field `num_classes`; any other as it is."""
+    return model.clone(num_classes=classes) if hasattr(model, "num_classes") else model
 
 
 def build(name: str, **fields: Any) -> nn.Module:

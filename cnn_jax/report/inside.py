@@ -18,7 +18,7 @@ from cnn_jax.report import page
 from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.report.sections import no_images
 from cnn_jax.training import Run, create_state
-from cnn_jax.training.devices import current_device
+from cnn_jax.runs.devices import current_device
 
 
 def attention(found: Findings) -> str:

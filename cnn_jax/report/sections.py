@@ -16,7 +16,7 @@ from cnn_jax.pictures.confusion import most_frequent
 from cnn_jax.pictures.curves import epochs_after
 from cnn_jax.report import page, scenes
 from cnn_jax.report.findings import Findings, mapping
-from cnn_jax.training.display import duration
+from cnn_jax.runs.display import duration
 from cnn_jax.training.evaluation import by_class
 
 _MANY = 12  # more classes have no counts in the cells of their matrix, so the worst are listed besides

@@ -13,8 +13,8 @@ from cnn_jax import pictures
 from cnn_jax.errors import InputError
 from cnn_jax.report import page, scenes, sections
 from cnn_jax.report.findings import Findings, mapping, read_figures
-from cnn_jax.training.folder import CONFIG, seed_folder
-from cnn_jax.training.records import read_records
+from cnn_jax.runs.folder import CONFIG, seed_folder
+from cnn_jax.runs.records import read_records
 from cnn_jax.training.summary import Summary, summarise
 
 

@@ -9,8 +9,8 @@ from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
 from cnn_jax.report import inside, page, sections, several
 from cnn_jax.report.findings import Findings, gather
-from cnn_jax.training.folder import REPORT, read_config
-from cnn_jax.training.outputs import check_output, write_output
+from cnn_jax.runs.folder import REPORT, read_config
+from cnn_jax.runs.outputs import check_output, write_output
 
 
 def write_report(path: Path, out: Path | None = None) -> Path:

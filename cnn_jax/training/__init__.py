@@ -1,64 +1,54 @@
-"""Training: state, losses, optimisers, pure steps, checkpoints, and the loop around them."""
+"""Training as pure functions: recipes and what they are made of, state, steps, and whole trainings."""
 
-from cnn_jax.training.config import (
-    AugmentConfig,
-    CheckpointConfig,
-    DataConfig,
-    ExperimentConfig,
-    LossConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
-from cnn_jax.training.devices import split_cpu
 from cnn_jax.training.evaluation import Evaluation, evaluate
-from cnn_jax.training.loop import TrainingDivergedError
-from cnn_jax.training.losses import make_loss
-from cnn_jax.training.mapping import map_replicas, replica_mesh
-from cnn_jax.training.memory import keep_memory
-from cnn_jax.training.optimizers import make_optimizer, make_schedule
-from cnn_jax.training.pure import make_train, train_arrays
-from cnn_jax.training.recipe import Hyperparameters
-from cnn_jax.training.replicas import ReplicasResult, fit_replicas
-from cnn_jax.training.run import Run, load_run
-from cnn_jax.training.single import FitResult, fit
+from cnn_jax.training.losses import MAP, BinaryCrossEntropy, Focal, Loss, SoftmaxCrossEntropy, SquaredError
+from cnn_jax.training.metrics import Accuracy, CalibrationError, CrossEntropy, Metric, TopK
+from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Optimizer, RMSprop
+from cnn_jax.training.recipe import Recipe, make_functions
+from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Schedule, Step, WarmupStableDecay
 from cnn_jax.training.state import TrainState, create_state
-from cnn_jax.training.step import make_augment, make_eval_step, make_train_step
+from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, summarise
+from cnn_jax.training.train import make_train, train_arrays
 
 __all__ = [
-    "AugmentConfig",
-    "CheckpointConfig",
-    "DataConfig",
+    "LAMB",
+    "LARS",
+    "MAP",
+    "SGD",
+    "Accuracy",
+    "Adam",
+    "AdamW",
+    "BinaryCrossEntropy",
+    "CalibrationError",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
     "Evaluation",
-    "ExperimentConfig",
-    "FitResult",
-    "Hyperparameters",
-    "LossConfig",
-    "OptimizerConfig",
-    "ReplicasResult",
-    "Run",
-    "ScheduleConfig",
+    "Focal",
+    "LARS",
+    "Linear",
+    "Lion",
+    "Loss",
+    "Metric",
+    "OneCycle",
+    "Optimizer",
+    "RMSprop",
+    "Recipe",
+    "Schedule",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "Step",
     "Summary",
-    "TrainConfig",
+    "TopK",
     "TrainState",
-    "TrainingDivergedError",
+    "WarmupStableDecay",
     "create_state",
     "evaluate",
-    "fit",
-    "fit_replicas",
-    "keep_memory",
-    "load_run",
-    "make_augment",
     "make_eval_step",
-    "make_loss",
-    "make_optimizer",
-    "make_schedule",
+    "make_functions",
     "make_train",
     "make_train_step",
-    "map_replicas",
-    "replica_mesh",
-    "split_cpu",
     "summarise",
     "train_arrays",
 ]

@@ -1,53 +1,134 @@
-"""Losses and the measures beside them, a value an example."""
+"""Losses, a value an example, of scores and the distributions that they should give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from cnn_jax.training.config import LossConfig
-
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-"""(scores (..., classes), integer labels (...)) -> loss (...)."""
+from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_share
 
 
-def make_loss(config: LossConfig) -> Loss:
-    """The loss of a configuration.
+class Loss(Part):
+    """What is minimised: the base of all losses."""
 
-    Returns:
-        A function of scores, float (..., classes), and labels, int (...), that returns one float loss an example:
-        the cross-entropy between the (smoothed) one-hot target and the softmax of the scores, in nats; the squared
-        distance, summed over the classes, between the scores and the one-hot target; or, with the penalties
-        y = -scores, y_label + log(exp(-j) + sum_i exp(-y_i)) (LeCun et al. 1998, equation 9).
-    """
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        """One loss an example.
 
-    def softmax_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, scores.shape[-1]), config.label_smoothing)
+        Args:
+            scores: float (..., classes), as the model gives them.
+            targets: float (..., classes), the distribution of each example over the classes.
+
+        Returns:
+            float (...), in the scores' dtype.
+        """
+        raise NotImplementedError
+
+    def floor(self, classes: int) -> float | None:
+        """What the loss cannot fall below with certain targets, where that is above 0 because they are smoothed."""
+        return None
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """Cross-entropy between the targets and the softmax of the scores, in nats."""
+
+    label_smoothing: float = 0.0
+    """Share of the targets spread evenly over all classes (Szegedy et al. 2016, section 7)."""
+    class_weights: tuple[float, ...] = ()
+    """What the loss of each class's share of a target counts for; with none, all count alike."""
+
+    def __post_init__(self) -> None:
+        self.check("label_smoothing", is_share, "a share from 0 to below 1")
+        self.check("class_weights", lambda weights: all(map(is_non_negative, weights)), "numbers >= 0, one a class")
+
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(targets, self.label_smoothing)
+        if len(self.class_weights):
+            targets = targets * jnp.array(self.class_weights, targets.dtype)
         return optax.softmax_cross_entropy(scores, targets)
 
-    def squared_error(scores: jax.Array, labels: jax.Array) -> jax.Array:
-        return jnp.sum(optax.squared_error(scores, jax.nn.one_hot(labels, scores.shape[-1])), axis=-1)
-
-    def map_criterion(scores: jax.Array, labels: jax.Array) -> jax.Array:
-        # The cross-entropy with one class more, "rubbish", whose score is always -j.
-        rubbish = jnp.full_like(scores[..., :1], -config.rubbish_penalty)
-        return optax.softmax_cross_entropy_with_integer_labels(jnp.concatenate([scores, rubbish], axis=-1), labels)
-
-    losses = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error, "map": map_criterion}
-    return losses[config.name]
+    def floor(self, classes: int) -> float | None:
+        share = self.label_smoothing
+        if not is_concrete(share) or not share or self.class_weights:
+            return None
+        probabilities = [1 - share + share / classes] + (classes - 1) * [share / classes]
+        return -sum(p * math.log(p) for p in probabilities)
 
 
-def beside_loss(config: LossConfig) -> dict[str, Loss]:
-    """What is measured beside the loss: where it smooths the labels, "cross_entropy", with the labels as they are.
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """Cross-entropy of each class by itself, between the targets and the sigmoid of the scores, summed over classes.
 
-    A loss with smoothing cannot fall to 0 however sure and right the scores are, so by itself it says little.
+    Wightman, Touvron and Jegou 2021, "ResNet strikes back", section 4.1, in place of the softmax. Their figures are
+    means over the classes.
     """
-    return {"cross_entropy": optax.softmax_cross_entropy_with_integer_labels} if config.label_smoothing else {}
+
+    label_smoothing: float = 0.0
+    """Share of the targets spread evenly over all classes."""
+
+    def __post_init__(self) -> None:
+        self.check("label_smoothing", is_share, "a share from 0 to below 1")
+
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(targets, self.label_smoothing)
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(scores, targets), axis=-1)
+
+    def floor(self, classes: int) -> float | None:
+        share = self.label_smoothing
+        if not is_concrete(share) or not share:
+            return None
+        probabilities = [1 - share + share / classes] + (classes - 1) * [share / classes]
+        return -sum(p * math.log(p) + (1 - p) * math.log1p(-p) for p in probabilities)
 
 
-def correct(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """1.0 where the largest score is the label's, else 0.0; shapes as for a `Loss`."""
-    return (jnp.argmax(scores, axis=-1) == labels).astype(jnp.float32)
+@dataclass(frozen=True)
+class Focal(Loss):
+    """Focal loss of each class by itself, summed over classes (Lin et al. 2017, equation 5)."""
+
+    gamma: float = 2.0
+    """How much less an example counts that is nearly right already; 0 is `BinaryCrossEntropy`."""
+    alpha: float | None = None
+    """Weight of the right class, with 1 - alpha for the others; None weighs all alike."""
+
+    def __post_init__(self) -> None:
+        self.check("gamma", is_non_negative, "a number >= 0")
+        self.check("alpha", lambda alpha: alpha is None or 0 < alpha < 1, "a share between 0 and 1, or None")
+
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        each = optax.sigmoid_focal_loss(scores, targets, alpha=self.alpha, gamma=self.gamma)
+        return jnp.sum(each, axis=-1)
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """Squared distance between scores and targets, summed over the classes."""
+
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.sum(optax.squared_error(scores, targets), axis=-1)
+
+
+@dataclass(frozen=True)
+class MAP(Loss):
+    """The maximum a posteriori criterion for penalties, the negative scores (LeCun et al. 1998, equation 9).
+
+    With penalties y = -scores: y_label + log(exp(-j) + sum_i exp(-y_i)), and for targets that are not certain its mean
+    over the labels that they give.
+    """
+
+    rubbish_penalty: float = 10.0
+    """The constant j, the penalty of a class for everything that is no digit: wrong classes whose penalty is well above
+    it are not pushed further up."""
+
+    def __post_init__(self) -> None:
+        self.check("rubbish_penalty", is_positive, "a positive number")
+
+    def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
+        # The cross-entropy with one class more, "rubbish", whose score is always -j and which no target has.
+        rubbish = jnp.full_like(scores[..., :1], -self.rubbish_penalty)
+        none = jnp.zeros_like(targets[..., :1])
+        scores, targets = (jnp.concatenate(pair, axis=-1) for pair in ((scores, rubbish), (targets, none)))
+        return optax.softmax_cross_entropy(scores, targets)

@@ -1,38 +1,30 @@
-"""Optimisers and learning-rate schedules by name, all of them Optax's."""
+"""Optimisers, Optax's, with what they have in common: a rate that the schedule scales, decay, clipping."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import optax
 
-from cnn_jax.training.config import OptimizerConfig, ScheduleConfig
+from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_share
 
 
-def make_schedule(config: ScheduleConfig, peak: float, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step.
+@dataclass(frozen=True)
+class Optimizer(Part):
+    """What turns gradients into updates: the base of all optimisers."""
 
-    Args:
-        config: which schedule.
-        peak: the largest learning rate.
-        steps: length of the run; the schedule ends there.
-    """
-    warmup = round(config.warmup * steps)
-    if config.name == "constant":
-        return optax.constant_schedule(peak)
-    if config.name == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
-    if config.name == "onecycle":
-        # Optax divides by the lengths of both phases, so each is given a step at least.
-        share = min(max(config.warmup, 1 / max(steps, 2)), 1 - 1 / max(steps, 2))
-        return optax.cosine_onecycle_schedule(max(steps, 2), peak, pct_start=share)
-    # Two shares of a very short run can fall on one step: their factors are then multiplied.
-    boundaries: dict[int, float] = {}
-    for share in config.decay_at:
-        step = round(share * steps)
-        boundaries[step] = boundaries.get(step, 1.0) * config.decay_factor
-    return optax.piecewise_constant_schedule(peak, boundaries)
+    learning_rate: float = 1e-3
+    """Peak learning rate; the schedule scales it."""
+
+    def __call__(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates.
+
+        Args:
+            schedule: step -> learning rate, whose peak is that of this optimiser.
+        """
+        raise NotImplementedError
 
 
 def decays(params: Any) -> Any:
@@ -43,25 +35,182 @@ def decays(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, weight_decay: jax.Array | float | None = None
-) -> optax.GradientTransformation:
-    """The optimiser of a configuration: clipping, then the rule, then the scheduled learning rate.
+@dataclass(frozen=True)
+class _Clipping(Optimizer):
+    """Optimisers with decay of the kernels, never of biases or the parameters of norms, and with clipping."""
 
-    `weight_decay` stands in for the configuration's where it is given, and may be traced.
-    """
-    decay = config.weight_decay if weight_decay is None else weight_decay
-    rules = {
-        "sgd": lambda: optax.sgd(schedule, momentum=config.momentum or None),
-        "adam": lambda: optax.adam(schedule),
-        "rmsprop": lambda: optax.rmsprop(schedule, momentum=config.momentum or None),
-        "adamw": lambda: optax.adamw(schedule, weight_decay=decay, mask=decays),
-        "lamb": lambda: optax.lamb(schedule, weight_decay=decay, mask=decays),
-        "lion": lambda: optax.lion(schedule, weight_decay=decay, mask=decays),
-    }
-    parts = []
-    if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if (isinstance(decay, jax.Array) or decay) and config.name in ("sgd", "adam", "rmsprop"):
-        parts.append(optax.add_decayed_weights(decay, mask=decays))
-    return optax.chain(*parts, rules[config.name]())
+    weight_decay: float = 0.0
+    """Decay of the kernels: decoupled in adamw, lamb and lion; added to the gradient (L2) in sgd, adam and rmsprop."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; by default, or with None, gradients are left as they are."""
+
+    def __post_init__(self) -> None:
+        self.check("learning_rate", is_positive, "a positive number that float32 holds")
+        self.check("weight_decay", is_non_negative, "a number >= 0 that float32 holds")
+        self.check("clip_norm", lambda norm: norm is None or is_positive(norm), "a positive number or None")
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """What comes after clipping."""
+        raise NotImplementedError
+
+    def __call__(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
+        return optax.chain(*clip, *self._before(), self.rule(schedule))
+
+    def _before(self) -> list[optax.GradientTransformation]:
+        return []
+
+
+@dataclass(frozen=True)
+class _L2(_Clipping):
+    """Those that have no decay of their own: it is added to the gradient."""
+
+    def _before(self) -> list[optax.GradientTransformation]:
+        decay = self.weight_decay
+        return [] if is_concrete(decay) and not decay else [optax.add_decayed_weights(decay, mask=decays)]
+
+
+@dataclass(frozen=True)
+class SGD(_L2):
+    """Gradient descent, by default with momentum."""
+
+    momentum: float = 0.9
+    """Share of the last update that is kept; 0 keeps none."""
+    nesterov: bool = False
+    """Look ahead, as in Nesterov's momentum (Sutskever et al. 2013)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("momentum", is_share, "a number from 0 to below 1")
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        none = is_concrete(self.momentum) and not self.momentum
+        return optax.sgd(schedule, momentum=None if none else self.momentum, nesterov=self.nesterov)
+
+
+def _check_averages(part: Any, fields: tuple[str, ...] = ("b1", "b2")) -> None:
+    for field in fields:
+        part.check(field, is_share, "a number from 0 to below 1")
+    if hasattr(part, "eps"):
+        part.check("eps", is_positive, "a positive number")
+
+
+@dataclass(frozen=True)
+class Adam(_L2):
+    """Kingma and Ba 2015."""
+
+    b1: float = 0.9
+    """Decay of the average of gradients."""
+    b2: float = 0.999
+    """Decay of the average of their squares."""
+    eps: float = 1e-8
+    """Added to the root of the average of squares."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_averages(self)
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adam(schedule, b1=self.b1, b2=self.b2, eps=self.eps)
+
+
+@dataclass(frozen=True)
+class AdamW(_Clipping):
+    """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
+
+    b1: float = 0.9
+    """Decay of the average of gradients."""
+    b2: float = 0.999
+    """Decay of the average of their squares."""
+    eps: float = 1e-8
+    """Added to the root of the average of squares."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_averages(self)
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adamw(
+            schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays
+        )
+
+
+@dataclass(frozen=True)
+class LAMB(_Clipping):
+    """AdamW with each layer's update scaled to the norm of its parameters (You et al. 2020)."""
+
+    b1: float = 0.9
+    """Decay of the average of gradients."""
+    b2: float = 0.999
+    """Decay of the average of their squares."""
+    eps: float = 1e-6
+    """Added to the root of the average of squares."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_averages(self)
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.lamb(
+            schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays
+        )
+
+
+@dataclass(frozen=True)
+class LARS(_Clipping):
+    """SGD with each layer's rate scaled by the norms of its parameters and gradient (You, Gitman and Ginsburg 2017)."""
+
+    momentum: float = 0.9
+    """Share of the last update that is kept."""
+    nesterov: bool = False
+    """Look ahead, as in Nesterov's momentum."""
+    trust_coefficient: float = 0.001
+    """The paper's eta: how far a layer may move in a step, as a share of its norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("momentum", is_share, "a number from 0 to below 1")
+        self.check("trust_coefficient", is_positive, "a positive number")
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.lars(
+            schedule, weight_decay=self.weight_decay, weight_decay_mask=decays, trust_ratio_mask=decays,
+            trust_coefficient=self.trust_coefficient, momentum=self.momentum, nesterov=self.nesterov,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lion(_Clipping):
+    """Updates that are signs (Chen et al. 2023)."""
+
+    b1: float = 0.9
+    """How the update mixes the average and the gradient."""
+    b2: float = 0.99
+    """Decay of the average of gradients."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_averages(self)
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.lion(schedule, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=decays)
+
+
+@dataclass(frozen=True)
+class RMSprop(_L2):
+    """Gradients over the root of an average of their squares (Tieleman and Hinton 2012), by default with momentum."""
+
+    momentum: float = 0.9
+    """Share of the last update that is kept; 0 keeps none."""
+    decay: float = 0.9
+    """Decay of the average of squares."""
+    eps: float = 1e-8
+    """Added to the average of squares, in the root."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_averages(self, ("momentum", "decay"))
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        none = is_concrete(self.momentum) and not self.momentum
+        return optax.rmsprop(schedule, decay=self.decay, eps=self.eps, momentum=None if none else self.momentum)

@@ -1,42 +1,111 @@
-"""A configuration as pure functions: how a state begins, what a step does to it, and how it is measured."""
+"""`Recipe`: all that decides the numbers of a run beside its data and seeds; and the pure functions that it comes to."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import optax
 
-from cnn_jax import data
+from cnn_jax import data, models
+from cnn_jax.augment import Augmentation
 from cnn_jax.errors import InputError
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.losses import beside_loss, make_loss
-from cnn_jax.training.optimizers import make_optimizer, make_schedule
+from cnn_jax.parts import is_concrete, is_held
+from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
+from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
+from cnn_jax.training.optimizers import AdamW, Optimizer
+from cnn_jax.training.schedules import OneCycle, Schedule
 from cnn_jax.training.state import TrainState, init_state
-from cnn_jax.training.step import Batch, Metrics, make_augment, make_eval_step, make_train_step
+from cnn_jax.training.step import Batch, Metrics, make_eval_step, make_train_step
 
 _MOST_STEPS = 2**31 - 1
 
 
-class Hyperparameters(flax.struct.PyTreeNode):
-    """The numbers of a configuration that one program can vary: `jax.vmap` over them is a sweep.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides the numbers of a run, with its data and its seeds. A new part needs no change here."""
 
-    Attributes:
-        learning_rate: peak learning rate; the configuration's schedule scales it.
-        weight_decay: decay of the kernels, as `OptimizerConfig.weight_decay`.
-    """
+    model: nn.Module = models.LeNet5()  # noqa: RUF009
+    """The network, a Linen module called as `model(images, train=...)`; its `num_classes` comes from the data."""
+    loss: Loss = SoftmaxCrossEntropy()
+    """What is minimised."""
+    metrics: tuple[Metric, ...] = (Accuracy(),)
+    """What is measured beside the loss; by the first the best checkpoint is chosen, where images are held out."""
+    optimizer: Optimizer = AdamW(learning_rate=3e-3)
+    """What turns gradients into updates."""
+    schedule: Schedule = OneCycle()
+    """How the learning rate moves over the run."""
+    augment: tuple[Augmentation, ...] = ()
+    """How training images are changed, anew in every step, on the device: one after the other."""
+    epochs: int = 10
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images a step."""
+    validation: float = 0.0
+    """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images."""
+    pixel_range: tuple[float, float] | None = None
+    """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
+    get mean 0 and variance 1 in each channel."""
 
-    learning_rate: jax.Array | float
-    weight_decay: jax.Array | float
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
+        check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
+        share = self.validation
+        valid = math.isfinite(share) and share >= 0 and (share < 1 or float(share).is_integer())
+        check(valid, "validation", "a fraction from 0 to 1 or a whole number of images", share)
+        names = [metric.name for metric in self.metrics]
+        taken = {"loss", "count", "grad_norm"}.intersection(names)
+        once = len(set(names)) == len(names) and not taken
+        check(once, "metrics", "names that are there once, and none of loss, count, grad_norm", " | ".join(names))
+        if self.pixel_range is not None:
+            black, white = self.pixel_range
+            valid = math.isfinite(black) and math.isfinite(white) and black < white
+            check(valid, "pixel_range", "two finite numbers, black below white", self.pixel_range)
+            held = all(map(is_held, (black, white, (white - black) * (white - black))))
+            check(held, "pixel_range", "numbers that float32 holds, with their difference's square", self.pixel_range)
+
+    def count_steps(self, images: int) -> int:
+        """How many steps a run takes: the fewest batches that hold `epochs` passes over so many images.
+
+        Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
+        inside a batch.
+
+        Raises:
+            InputError: there would be more steps than 32 bits count, as optimisers and states do.
+        """
+        steps = -(-self.epochs * images // self.batch_size)
+        if steps > _MOST_STEPS:
+            raise InputError(
+                f"epochs: expected at most {_MOST_STEPS * self.batch_size // images:,} of {images:,} images in batches "
+                f"of {self.batch_size:,}, as steps are counted in 32 bits; got {self.epochs:,}"
+            )
+        return steps
+
+    def measures(self, classes: int) -> dict[str, Metric]:
+        """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.
+
+        A loss with smoothing cannot fall to 0 however sure and right the scores are, so by itself it says little.
+        """
+        always: list[Metric] = [Accuracy()]
+        if self.loss.floor(classes):
+            always.append(CrossEntropy())
+        chosen = {metric.name: metric for metric in self.metrics}
+        return {**chosen, **{metric.name: metric for metric in always if metric.name not in chosen}}
 
 
-class Recipe(NamedTuple):
-    """Pure functions, none compiled.
+def check(condition: bool, option: str, expected: str, value: object) -> None:
+    """Raises `InputError` naming the option, what was expected and what arrived, unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{option}: expected {expected}, got {value!r}")
+
+
+class Functions(NamedTuple):
+    """What a recipe comes to with its data: pure functions, none compiled.
 
     Attributes:
         init: random key -> `TrainState` before the first step.
@@ -51,66 +120,36 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
 
 
-def count_steps(config: TrainConfig, images: int) -> int:
-    """How many steps a run takes: the fewest batches that hold `config.epochs` passes over so many images.
-
-    Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
-    inside a batch.
-
-    Raises:
-        InputError: there would be more steps than 32 bits count, as optimisers and states do.
-    """
-    steps = -(-config.epochs * images // config.batch_size)
-    if steps > _MOST_STEPS:
-        raise InputError(
-            f"epochs: expected at most {_MOST_STEPS * config.batch_size // images:,} of {images:,} images in batches "
-            f"of {config.batch_size:,}, as steps are counted in 32 bits; got {config.epochs:,}"
-        )
-    return steps
-
-
-def count_per_call(config: TrainConfig, images: int) -> int:
-    """How many steps one call of a compiled program takes at most: what is configured, or those of the longest epoch.
-
-    A call never crosses the end of an epoch, so more are never needed.
-    """
-    return min(config.steps_per_call or images, math.ceil(images / config.batch_size))
-
-
-def make_recipe(
-    model: nn.Module,
-    config: TrainConfig,
-    statistics: data.Statistics,
-    image_shape: tuple[int, ...],
-    steps: int,
-    hyperparameters: Hyperparameters | None = None,
-) -> Recipe:
-    """The functions of a configuration.
+def make_functions(
+    recipe: Recipe, statistics: data.Statistics, image_shape: tuple[int, ...], classes: int, steps: int
+) -> Functions:
+    """The functions of a recipe, whose numbers may be traced.
 
     Args:
-        model: a Linen module called as `model.apply(variables, images, train=...)`.
-        config: optimiser, schedule, loss and distortions; seed and lengths are not looked at.
+        recipe: lengths are not looked at.
         statistics: of the training images, to normalise all images by.
-        image_shape: (height, width, channels) of one image.
+        image_shape: (height, width, channels) of one image as the model takes it.
+        classes: number of classes.
         steps: length of the run, which the schedule is stretched to.
-        hyperparameters: used instead of the configuration's; they may be traced.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
-    loss = make_loss(config.loss)
-    if hyperparameters is None:
-        schedule = make_schedule(config.schedule, config.optimizer.learning_rate, steps)
-        optimizer = make_optimizer(config.optimizer, schedule)
-    else:
-        shape = make_schedule(config.schedule, 1.0, steps)
-        peak = hyperparameters.learning_rate
-
-        def schedule(count: Any) -> Any:
-            return peak * shape(count)
-
-        optimizer = make_optimizer(config.optimizer, schedule, hyperparameters.weight_decay)
-    return Recipe(
-        init=functools.partial(init_state, model, optimizer, image_shape),
-        train_step=make_train_step(model, optimizer, loss, preprocess, make_augment(config.augment)),
-        eval_step=make_eval_step(model, loss, preprocess, beside_loss(config.loss)),
+    schedule = _rate(recipe, steps)
+    optimizer = recipe.optimizer(schedule)
+    measures = recipe.measures(classes)
+    in_training = {metric.name: metric for metric in (*recipe.metrics, Accuracy())}
+    return Functions(
+        init=functools.partial(init_state, recipe.model, optimizer, image_shape),
+        train_step=make_train_step(
+            recipe.model, optimizer, recipe.loss, preprocess, recipe.augment, in_training, classes, steps
+        ),
+        eval_step=make_eval_step(recipe.model, recipe.loss, preprocess, measures),
         schedule=schedule,
     )
+
+
+def _rate(recipe: Recipe, steps: int) -> optax.Schedule:
+    peak = recipe.optimizer.learning_rate
+    if is_concrete(peak):
+        return recipe.schedule(peak, steps)
+    shape = recipe.schedule(1.0, steps)  # Optax's schedules look at their peak
+    return lambda count: peak * shape(count)

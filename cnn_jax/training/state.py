@@ -31,8 +31,13 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
+        """What `model.apply` takes, to be trained on."""
         return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
+
+    @property
+    def eval_variables(self) -> dict[str, Any]:
+        """What `model.apply` takes, to be measured and used."""
+        return self.variables
 
 
 def init_state(
@@ -47,7 +52,7 @@ def init_state(
         key: decides the parameters and all later randomness.
     """
     params_key, rng = jax.random.split(key)
-    variables = model.init(params_key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    variables = init_variables(model, image_shape, params_key)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -56,6 +61,11 @@ def init_state(
         opt_state=optimizer.init(params),
         rng=rng,
     )
+
+
+def init_variables(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:
+    """The model's parameters and statistics before the first step, for images (height, width, channels)."""
+    return model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
 
 
 def create_state(

@@ -24,6 +24,12 @@ class Summary:
     low: float
     high: float
 
+    def text(self, is_share: bool) -> str:
+        """Mean and standard deviation: of a share as `percent`, else as "0.0512 ± 0.0007"; of one value its mean."""
+        if is_share:
+            return self.percent()
+        return f"{self.mean:.4f}" if math.isnan(self.std) else f"{self.mean:.4f} ± {self.std:.4f}"
+
     def percent(self) -> str:
         """Mean and standard deviation of a share, as "98.50 ± 0.15 %"; of one value its percentage, "98.50%"."""
         return f"{self.mean:.2%}" if math.isnan(self.std) else f"{100 * self.mean:.2f} ± {100 * self.std:.2f} %"

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
-from cnn_jax.training.clearing import delete
-from cnn_jax.training.devices import current_device
-from cnn_jax.training.digests import DamagedError, check_contents, check_record, make_record
-from cnn_jax.training.progress import from_json
-from cnn_jax.training.quiet import quiet_orbax
+from cnn_jax.runs.clearing import delete
+from cnn_jax.runs.devices import current_device
+from cnn_jax.runs.digests import DamagedError, check_contents, check_record, make_record
+from cnn_jax.runs.progress import from_json
+from cnn_jax.runs.quiet import quiet_orbax
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.storage import storing, system_reason
+from cnn_jax.runs.storage import storing, system_reason
 
 NEWEST, BEST = "checkpoints", "best"
 UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written
@@ -80,7 +80,7 @@ class Checkpoints:
         Raises:
             StorageError: this checkpoint, or the one before, cannot be written.
         """
-        from cnn_jax.training.deferred import DeferredJsonSave
+        from cnn_jax.runs.deferred import DeferredJsonSave
 
         kind = BEST if best else NEWEST
         if step in self._managers[kind].all_steps():
@@ -243,7 +243,7 @@ class Checkpoints:
         raise DamagedError(reason)
 
     def _read_record(self, folder: Path) -> Any:
-        from cnn_jax.training.deferred import FILE
+        from cnn_jax.runs.deferred import FILE
 
         try:
             return json.loads((folder / "digests" / FILE).read_text())

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import InputError
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.devices import current_device, usable_devices
-from cnn_jax.training.recipe import count_per_call, count_steps
+from cnn_jax.runs.devices import current_device, usable_devices
+from cnn_jax.runs.engine import count_per_call
+from cnn_jax.runs.execution import Execution
+from cnn_jax.training.recipe import Recipe
 
 _PIXEL = 1 + 4  # bytes: of a batch as it is stored, and normalised
 _INDEX = 8  # bytes of the number of an image in the order of the images
@@ -29,13 +30,13 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def check_fits(
-    model: nn.Module, config: TrainConfig, images: int, image_shape: tuple[int, int, int], replicas: int = 1
+    recipe: Recipe, execution: Execution, images: int, image_shape: tuple[int, int, int], replicas: int = 1
 ) -> None:
     """Refuses a run that cannot fit, by what it needs at the least: what passes may still need more than there is.
 
     Args:
-        model: the network.
-        config: lengths and batch size.
+        recipe: network, lengths and batch size.
+        execution: steps a call.
         images: number of training images.
         image_shape: (height, width, channels) of one image as the model takes it.
         replicas: how many seeds are trained together.
@@ -43,26 +44,26 @@ def check_fits(
     Raises:
         InputError: there would be more steps than are counted, or the batches and seeds need more memory than is free.
     """
-    count_steps(config, images)
+    recipe.count_steps(images)
     free = free_memory()
     if free is None:
         return
-    an_image = _PIXEL * math.prod(image_shape) + _INDEX * count_per_call(config, images)
+    an_image = _PIXEL * math.prod(image_shape) + _INDEX * count_per_call(recipe, execution, images)
     a_seed = _INDEX * images
-    if _SELDOM * replicas * (a_seed + config.batch_size * an_image) <= free:  # no need to trace the model
+    if _SELDOM * replicas * (a_seed + recipe.batch_size * an_image) <= free:  # no need to trace the model
         return
-    parameters, activations = _sizes(model, image_shape)
-    separate = getattr(model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
+    parameters, activations = _sizes(recipe.model, image_shape)
+    separate = getattr(recipe.model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
     an_image += 0 if separate else activations
     a_seed += _COPIES * parameters
-    needed = replicas * (a_seed + config.batch_size * an_image)
+    needed = replicas * (a_seed + recipe.batch_size * an_image)
     if needed <= free:
         return
     most = free // (a_seed + an_image)
     if replicas > most:
         option, value, what = "replicas", replicas, "seeds"
     else:
-        option, value, what = "batch_size", config.batch_size, "images a step"
+        option, value, what = "batch_size", recipe.batch_size, "images a step"
         most = (free // replicas - a_seed) // an_image
     raise _too_much(option, value, what, needed, free, most)
 
@@ -82,7 +83,7 @@ def _too_much(option: str, value: int, what: str, needed: int, free: int, most: 
 
 
 @contextlib.contextmanager
-def short_of_memory(config: TrainConfig) -> Iterator[None]:
+def short_of_memory(recipe: Recipe) -> Iterator[None]:
     """Makes of a lack of memory, which is told only as it is met, an InputError that says what to do."""
     try:
         yield
@@ -90,7 +91,7 @@ def short_of_memory(config: TrainConfig) -> Iterator[None]:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            f"not enough memory for this network at batch_size {config.batch_size:,}; take a smaller one, or fewer "
+            f"not enough memory for this network at batch_size {recipe.batch_size:,}; take a smaller one, or fewer "
             f"replicas ({' '.join(str(error).split())[:200]})"
         ) from error
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import StorageError
-from cnn_jax.training.folder import EVENTS, RECORDS, write_atomically
-from cnn_jax.training.storage import storing
+from cnn_jax.runs.folder import EVENTS, RECORDS, write_atomically
+from cnn_jax.runs.storage import storing
 
 
 class Records:

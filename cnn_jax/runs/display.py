@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from cnn_jax.training.evaluation import Evaluation
+    from cnn_jax.training.metrics import Metric
 
 
 def duration(seconds: float) -> str:
@@ -33,11 +34,20 @@ class Display:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._total, self._epochs, self._loss = 0, 0, "loss"
+        self._metric: Metric | None = None
         self._text = ""
 
-    def start(self, step: int, total: int, epochs: int, *, smoothed: bool = False) -> None:
-        """The loop begins at `step` of `total` steps, a run of so many epochs, whose loss smooths the labels or not."""
-        self._total, self._epochs = total, epochs
+    def start(self, step: int, total: int, epochs: int, metric: Metric, *, smoothed: bool = False) -> None:
+        """The loop begins at `step` of `total` steps, a run of so many epochs.
+
+        Args:
+            step: steps taken before.
+            total: steps in all.
+            epochs: epochs in all.
+            metric: what is shown beside the loss.
+            smoothed: whether the loss smooths the labels.
+        """
+        self._total, self._epochs, self._metric = total, epochs, metric
         self._loss = "smoothed loss" if smoothed else "loss"
         if self._silent:
             return
@@ -55,7 +65,7 @@ class Display:
         """So many steps are done; means of the epoch so far and the speed until now."""
         left = (self._total - step) / steps_per_second if steps_per_second else 0.0
         self._text = (
-            f"{self._loss} {means['loss']:.4f}  accuracy {means['accuracy']:7.2%}  "
+            f"{self._loss} {means['loss']:.4f}  {self._shown(means)}  "
             f"{images_per_second:,.0f} images/s  {duration(left)} left"
         )
         if self._bar is not None and self._task is not None:
@@ -63,9 +73,15 @@ class Display:
 
     def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]]) -> None:
         """An epoch has ended; the figures of each seed on the splits that were measured after it."""
-        accuracies = {name: summarise([e.accuracy for e in found]) for name, found in evaluations.items()}
-        measured = "".join(f"  {name} accuracy {accuracy.percent():>7}" for name, accuracy in accuracies.items())
+        measured = ""
+        if self._metric is not None:
+            own = self._metric.name
+            values = {name: summarise([one.metrics[own] for one in found]) for name, found in evaluations.items()}
+            measured = "".join(f"  {name} {own} {value.text(self._metric.is_share):>7}" for name, value in values.items())
         self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
+
+    def _shown(self, means: Mapping[str, float]) -> str:
+        return "" if self._metric is None else f"{self._metric.name} {self._metric.shown(means[self._metric.name]):>7}"
 
     def line(self, text: str) -> None:
         """A line of its own, above the bar if there is one."""

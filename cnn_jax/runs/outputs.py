@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cnn_jax.errors import InputError
 from cnn_jax.files import write_file
-from cnn_jax.training.checkpoints import BEST, NEWEST
-from cnn_jax.training.folder import CONFIG, RECORDS, is_of_run
+from cnn_jax.runs.checkpoints import BEST, NEWEST
+from cnn_jax.runs.folder import CONFIG, RECORDS, is_of_run
 
 
 def write_output(path: Path, content: str | bytes, own: str = "") -> None:

@@ -1,8 +1,4 @@
-"""Parts: the configured objects that a run is made of, which do their own work when called.
-
-There are seven kinds: model, loss, metric, optimiser, schedule, augmentation, data source. A part is a frozen dataclass
-that derives from the base class of its kind (a Linen module, for models), and a new one is one class anywhere.
-"""
+"""The base of all parts, and what they ask of their numbers."""
 
 from __future__ import annotations
 

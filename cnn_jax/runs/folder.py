@@ -19,11 +19,11 @@ import jax
 
 import cnn_jax
 from cnn_jax.errors import InputError
-from cnn_jax.training.checkpoints import BEST, NEWEST, UNFINISHED
-from cnn_jax.training.clearing import check_folder, delete, plan
-from cnn_jax.training.devices import current_device
-from cnn_jax.training.digests import is_sealed, seal
-from cnn_jax.training.storage import storing
+from cnn_jax.runs.checkpoints import BEST, NEWEST, UNFINISHED
+from cnn_jax.runs.clearing import check_folder, delete, plan
+from cnn_jax.runs.devices import current_device
+from cnn_jax.runs.digests import is_sealed, seal
+from cnn_jax.runs.storage import storing
 
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
 FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things

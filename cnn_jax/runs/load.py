@@ -14,14 +14,14 @@ import numpy as np
 
 from cnn_jax import data, models, terminal
 from cnn_jax.errors import InputError
-from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.config import LossConfig, OptimizerConfig
-from cnn_jax.training.devices import current_device
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.config import LossConfig, OptimizerConfig
+from cnn_jax.runs.devices import current_device
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
-from cnn_jax.training.folder import CONFIG, read_config, seed_folder
+from cnn_jax.runs.folder import CONFIG, read_config, seed_folder
 from cnn_jax.training.losses import beside_loss, make_loss
 from cnn_jax.training.optimizers import make_optimizer
-from cnn_jax.training.records import read_records
+from cnn_jax.runs.records import read_records
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step
 

@@ -1,4 +1,4 @@
-"""One function over many replicas, as one program: on which devices, and how on each.
+"""Where the seeds of a run are trained: on which devices, and how several of them share one.
 
 On accelerators each device runs `jax.vmap` of its share of the replicas. On CPU it takes them one after the other: a
 convolution mapped over its kernels becomes a grouped convolution, and the arrays of all replicas together leave the
@@ -7,7 +7,7 @@ caches. LeNet-5, batch 64, ten replicas, images a second of CPU time: one after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnn_jax.training.devices import usable_devices
+from cnn_jax.runs.devices import current_device, usable_devices
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import Batch, Metrics
+from cnn_jax.training.step import Metrics
 
 AXIS = "replica"
-TrainSteps = Callable[[TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, Metrics]]
-"""As `make_train_steps` returns it: (state, images, order, count) -> (state, metrics)."""
+TrainSteps = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
+"""As `make_train_steps` returns it: (state, chunk, count) -> (state, metrics)."""
+Jit = Callable[..., Any]
+"""`jax.jit`, or what stands for it."""
 
 
 def replica_mesh(count: int) -> Mesh:
@@ -72,35 +74,76 @@ def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Call
     return over_devices
 
 
-def step_replicas(train_steps: TrainSteps, count: int, jit: Callable[..., Any] = jax.jit) -> Any:
-    """The train steps of one replica, compiled for `count`: states and orders have that axis first.
+class Layout:
+    """Where the seeds of a run are trained, as one engine needs it: one seed alone, or several over a `replica_mesh`.
 
-    On CPU the replicas take turns: a call of one program each, for the next replica of every device. So each runs at
-    the speed of one alone, whatever the model: one after the other inside the program, the gradients of Flax's own
-    convolutions are many times slower; and unrolled, the program takes as many times longer to compile.
+    With several, states and whatever else is of each seed have a leading axis of them, spread over the devices. With
+    one there is no such axis, and everything is where JAX puts it.
 
     Args:
-        train_steps: from `make_train_steps`, for orders (n, batch).
-        count: number of replicas.
-        jit: `jax.jit`, or what stands for it.
-
-    Returns:
-        The same, as `jax.jit` would return it, for states of all replicas and orders (count, n, batch); all share the
-        images, and the number of steps to be taken. Metrics are (count, n). Everything is on the devices of
-        `replica_mesh`. The states given are used up.
+        count: number of seeds.
     """
-    mesh = replica_mesh(count)
-    if _on_cpu(mesh):
-        return _Turns(train_steps, mesh, count, jit)
-    return jit(map_replicas(train_steps, (0, None, 0, None)), donate_argnums=0)
+
+    def __init__(self, count: int):
+        self.count = count
+        self.mesh = replica_mesh(count) if count > 1 else None
+
+    @property
+    def platform(self) -> str:
+        """Of the devices: "cpu", "gpu", "tpu"."""
+        device = current_device() if self.mesh is None else self.mesh.devices.flat[0]
+        return device.platform
+
+    def share(self, tree: Any) -> Any:
+        """Arrays where every seed can read them."""
+        return jax.device_put(tree, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
+
+    def spread(self, arrays: Sequence[np.ndarray]) -> Any:
+        """An array of each seed, all of one shape: where that seed is trained, behind an axis if there are several."""
+        if self.mesh is None:
+            return arrays[0]
+        return jax.device_put(np.stack(arrays), NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
+        """Compiles what is to be done for each seed; `in_axes` says which arguments have the axis, as `jax.vmap`."""
+        return jax.jit(function if self.mesh is None else map_replicas(function, in_axes))
+
+    def compile_light(self, function: Callable[..., Any]) -> Any:
+        """Compiles what is to be done for each seed, where all arguments have the axis and there is little to do."""
+        if self.mesh is None:
+            return jax.jit(function)
+        return jax.jit(jax.vmap(function), out_shardings=NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def compile_steps(self, train_steps: TrainSteps, jit: Jit) -> Any:
+        """Compiles train steps, as `make_train_steps` returns them, by `jit`; the states given are used up.
+
+        On CPU several seeds take turns: a call of one program each, for the next seed of every device. So each runs at
+        the speed of one alone, whatever the model: one after the other inside the program, the gradients of Flax's own
+        convolutions are many times slower; and unrolled, the program takes as many times longer to compile.
+
+        Returns:
+            The same, as `jax.jit` would return it. Of the chunk, which is a pair, the second part has the axis of
+            seeds. Metrics are (steps,), or (seeds, steps) of several.
+        """
+        if self.mesh is None:
+            return jit(train_steps, donate_argnums=0)
+        if _on_cpu(self.mesh):
+            return _Turns(train_steps, self.mesh, self.count, jit)
+        return jit(map_replicas(train_steps, (0, (None, 0), None)), donate_argnums=0)
+
+    def split(self, tree: Any) -> list[Any]:
+        """What each seed has of a tree of NumPy arrays."""
+        if self.mesh is None:
+            return [tree]
+        return [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(self.count)]
 
 
 class _Turns:
-    """`step_replicas` on CPU."""
+    """`Layout.compile_steps` of several seeds on CPU."""
 
-    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int, jit: Callable[..., Any]):
+    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int, jit: Jit):
         def turn(
-            states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array, k: jax.Array
+            states: TrainState, chunk: tuple[Any, Any], steps: jax.Array, k: jax.Array
         ) -> tuple[TrainState, Metrics]:
             def pick(leaf: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False)
@@ -108,9 +151,10 @@ class _Turns:
             def put(leaf: jax.Array, value: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
 
+            shared, own = chunk
             # The barriers keep the picking and putting out of the steps' own loops, which they would slow.
-            state, order = jax.lax.optimization_barrier(jax.tree.map(pick, (states, orders)))
-            state, metrics = jax.lax.optimization_barrier(train_steps(state, images, order, steps))
+            state, own = jax.lax.optimization_barrier(jax.tree.map(pick, (states, own)))
+            state, metrics = jax.lax.optimization_barrier(train_steps(state, (shared, own), steps))
             return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
 
         def collect(parts: list[Metrics]) -> Metrics:
@@ -119,15 +163,14 @@ class _Turns:
 
         own, everywhere = PartitionSpec(AXIS), PartitionSpec()
         self._turns = range(count // mesh.size)
-        self._turn = jit(_shard(turn, mesh, (own, everywhere, own, everywhere, everywhere)), donate_argnums=0)
+        specs = (own, (everywhere, own), everywhere, everywhere)
+        self._turn = jit(_shard(turn, mesh, specs), donate_argnums=0)
         self._collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
 
-    def __call__(
-        self, states: TrainState, images: Batch, orders: jax.Array, steps: jax.Array
-    ) -> tuple[TrainState, Metrics]:
+    def __call__(self, states: TrainState, chunk: tuple[Any, Any], steps: jax.Array) -> tuple[TrainState, Metrics]:
         parts = []
         for k in self._turns:
-            states, metrics = self._turn(states, images, orders, steps, np.int32(k))
+            states, metrics = self._turn(states, chunk, steps, np.int32(k))
             parts.append(metrics)
         return states, self._collect(parts)
 

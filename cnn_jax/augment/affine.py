@@ -1,10 +1,15 @@
-"""Random distortions of images, as pure functions of (key, image) that run on the device inside the train step."""
+"""Random affine distortions of an image."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+
+from cnn_jax.augment.base import Context, ImageTransform
+from cnn_jax.parts import is_non_negative
 
 
 def warp(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
@@ -61,3 +66,35 @@ def affine(
     # The result is read from the image, so the map is the inverse of what happens to the picture.
     matrix = jnp.array([[1.0 / (size * aspect), 0.0], [amounts[2] * shear, aspect / size]])
     return warp(image, matrix, amounts[3:] * translation)
+
+
+@dataclass(frozen=True)
+class Affine(ImageTransform):
+    """Planar affine distortions of the kinds of LeCun, Bottou, Bengio and Haffner 1998, section III.A, see `affine`.
+
+    The paper names no magnitudes. Each is a largest amount; 0 leaves its kind out.
+    """
+
+    translation: float = 2.0
+    """Largest shift in either direction, in pixels."""
+    scale: float = 0.1
+    """Largest change of size: 0.1 grows or shrinks by up to 10 %."""
+    squeeze: float = 0.1
+    """Largest change of the aspect: taller and narrower, or the reverse."""
+    shear: float = 0.2
+    """Largest slant: columns moved per row."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            self.check(field.name, is_non_negative, "a number >= 0")
+
+    def __call__(self, context: Context, image: jax.Array) -> jax.Array:
+        """The distorted image: the five amounts are `jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)`."""
+        return affine(
+            context.key,
+            image,
+            translation=self.translation,
+            scale=self.scale,
+            squeeze=self.squeeze,
+            shear=self.shear,
+        )

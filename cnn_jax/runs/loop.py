@@ -14,15 +14,17 @@ import numpy as np
 
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
-from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.display import Display
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.display import Display
+from cnn_jax.runs.engine import Engine
+from cnn_jax.runs.execution import Execution
 from cnn_jax.training.evaluation import Evaluation
-from cnn_jax.training.folder import RunFolder
-from cnn_jax.training.interrupts import Interrupts
-from cnn_jax.training.program import Program
-from cnn_jax.training.progress import Progress, from_json, to_json
-from cnn_jax.training.records import Records
+from cnn_jax.training.recipe import Recipe
+from cnn_jax.runs.folder import RunFolder
+from cnn_jax.runs.signals import Interrupts
+from cnn_jax.runs.progress import Progress, from_json, to_json
+from cnn_jax.runs.records import Records
+from cnn_jax.runs.signals import Interrupts
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics
 
@@ -39,8 +41,9 @@ class Loop:
     """The phases of one start of a run, and what they share. What there is one of a seed is in the order of seeds.
 
     Args:
-        program: what is trained.
-        config: lengths and checkpoints.
+        engine: what is trained.
+        recipe: what it was made of.
+        execution: when the state is saved.
         folder: where the checkpoints are, or None.
         record_paths: where each seed's records go; empty without a folder.
         display: shows how it goes; None is silent.
@@ -49,25 +52,28 @@ class Loop:
 
     def __init__(
         self,
-        program: Program,
-        config: TrainConfig,
+        engine: Engine,
+        recipe: Recipe,
+        execution: Execution,
         folder: RunFolder | None,
         record_paths: Sequence[Path],
         display: Display | None,
         began: float,
     ):
-        self.program, self.config, self.began = program, config, began
+        self.engine, self.recipe, self.execution, self.began = engine, recipe, execution, began
         self.display = display or Display(silent=True)
-        self.state = program.init()
+        self.state = engine.init()
         self.best: TrainState | None = None
         self.step = 0
-        self.progress = [Progress() for _ in program.seeds]
+        self.progress = [Progress() for _ in engine.seeds]
         self.evaluations: dict[str, list[Evaluation]] = {}
         self.pending: list[tuple[int, Metrics]] = []  # of each call since the last fetch: its steps, and theirs
         self.timed_steps, self.timed_seconds = 0, 0.0
         self.folder, self.record_paths = folder, record_paths
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
+        # By the first metric the best is chosen, and it is what is shown beside the loss.
+        self.chief = next(iter(engine.measures.values()))
 
     def run(self, interrupts: Interrupts) -> signal.Signals | None:
         """Goes on from the newest checkpoint to the end, and measures; or stops at the signal it returns.
@@ -96,7 +102,7 @@ class Loop:
 
     def images_per_second(self) -> float:
         """Speed of the train steps of this start, all seeds together."""
-        return self._steps_per_second() * self.config.batch_size * len(self.program.seeds)
+        return self._steps_per_second() * self.recipe.batch_size * len(self.engine.seeds)
 
     def close(self) -> None:
         """Ends what `run` opened."""
@@ -110,7 +116,7 @@ class Loop:
     def _restore(self) -> None:
         """Opens the folder's checkpoints and records, and goes back to the newest checkpoint if there is one."""
         if self.folder is not None:
-            self.checkpoints = Checkpoints(self.folder.path, self.folder.run, self.config.checkpoint.keep)
+            self.checkpoints = Checkpoints(self.folder.path, self.folder.run, self.execution.checkpoint.keep)
             restored = self.checkpoints.restore(self.state)
             self.checkpoints.discard_unfinished()
             if restored is not None:
@@ -125,15 +131,15 @@ class Loop:
     def _restore_best(self) -> None:
         """Reads the best, if the progress says that there is one and there is more to train."""
         assert self.checkpoints is not None
-        has_best = "validation" in self.program.held_out and any(progress.best for progress in self.progress)
-        if not has_best or self.step == self.program.total:
+        has_best = "validation" in self.engine.held_out and any(progress.best for progress in self.progress)
+        if not has_best or self.step == self.engine.total:
             return
         best = self._read_best("the best from here on is kept")
         if best is None:
             self.checkpoints.discard_after(-1, best=True)
             for progress in self.progress:
                 progress.best = []
-        elif len(self.program.seeds) > 1:  # of which some may do better from here on, and others not
+        elif len(self.engine.seeds) > 1:  # of which some may do better from here on, and others not
             self.best = best
 
     def _read_best(self, otherwise: str) -> TrainState | None:
@@ -147,8 +153,8 @@ class Loop:
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
-        total = self.program.total
-        self.display.start(self.step, total, self.config.epochs, smoothed=self.config.loss.label_smoothing > 0)
+        total = self.engine.total
+        self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed="cross_entropy" in self.engine.measures)
         saved = lap = time.monotonic()
         compiled = False
         stop = interrupts.received is not None
@@ -157,7 +163,7 @@ class Loop:
                 for progress in self.progress:
                     progress.new_epoch()
             count = self._steps_of_next_call() if compiled else 1
-            self.state, metrics = self.program.train_steps(self.state, self.step, count)
+            self.state, metrics = self.engine.train_steps(self.state, self.step, count)
             self.step += count
             self.pending.append((count, metrics))
             if not compiled:  # The clock measures steps, so it starts when the first, with its compilation, is over.
@@ -186,28 +192,28 @@ class Loop:
 
     def _final_evaluations(self, interrupts: Interrupts) -> None:
         """Measures the splits at the last state where that has not been done; goes back to the best for the test."""
-        for name in self.program.held_out:
+        for name in self.engine.held_out:
             if interrupts.received is not None:
                 return
             if name not in self.evaluations:
                 self._evaluate(name)
-        if self.checkpoints and "validation" in self.program.held_out:
+        if self.checkpoints and "validation" in self.engine.held_out:
             self.best = self._read_best("there are no figures of it")
-            if self.best is not None and "test" in self.program.held_out:
-                self.evaluations["best"] = self.program.evaluate(self.best, "test")
+            if self.best is not None and "test" in self.engine.held_out:
+                self.evaluations["best"] = self.engine.evaluate(self.best, "test")
 
     def _epochs(self, step: int) -> int:
         """Whole epochs in so many steps. The last step may reach into one epoch more, which is not begun."""
-        return min(step * self.config.batch_size // self.program.images, self.config.epochs) if step > 0 else 0
+        return min(step * self.recipe.batch_size // self.engine.images, self.recipe.epochs) if step > 0 else 0
 
     def _steps_of_next_call(self) -> int:
         """Up to the end of the epoch, of the run, or where a checkpoint is due, if one call can take so many."""
-        images, batch_size = self.program.images, self.config.batch_size
+        images, batch_size = self.engine.images, self.recipe.batch_size
         epoch_ends = -(-(self.step * batch_size // images + 1) * images // batch_size)
         steps_per_second = self._steps_per_second()
         most = max(1, int(steps_per_second * LONGEST_CALL)) if steps_per_second else FETCH_EVERY
-        stops = [self.step + min(most, self.program.per_call), epoch_ends, self.program.total]
-        every_steps = self.config.checkpoint.every_steps
+        stops = [self.step + min(most, self.engine.per_call), epoch_ends, self.engine.total]
+        every_steps = self.execution.checkpoint.every_steps
         if every_steps is not None:
             stops.append((self.step // every_steps + 1) * every_steps)
         return min(stops) - self.step
@@ -221,7 +227,7 @@ class Loop:
         return self.timed_steps / self.timed_seconds if self.timed_seconds else 0.0
 
     def _save_is_due(self, elapsed: float) -> bool:
-        every_steps, every_seconds = self.config.checkpoint.every_steps, self.config.checkpoint.every_seconds
+        every_steps, every_seconds = self.execution.checkpoint.every_steps, self.execution.checkpoint.every_seconds
         return (every_steps is not None and self.step % every_steps == 0) or (
             every_seconds is not None and elapsed >= every_seconds
         )
@@ -242,18 +248,18 @@ class Loop:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 self._diverged(f"{name} is {values[name]}", k, step)
-        progress.add(values)
+        progress.add({name: value for name, value in values.items() if name != "grad_norm"})
         if self.records and step % FETCH_EVERY == 0:
-            rate = float(self.program.schedule(step - 1))
+            rate = float(self.engine.schedule(step - 1))
             self.records[k].write("batch", step, values | {"learning_rate": rate})
 
     def _end_epoch(self) -> None:
-        rate = self._steps_per_second() * self.config.batch_size
+        rate = self._steps_per_second() * self.recipe.batch_size
         for progress, records in zip(self.progress, self.records, strict=False):
             values = progress.means() | {"images_per_second": rate, "seconds": self.seconds()}
             records.write("train", self.step, values)
         self.evaluations = {}
-        name = next(iter(self.program.held_out), None)  # validation where it is held out, else test
+        name = next(iter(self.engine.held_out), None)  # validation where it is held out, else test
         if name is not None:
             found = self._evaluate(name)
             if name == "validation":
@@ -261,22 +267,23 @@ class Loop:
         self.display.epoch(self._epochs(self.step), self.evaluations)
 
     def _evaluate(self, name: str) -> list[Evaluation]:
-        self.evaluations[name] = self.program.evaluate(self.state, name)
+        self.evaluations[name] = self.engine.evaluate(self.state, name)
         for found, records in zip(self.evaluations[name], self.records, strict=False):
-            records.write(name, self.step, {"loss": found.loss, **found.unsmoothed(), "accuracy": found.accuracy})
+            records.write(name, self.step, found.values())
         return self.evaluations[name]
 
     def _keep_best(self, found: Sequence[Evaluation]) -> None:
-        better = [[e.accuracy, -e.loss] > p.best for e, p in zip(found, self.progress, strict=True)]
+        ranks = [[self.chief.rank(one.metrics[self.chief.name]), -one.loss] for one in found]
+        better = [rank > progress.best for rank, progress in zip(ranks, self.progress, strict=True)]
         if not any(better):
             return
-        for evaluation, progress, is_better in zip(found, self.progress, better, strict=True):
+        for rank, progress, is_better in zip(ranks, self.progress, better, strict=True):
             if is_better:
-                progress.best = [evaluation.accuracy, -evaluation.loss]
+                progress.best = rank
         self._check_finite()
         if self.checkpoints is None:
             return
-        self.best = self.program.choose(better, self.state, self.best or self.state)
+        self.best = self.engine.choose(better, self.state, self.best or self.state)
         self._write(self.best, best=True)
 
     def _save(self) -> None:
@@ -294,16 +301,16 @@ class Loop:
 
     def _check_finite(self) -> None:
         # The last step can leave finite metrics behind it and parameters that are not.
-        for k, finite in enumerate(self.program.finite(self.state)):
+        for k, finite in enumerate(self.engine.finite(self.state)):
             if not finite:
                 self._diverged("a parameter or a moment of the optimiser is not finite", k, self.step)
 
     def _diverged(self, what: str, k: int, step: int) -> None:
-        seed = f"of seed {self.program.seeds[k]} " if len(self.program.seeds) > 1 else ""
+        seed = f"of seed {self.engine.seeds[k]} " if len(self.engine.seeds) > 1 else ""
         raise TrainingDivergedError(
-            f"training {seed}diverged: {what} at step {step} of {self.program.total}; last good checkpoint: "
+            f"training {seed}diverged: {what} at step {step} of {self.engine.total}; last good checkpoint: "
             f"{self._last_good()}; likely causes: the learning rate "
-            f"({self.config.optimizer.learning_rate:g}) is too high, no --optimizer.clip-norm, or inputs that are not "
+            f"({self.recipe.optimizer.learning_rate:g}) is too high, no --optimizer.clip-norm, or inputs that are not "
             "finite; start a new run with a lower one"
         )
 

@@ -1,0 +1,37 @@
+"""Parts: the configured objects that a run is made of, and the texts that name them.
+
+There are seven kinds: model, loss, metric, optimiser, schedule, augmentation, data source. A part is a frozen dataclass
+that derives from the base class of its kind (a Linen module, for models), and a new one is one class anywhere. Its text
+is its constructor call, `sgd(learning_rate=0.1)` or `my_model.py:Tiny(depth=3)`, the same wherever it is written.
+"""
+
+from cnn_jax.parts.base import (
+    Part,
+    is_concrete,
+    is_held,
+    is_non_negative,
+    is_positive,
+    is_share,
+    snake,
+)
+from cnn_jax.parts.classes import fields, registry
+from cnn_jax.parts.reading import parse, parse_several
+from cnn_jax.parts.user_files import files_of
+from cnn_jax.parts.writing import short_text, text
+
+__all__ = [
+    "Part",
+    "fields",
+    "files_of",
+    "is_concrete",
+    "is_held",
+    "is_non_negative",
+    "is_positive",
+    "is_share",
+    "parse",
+    "parse_several",
+    "registry",
+    "short_text",
+    "snake",
+    "text",
+]

@@ -1,0 +1,113 @@
+"""A whole training as one pure function, for `jax.jit`, `jax.vmap` and whatever else JAX does to functions.
+
+Ten seeds are `jax.vmap` over keys, a sweep is `jax.vmap` over learning rates:
+
+    digits = data.load("digits", "train")
+    recipe = training.Recipe(model=models.MLP(), epochs=5)
+    train = training.make_train(recipe, digits)
+    arrays = training.train_arrays(recipe, digits, seeds=range(10))
+    keys = jax.vmap(jax.random.key)(jnp.arange(10))
+    numbers = {"optimizer.learning_rate": 3e-3}
+    each = {"image": None, "label": None, "order": 0}  # one copy of the images, ten orders of them
+    states, metrics = jax.jit(jax.vmap(train, (0, None, each)))(keys, numbers, arrays)
+    print(metrics["accuracy"][:, -10:].mean(axis=1))  # of each seed, over its last ten batches
+
+`runs.fit` takes the same steps in many calls, and adds what a function has no place for: checkpoints, records, signals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import data, models
+from cnn_jax.data.feed import Resident
+from cnn_jax.errors import InputError
+from cnn_jax.training.evaluation import at_input_size, input_size
+from cnn_jax.training.recipe import Recipe, make_functions
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import Batch, Metrics
+
+Numbers = Mapping[str, Any]
+"""Numbers of a recipe's parts by their dotted names, as "optimizer.learning_rate"; they may be traced."""
+Train = Callable[[jax.Array, Numbers, Batch], tuple[TrainState, Metrics]]
+
+
+def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
+    """The recipe with numbers of its parts replaced.
+
+    Raises:
+        InputError: there is no such part or field.
+    """
+    for name, value in numbers.items():
+        part, _, field = name.partition(".")
+        old = getattr(recipe, part, None)
+        if not dataclasses.is_dataclass(old) or field not in {f.name for f in dataclasses.fields(old)}:
+            raise InputError(f"{name}: expected a part of a recipe and a field of it, as 'optimizer.learning_rate'")
+        recipe = dataclasses.replace(recipe, **{part: dataclasses.replace(old, **{field: value})})
+    return recipe
+
+
+def make_train(recipe: Recipe, train: data.Dataset) -> Train:
+    """Training as a pure function, not yet compiled.
+
+    Args:
+        recipe: lengths are not looked at.
+        train: the training images; only their statistics and their classes are looked at.
+
+    Returns:
+        `train(key, numbers, data) -> (state, metrics)`. The key `jax.random.key(s)` gives what `runs.fit` gives with
+        the seed s; the numbers, by dotted name, stand in for the recipe's; the data are those of `train_arrays`. The
+        state is the last; the metrics are those of `make_train_step` for every step, float32 (steps,).
+    """
+    classes = len(train.class_names)
+    recipe = dataclasses.replace(recipe, model=models.with_classes(recipe.model, classes))
+
+    def run(key: jax.Array, numbers: Numbers, data: Batch) -> tuple[TrainState, Metrics]:
+        steps, image_shape = len(data["order"]), data["image"].shape[1:]
+        chosen = with_numbers(recipe, numbers)
+        functions = make_functions(chosen, train.statistics, image_shape, classes, steps)
+        images = {"image": data["image"], "label": data["label"]}
+        order: dict[str, jax.Array] = {"index": data["order"]}
+        if recipe.augment:
+            order["epoch"] = _epochs(*data["order"].shape, len(data["image"]))
+
+        def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
+            return functions.train_step(state, Resident.take((images, order), k))
+
+        return jax.lax.scan(step, functions.init(key), jnp.arange(steps))
+
+    return run
+
+
+def _epochs(steps: int, batch_size: int, images: int) -> Any:
+    return (np.arange(steps * batch_size) // images).astype(np.int32).reshape(steps, batch_size)
+
+
+def train_arrays(recipe: Recipe, train: data.Dataset, seeds: int | Iterable[int]) -> dict[str, jax.Array]:
+    """What a `make_train` function learns from, on the device.
+
+    Args:
+        recipe: its model has the `input_size` that the images are brought to; and number of epochs and batch size.
+        train: the training images.
+        seeds: one seed, or several.
+
+    Returns:
+        "image", uint8 (n, H, W, C), "label", int32 (n,), and "order", int32 (steps, batch size): the indices of the
+        batches that `runs.fit` takes with the seed. Of several seeds the orders are stacked, (seeds, steps, batch
+        size).
+    """
+    train = at_input_size(train, input_size(recipe.model, train.images))
+    steps = recipe.count_steps(len(train))
+
+    def order(seed: int) -> np.ndarray:
+        return data.train_order(len(train), recipe.batch_size, seed)(0, steps)
+
+    orders = order(seeds) if isinstance(seeds, int) else np.stack([order(seed) for seed in seeds])
+    arrays = {"image": train.images, "label": train.labels, "order": orders.astype(np.int32)}
+    return jax.tree.map(jnp.asarray, arrays)
