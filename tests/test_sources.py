@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn_jax import data
+from cnn_jax import data, parts
 from cnn_jax.data import folder as folder_module
 from cnn_jax.data import folders, pile
 from cnn_jax.errors import InputError
@@ -257,6 +257,7 @@ def test_many_faults_are_counted(capsys):
 
 
 def test_strict_refuses_them(faulty):
+    data.Folder("photos")("train", SIZE)  # what this has kept is not what strict asks for
     with pytest.raises(InputError, match=r"photos/train/cat/notes.txt: expected .* 3 other files of train"):
         data.Folder("photos", strict=True)("train", SIZE)
 
@@ -589,6 +590,12 @@ def test_labels_are_names_for_folders(source, label):
 def test_bad_fields(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_sources_are_written_as_their_calls():
+    for source in (data.TFDS("mnist", "sets"), data.Folder("my photos", strict=True), data.Arrays("set.npz", 0.3)):
+        assert parts.parse(parts.text(source), data.Source) == source
+    assert parts.parse('folder("photos")', data.Source) == data.Folder("photos")
 
 
 def test_importing_sources_loads_nothing_heavy():
