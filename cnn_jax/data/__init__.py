@@ -1,14 +1,18 @@
-"""Where arrays come from: TFDS data sets read without TensorFlow, the embedded digits, and batches of them."""
+"""Where arrays come from: TFDS data sets read without TensorFlow, folders of pictures, files of arrays."""
 
+from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
 from cnn_jax.data.dataset import Dataset, Statistics, normalise, rescale
+from cnn_jax.data.folder import Folder
 from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
 from cnn_jax.data.source import TFDS, Source
 
 __all__ = [
     "TFDS",
+    "Arrays",
     "Dataset",
+    "Folder",
     "Source",
     "Statistics",
     "batch_indices",

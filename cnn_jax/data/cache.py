@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,12 +35,16 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds."""
+    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds.
+
+    `notes` are lines to be said of it again wherever it is read, such as which files could not be.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     training: Training
+    notes: tuple[str, ...] = ()
 
 
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
@@ -48,18 +53,18 @@ def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> 
     if not folder.is_dir():
         return None
     try:
-        return _read(folder, _identity(prepared, split, image_size), prepared.splits[split])
+        return _read(folder, _identity(prepared, split, image_size), prepared.splits.get(split))
     except Exception as error:  # a damaged file can make NumPy and json raise nearly anything
         say(f"the cache entry {folder} is damaged ({' '.join(str(error).split())[:100]}); decoding again")
         return None
 
 
-def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded) -> None:
-    """Puts an entry in place, atomically; without a writable cache folder it says so once and does nothing."""
+def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded) -> bool:
+    """Puts an entry in place, atomically; whether one is there now. Where the cache cannot be written, says so once."""
     folder = _folder(prepared, split, image_size)
     if not writable(folder.parent):
         say_once(f"the cache folder {cache_root()} cannot be written; data sets are decoded afresh at every start")
-        return
+        return False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder.parent, ".writing-") as temporary:
@@ -74,6 +79,16 @@ def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, de
         # Another process may have got there first; then its entry is as good as ours.
         if not folder.is_dir():
             say_once(f"the cache entry {folder} cannot be written ({error.strerror}); going on without it")
+            return False
+    return True
+
+
+def drop_others(prepared: Prepared) -> None:
+    """Removes the entries that data of this name and version had with another key, before their files changed."""
+    folder = cache_root() / "decoded" / prepared.name / prepared.version
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if prepared.key not in entry.name and not entry.name.startswith("."):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _folder(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Path:
@@ -92,7 +107,7 @@ def _identity(prepared: Prepared, split: str, image_size: tuple[int, int] | None
     }
 
 
-def _read(folder: Path, identity: dict[str, Any], count: int) -> Decoded:
+def _read(folder: Path, identity: dict[str, Any], count: int | None) -> Decoded:
     entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
     if entry.pop("checksum") != _checksum_of(entry):
         raise ValueError("entry.json does not match its checksum")
@@ -101,7 +116,7 @@ def _read(folder: Path, identity: dict[str, Any], count: int) -> Decoded:
     arrays = {}
     for name, dtype in (("images", np.uint8), ("labels", np.int32)):
         array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or len(array) != count:
+        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or count not in (None, len(array)):
             raise ValueError(f"{name}.npy is {array.dtype} {array.shape}")
         if _crc(array) != entry[name]["crc32"]:
             raise ValueError(f"{name}.npy does not match its checksum")
@@ -109,11 +124,13 @@ def _read(folder: Path, identity: dict[str, Any], count: int) -> Decoded:
     mean, std = (tuple(entry["statistics"][name]) for name in ("mean", "std"))
     statistics = Statistics(mean=mean, std=std, ink=entry["statistics"]["ink"])
     training = Training(statistics=statistics, fingerprint=entry["fingerprint"])
-    return Decoded(**arrays, class_names=tuple(entry["class_names"]), training=training)
+    notes = tuple(entry.get("notes", ()))  # entries written before there were any stay valid
+    return Decoded(**arrays, class_names=tuple(entry["class_names"]), training=training, notes=notes)
 
 
 def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
-    entry = identity | {"class_names": list(decoded.class_names)} | asdict(decoded.training)
+    entry = identity | {"class_names": list(decoded.class_names), "notes": list(decoded.notes)}
+    entry |= asdict(decoded.training)
     for name, array in (("images", decoded.images), ("labels", decoded.labels)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)

@@ -38,13 +38,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A prepared data set on disk.
+    """A data set on disk, prepared by TFDS or in folders of a user's.
 
     Attributes:
       name: with the configuration, if any.
-      version: TFDS version.
+      version: TFDS version, or what else tells data sets of one name apart.
       path: the folder.
-      splits: number of examples of every split.
+      splits: number of examples of every split; empty where they are only known once they are decoded.
       key: a hash of the metadata and of the files' path, names, sizes and times; changes when any of them does.
     """
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
-import numpy as np
-
 from cnn_jax.data import cache
-from cnn_jax.data.dataset import Dataset, compute_statistics
+from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
 from cnn_jax.data.geometry import checked_size
 from cnn_jax.errors import InputError
@@ -91,17 +88,10 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
     training_split = "train" if prepared.splits.get("train") else next(iter(prepared.splits))
     key = (prepared.key, kept_size)
     if split == training_split:
-        fingerprint = _fingerprint(images, labels, class_names)
+        fingerprint = compute_fingerprint(images, labels, class_names)
         _TRAINING[key] = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
     elif key not in _TRAINING:
         _TRAINING[key] = _decoded(prepared, training_split, size).training
     decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])
     cache.write(prepared, split, kept_size, decoded)
     return decoded
-
-
-def _fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(repr((images.shape, class_names)).encode())
-    digest.update(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""A folder of pictures as a data source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from cnn_jax.data import cache
+from cnn_jax.data.class_folders import File, Listing, list_files
+from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
+from cnn_jax.data.folders import Prepared, say, say_once
+from cnn_jax.data.geometry import checked_size
+from cnn_jax.data.pictures import shown
+from cnn_jax.data.pile import Pile, in_order, read_pile
+from cnn_jax.data.source import Source, absolute, path_as_text, short_name
+from cnn_jax.data.splits import find_split, repeated, share_of
+from cnn_jax.errors import InputError
+from cnn_jax.files import expanded
+from cnn_jax.terminal import one_line, plain
+
+_MANY = 1000  # pictures that it takes a while to read
+_MOST_FAULTS = 20  # files named one by one
+# Of the folder read last by this process, its key and its splits: where the cache cannot be written, the next split
+# would otherwise be read again.
+_LAST: dict[str, dict[str, cache.Decoded]] = {}
+
+
+@dataclass(frozen=True)
+class Folder(Source):
+    """Pictures in a folder for each class: `PATH/train/CLASS/...` and `PATH/test/CLASS/...`, or `PATH/CLASS/...`.
+
+    The classes are the names of the training split's folders, sorted. Pictures are PNG, JPEG, GIF, BMP, TIFF or WebP,
+    told by their contents, of any mode, turned as their EXIF orientation says, the first frame of several; also in
+    subfolders of a class. Transparency is laid on white or black by the rule of `on_paper`. Images have one channel if
+    no picture of the training split shows a colour, else three. If its pictures are all of one size of at most 65,536
+    pixels (256 x 256), it stays, else each is brought to the size asked for by the rule of `fit_images`. Those of other
+    splits are brought to what the training images are.
+
+    Other splits are the folders "test", "val", "valid" and "validation"; where there is no test split, a validation
+    split is taken for it. With none of them, a test split is made of the training pictures by a hash of the contents of
+    each file, so that no picture ever moves to the other side when others are added, or it is renamed.
+
+    The decoded images are kept in the cache folder (see `cnn_jax.data.load`) until a file changes. Hidden files are
+    passed over; other files that are no readable pictures, and pictures of other splits that are in the training split
+    too, are named on standard error.
+
+    Raises:
+      InputError: for a blank path or a share outside of (0, 1).
+    """
+
+    path: str
+    """Folder with a folder of pictures for each class in it, or with train and test folders that have those."""
+    strict: bool = False
+    """Refuse a folder with files that are no readable pictures, instead of naming them."""
+    test_share: float = 0.2
+    """Share of the pictures that becomes the test split where there is no folder for it."""
+
+    def __post_init__(self) -> None:
+        path_as_text(self, "path")
+        self.check("path", lambda path: isinstance(path, str) and bool(path.strip()), "the path of a folder")
+        self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
+
+    def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
+        size, root = checked_size(image_size), expanded(self.path, "folder")
+        listing = list_files(root)
+        splits = listing.splits if len(listing.splits) > 1 else ("train", "test")
+        decoded = self._decoded(listing, find_split(self.label(), split, splits), size)
+        for note in (*listing.notes, *decoded.notes):
+            say_once(note)
+        for array in (decoded.images, decoded.labels):
+            array.setflags(write=False)
+        return Dataset(
+            name=self.label(), version=decoded.training.fingerprint[:8], split=split, images=decoded.images,
+            labels=decoded.labels, class_names=decoded.class_names, statistics=decoded.training.statistics,
+            fingerprint=decoded.training.fingerprint,
+        )  # fmt: skip
+
+    def label(self) -> str:
+        return short_name(Path(absolute(self.path, "folder")).name)
+
+    def here(self) -> Self:
+        return replace(self, path=absolute(self.path, "folder"))
+
+    def _decoded(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Decoded:
+        place = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()[:8]
+        key = hashlib.sha256(f"{listing.key} {self.strict} {self.test_share}".encode()).hexdigest()[:16]
+        prepared = Prepared(name=self.label(), version=place, path=listing.root, splits={}, key=key)
+        for kept_size in (None, size):
+            if found := cache.read(prepared, split, kept_size):
+                return found
+        own = f"{key} {size}"
+        if own not in _LAST:
+            decoded, varied = self._read(listing, size)
+            _LAST.clear()
+            kept = [cache.write(prepared, name, size if varied else None, part) for name, part in decoded.items()]
+            cache.drop_others(prepared)
+            if all(kept):
+                return decoded[split]
+            _LAST[own] = decoded
+        return _LAST[own][split]
+
+    def _read(self, listing: Listing, size: tuple[int, int]) -> tuple[dict[str, cache.Decoded], bool]:
+        """All splits, and whether the size asked for decided anything."""
+        files = listing.splits if len(listing.splits) > 1 else _split_by_content(listing, self.test_share)
+        count = sum(map(len, files.values()))
+        if count >= _MANY:
+            say(f"reading {count:,} pictures in {shown(listing.root)}")
+        piles: dict[str, Pile] = {}
+        for split, own in files.items():
+            like = piles["train"].images.shape[1:] if piles else None
+            piles[split] = read_pile([listing.root / file.path for file in own], size, like)
+            self._check(listing, split, own, piles[split])
+        labels = {name: np.array([files[name][i].label for i in pile.read], np.int32) for name, pile in piles.items()}
+        images, class_names = piles["train"].images, listing.class_names
+        fingerprint = compute_fingerprint(images, labels["train"], class_names)
+        training = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
+        notes = tuple(f"{self.label()}: {note}" for note in _notes(files, piles))
+        decoded = {
+            name: cache.Decoded(
+                images=pile.images, labels=labels[name], class_names=class_names, training=training, notes=notes
+            )
+            for name, pile in piles.items()
+        }
+        return decoded, piles["train"].varied
+
+    def _check(self, listing: Listing, split: str, files: Sequence[File], pile: Pile) -> None:
+        """InputError for what cannot be read, if strict, for a split without pictures, or a class to learn without."""
+        if pile.faults and self.strict:
+            index, fault = pile.faults[0]
+            others = f" (and {len(pile.faults) - 1:,} other files of {split})" if len(pile.faults) > 1 else ""
+            raise InputError(f"{shown(listing.root / files[index].path)}: {fault}{others}")
+        if not pile.read:
+            made = f"; add some, or change test_share ({self.test_share})" if len(listing.splits) == 1 else ""
+            raise InputError(f"{shown(listing.root)}: expected pictures in the {split} split, found none{made}")
+        missing = sorted(set(range(len(listing.class_names))) - {files[index].label for index in pile.read})
+        if split == "train" and missing:
+            name = plain(listing.class_names[missing[0]])
+            raise InputError(
+                f"{shown(listing.root)}: expected pictures of each class in the training split, found none of {name}; "
+                "add some, or remove its folder"
+            )
+
+
+def _split_by_content(listing: Listing, test_share: float) -> dict[str, tuple[File, ...]]:
+    files = listing.splits["train"]
+    shares = list(in_order(_share, [listing.root / file.path for file in files]))
+    return {
+        "train": tuple(file for file, share in zip(files, shares, strict=True) if share >= test_share),
+        "test": tuple(file for file, share in zip(files, shares, strict=True) if share < test_share),
+    }
+
+
+def _share(path: Path) -> float:
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            with open(path, "rb") as file:
+                return share_of(file)
+    except OSError:
+        pass
+    return 1.0  # to the training split, where reading it as a picture tells what is wrong
+
+
+def _notes(files: dict[str, tuple[File, ...]], piles: dict[str, Pile]) -> list[str]:
+    names = {split: [plain(file.path) for file in own] for split, own in files.items()}
+    faults = [
+        f"{names[split][index]}: {one_line(fault)}; passed over"
+        for split, pile in piles.items()
+        for index, fault in pile.faults
+    ]
+    if len(faults) > _MOST_FAULTS:
+        faults[_MOST_FAULTS:] = [f"{len(faults) - _MOST_FAULTS:,} more files passed over"]
+    read = {split: [names[split][index] for index in pile.read] for split, pile in piles.items()}
+    return faults + repeated({split: (pile.digests, read[split]) for split, pile in piles.items()})
