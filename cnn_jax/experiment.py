@@ -6,53 +6,71 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from tyro.conf import arg
 
-from cnn_jax import data, models, terminal
+from cnn_jax import data, models, parts, terminal
 from cnn_jax.data.pictures import shown
+from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
 from cnn_jax.runs.capacity import check_fits, short_of_memory
 from cnn_jax.runs.compilation import keep_compiled
-from cnn_jax.runs.config import ExperimentConfig, to_dict
 from cnn_jax.runs.devices import current_device, select_device, split_cpu
 from cnn_jax.runs.display import Display, duration
-from cnn_jax.training.evaluation import Evaluation
+from cnn_jax.runs.execution import Execution, Place, check_seeds
+from cnn_jax.runs.fit import Result, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.runs.memory import keep_memory
-from cnn_jax.runs.replicas import ReplicasResult, fit_replicas
-from cnn_jax.runs.single import FitResult, fit
+from cnn_jax.runs.texts import to_json
+from cnn_jax.training.evaluation import input_size
+from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.summary import summarise
 
 
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A run from its recipe to its report: what experiments take as options."""
+
+    recipe: Annotated[Recipe, arg(name="")] = Recipe()
+    data: Source = TFDS()
+    """Which images to learn from."""
+    seed: int = 0
+    """Seed of the parameters, the order of the images and anything else random."""
+    replicas: int = 1
+    """How many seeds to train, from `seed` on, together as one program; the table then has mean, standard deviation
+    and confidence interval."""
+    execution: Annotated[Execution, arg(name="")] = Execution()
+    place: Annotated[Place, arg(name="")] = Place()
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seed, self.replicas)
+
+    @property
+    def seeds(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.replicas)
+
+
 def run_experiment(
-    config: ExperimentConfig,
-    experiment: str,
-    model: str,
-    fields: dict[str, Any],
-    *,
-    prepare: Callable[[data.Dataset], data.Dataset] | None = None,
-    finish: Callable[[Path], None] | None = None,
-    whole: Path | None = None,
-) -> FitResult | ReplicasResult:
-    """Loads the data, builds the model, opens the folder of the run, trains, prints how it went, and reports.
+    config: Experiment, experiment: str, *, finish: Callable[[Path], None] | None = None, whole: Path | None = None
+) -> Result:
+    """Loads the data, opens the folder of the run, trains, prints how it went, and reports.
 
     Args:
         config: the options of the run.
         experiment: name of the experiment, for the folder's default name.
-        model: name of the model in `models.MODELS`.
-        fields: its fields; `num_classes` comes from the data.
-        prepare: makes of a split what is to be learned from or tested on; by default that is the split itself.
         finish: does what else is to be done with the folder of the finished run, before the report on it.
         whole: the folder that the command line calls --out, where the run is only a part of what that is for.
 
     Returns:
-        What `fit` returned, or `fit_replicas` where `config.replicas` is more than one.
+        What `fit` returned.
 
     Raises:
         InputError: an option, the data or the folder cannot be used; nothing on disk has been touched then. Or, after
@@ -61,65 +79,61 @@ def run_experiment(
         SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
     """
     began = time.monotonic()
+    recipe, execution, place = config.recipe, config.execution, config.place
     keep_compiled()
     if config.replicas > 1:
         split_cpu()
     else:  # Several devices of a CPU compute in threads of their own, whose memory cannot be kept.
         keep_memory()
-    if config.device is not None:
-        select_device(config.device)
+    if execution.device is not None:
+        select_device(execution.device)
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
-    if config.out is not None:
-        check_free(config.out, config.resume, config.overwrite)
+    if place.out is not None:
+        check_free(place.out, place.resume, place.overwrite)
 
     # Data.
-    image_size = models.build(model, **fields).input_size
-    train = data.load(config.data.name, "train", data_dir=config.data.dir, image_size=image_size)
-    test = data.load(config.data.name, "test", data_dir=config.data.dir, image_size=image_size)
-    if prepare is not None:
-        train, test = prepare(train), prepare(test)
-    if config.data.pixel_range is not None:
-        train = data.rescale(train, *config.data.pixel_range)
-    everything, validation = train, None
-    if config.data.validation:
-        train, validation = data.holdout(everything, config.data.validation, config.seed)
+    size = models.input_size(recipe.model)
+    train, test = config.data("train", size), config.data("test", size)
+    if recipe.pixel_range is not None:
+        train = data.rescale(train, *recipe.pixel_range)
+    held_out = 0
+    if recipe.validation:
+        held_out = len(data.holdout_indices(train, recipe.validation, config.seed)[1])
 
     # Model.
-    fields = {**fields, "num_classes": len(train.class_names)}
-    module = models.build(model, **fields)
-    shape = (*image_size, train.images.shape[-1])
-    check_fits(module, config, len(train), shape, config.replicas)
+    recipe = for_data(recipe, train)
+    shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
+    check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
 
     # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
-        "config": to_dict(_with_absolute_data_dir(config)),
-        "model": {"name": model, **fields},
+        "experiment": experiment,
+        "recipe": to_json(recipe),
         "data": _describe_data(train),
+        "seeds": list(config.seeds),
+        "source": parts.text(config.data.here()),
+        "execution": dataclasses.asdict(execution),
         **environment(),
     }
-    name = f"{experiment}-{config.data.name.replace('/', '-')}-{moment}"
-    path = config.out or new_folder(Path("runs") / name)
-    folder = RunFolder(path, contents, config.resume, config.overwrite)
+    path = place.out or new_folder(Path("runs") / f"{experiment}-{config.data.label()}-{moment}")
+    code = parts.files_of(recipe, config.data)
+    folder = RunFolder(path, contents, place.resume, place.overwrite, code)
 
     # Training.
     display = Display()
+    name = parts.short_text(recipe.model, models.MODELS).partition("(")[0]
     display.line(
-        f"{model} on {terminal.plain(f'{train.name} {train.version}')} ({len(train):,} train, "
-        f"{f'{len(validation):,} validation, ' if validation else ''}{len(test):,} test images), "
+        f"{terminal.plain(f'{name} on {train.name} {train.version}')} ({len(train) - held_out:,} train, "
+        f"{f'{held_out:,} validation, ' if held_out else ''}{len(test):,} test images), "
         f"{_lengths(config)} on {current_device().platform}, in {shown(path)}"
     )
-    result: FitResult | ReplicasResult
     try:
-        with short_of_memory(config):
-            if config.replicas == 1:
-                result = fit(module, train, config, test=test, validation=validation, folder=folder, display=display)
-            else:  # Each seed holds out its own images.
-                result = fit_replicas(
-                    module, everything, config, replicas=config.replicas, test=test, validation=config.data.validation,
-                    folder=folder, display=display,
-                )  # fmt: skip
+        with short_of_memory(recipe):
+            result = fit(
+                recipe, train, seeds=config.seeds, test=test, execution=execution, folder=folder, display=display
+            )
     finally:
         folder.close()
     if result.interrupted is not None:
@@ -127,7 +141,7 @@ def run_experiment(
         raise SystemExit(128 + result.interrupted)
     _print_results(result, path, time.monotonic() - began)
     faults = []
-    for show in (finish, _report if config.report else None):
+    for show in (finish, _report if place.report else None):
         try:
             if show is not None:
                 show(path)
@@ -138,17 +152,9 @@ def run_experiment(
     return result
 
 
-def _lengths(config: ExperimentConfig) -> str:
-    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
-    return f"{epochs}, seeds {config.seed} to {config.seed + config.replicas - 1}," if config.replicas > 1 else epochs
-
-
-def _with_absolute_data_dir(config: ExperimentConfig) -> ExperimentConfig:
-    """The same, to be kept: the run may be evaluated from another folder."""
-    if config.data.dir is None:
-        return config
-    folder = config.data.dir.expanduser().absolute()
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder))
+def _lengths(config: Experiment) -> str:
+    epochs = f"{config.recipe.epochs} epoch{'s' if config.recipe.epochs > 1 else ''}"
+    return f"{epochs}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else epochs
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def _describe_data(train: data.Dataset) -> dict[str, Any]:
     return {
         "name": train.name,
         "version": train.version,
+        "fingerprint": train.fingerprint,
         "images": len(train),
         "image_shape": list(train.images.shape[1:]),
         "class_names": list(train.class_names),
@@ -171,7 +178,7 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path, whole: Path) -> None:
+def _say_how_to_resume(result: Result, path: Path, whole: Path) -> None:
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
     command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
@@ -181,21 +188,23 @@ def _say_how_to_resume(result: FitResult | ReplicasResult, path: Path, whole: Pa
         terminal.complain(text)
 
 
-def _steps(result: FitResult | ReplicasResult) -> int:
+def _steps(result: Result) -> int:
     return int(np.ravel(result.state.step)[0])
 
 
-def _print_results(result: FitResult | ReplicasResult, path: Path, seconds: float) -> None:
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
-    if isinstance(result, FitResult):
+def _print_results(result: Result, path: Path, seconds: float) -> None:
+    parameters, each, example = sum(leaf.size for leaf in jax.tree.leaves(result.state.params)), "", path
+    if len(result.seeds) == 1:
         _show_splits(result)
-        each, example = "", path
     else:
         _show_seeds(result)
-        found = list(result.summary.values())[-1]["accuracy"]  # the best where there is one, else the last
+        split = list(result.evaluations)[-1]  # the best where there is one, else the last
+        name, metric = next(iter(result.measures.items()))
+        found = result.summary(split, name)
+        low, high = (metric.shown(end) for end in (found.low, found.high))
         terminal.say(
-            f"test accuracy {found.percent()} (mean ± standard deviation over {len(result.seeds)} seeds), "
-            f"95 % confidence interval of the mean {100 * found.low:.2f} to {100 * found.high:.2f} %"
+            f"test {name} {found.text(metric.is_share)} (mean ± standard deviation over {len(result.seeds)} seeds), "
+            f"95 % confidence interval of the mean {low} to {high}"
         )
         parameters //= len(result.seeds)
         each, example = " each", path / seed_folder(result.seeds[0])
@@ -219,40 +228,45 @@ def _report(path: Path) -> None:
         raise
 
 
-def _figures(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """What there is to show of a split: the loss, with and without smoothed labels where they were, and accuracy."""
-    smoothed = any(found.cross_entropy is not None for found in evaluations)
-    return ("smoothed loss", "cross-entropy", "accuracy") if smoothed else ("loss", "accuracy")
+def _columns(result: Result, names: Iterable[str]) -> dict[str, Callable[[float], str]]:
+    """By name, how to show the loss and each metric."""
+    shown = {name: metric.shown for name, metric in result.measures.items()}
+    return {name: shown.get(name, "{:.4f}".format) for name in names}
 
 
-def _show_splits(result: FitResult) -> None:
+def _heading(result: Result, name: str) -> str:
+    """What a table calls the loss or a metric."""
+    if "cross_entropy" not in result.measures or name not in ("loss", "cross_entropy"):
+        return name
+    return {"loss": "smoothed loss", "cross_entropy": "cross-entropy"}[name]
+
+
+def _show_splits(result: Result) -> None:
     """A row a split."""
-    names = {"train": "train (last epoch)", "best": "test (best by validation)"}
-    figures = _figures(list(result.evaluations.values()))
-    between = [""] * (len(figures) - 2)
-    rows = [(names["train"], f"{result.train['loss']:.4f}", *between, f"{result.train['accuracy']:.2%}")]
-    for name, found in result.evaluations.items():
-        unsmoothed = [f"{value:.4f}" for value in found.unsmoothed().values()]
-        accuracy = f"{found.accuracy:.2%} of {found.count:,}"
-        rows.append((names.get(name, name), f"{found.loss:.4f}", *unsmoothed, accuracy))
-    terminal.show_table(("", *figures), rows)
+    titles = {"train": "train (last epoch)", "best": "test (best by validation)"}
+    found = {name: of_seeds[0] for name, of_seeds in result.evaluations.items()}
+    columns = _columns(result, next(iter(found.values())).values() if found else result.train)
+    train = {name: float(values[0]) for name, values in result.train.items()}
+    rows = [(titles["train"], *(show(train[name]) if name in train else "" for name, show in columns.items()))]
+    for name, evaluation in found.items():
+        values = evaluation.values()
+        *cells, last = [show(values[column]) for column, show in columns.items()]
+        rows.append((titles.get(name, name), *cells, f"{last} of {evaluation.count:,}"))
+    terminal.show_table(("", *(_heading(result, name) for name in columns)), rows)
 
 
-def _show_seeds(result: ReplicasResult) -> None:
+def _show_seeds(result: Result) -> None:
     """A row a seed, and what they come to."""
     names = {"best": "test at best"}
-    header, columns, kinds = ["seed"], [], []
+    header, shows, columns = ["seed"], [], []
     for split, found in result.evaluations.items():
-        for figure in _figures(found):
-            header.append(f"{names.get(split, split)} {figure}")
-            kinds.append("{:.2%}" if figure == "accuracy" else "{:.4f}")
-        columns.append([e.loss for e in found])
-        if found[0].cross_entropy is not None:
-            columns.append([e.unsmoothed()["cross_entropy"] for e in found])
-        columns.append([e.accuracy for e in found])
+        for name, show in _columns(result, found[0].values()).items():
+            header.append(f"{names.get(split, split)} {_heading(result, name)}")
+            shows.append(show)
+            columns.append(result.values(split, name))
 
     def row(name: str, values: Iterable[float]) -> list[str]:
-        return [name, *(kind.format(value) for kind, value in zip(kinds, values, strict=True))]
+        return [name, *(show(value) for show, value in zip(shows, values, strict=True))]
 
     rows = [row(str(seed), values) for seed, *values in zip(result.seeds, *columns, strict=True)]
     summaries = [summarise(column) for column in columns]

@@ -37,14 +37,16 @@ def hints(kind: type) -> dict[str, Any]:
 
 
 def registry(base: type) -> dict[str, type]:
-    """The package's own parts that derive from a base class, by their short names, sorted.
+    """The package's own parts that derive from a base class and are from its neighbourhood, by their short names, sorted.
 
-    These are the dataclasses among its subclasses; a class between them that only narrows a kind is none.
+    These are the dataclasses among its subclasses; a class between them that only narrows a kind is none. Whatever is
+    defined elsewhere in the package has no short name, as nothing says that it has been imported.
     """
     found: dict[str, type] = {
         snake(each.__name__): each
         for each in _subclasses(base)
-        if each.__module__.partition(".")[0] == PACKAGE
+        if each.__module__.split(".")[:2] == base.__module__.split(".")[:2]
+        and each.__module__.partition(".")[0] == PACKAGE
         and not each.__name__.startswith("_")
         and "__dataclass_fields__" in vars(each)
         and not inspect.isabstract(each)
