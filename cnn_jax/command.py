@@ -50,7 +50,7 @@ def parse(
     _check_none_empty(args)
     rest, there = args, []
     refusals: list[InputError] = []
-    if isinstance(config, type):
+    if dataclasses.is_dataclass(config) and isinstance(config, type):
         default, rest = options.take_texts(config, args, default)
         there = options.places(config, default=default)
     if _asks_for_help(args):

@@ -35,7 +35,7 @@ def explain(said: str, config: Any, args: Sequence[str], default: Any = None) ->
         return _unrecognised(_token(body, args), known, args, chosen)
     if title == "Required options":
         for missing in known:
-            if missing.is_required and missing.name in body:
+            if missing.is_required and any(f"{line} ".startswith(f"{missing.name} ") for line in body):
                 return needs(missing, chosen)
     for pattern in (r"Missing value for argument '(.+?)'", r"argument '(.+?)'\.", r"Error parsing (.+?):"):
         found = re.search(pattern, " ".join(body))

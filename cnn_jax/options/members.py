@@ -94,7 +94,8 @@ class Member:
         if not own or found is None:
             return InputError(f"{self.flag}: {error}")
         each, field, rest = found.groups()
-        return InputError(f"{self.flag}.{field.replace('_', '-')}: expected {'each to be' if each else ''}{rest}")
+        expected = f"{'each to be ' if each else ''}{rest.strip()}"
+        return InputError(f"{self.flag}.{field.replace('_', '-')}: expected {expected}")
 
 
 def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Member]:
@@ -105,6 +106,8 @@ def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Mem
         prefix: what their names begin with, as "data.".
         default: an instance that has their defaults, which may lack some; else they are the fields' own.
     """
+    from tyro import MISSING
+
     hints = typing.get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
         if not field.init:
@@ -113,6 +116,7 @@ def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Mem
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         value = getattr(default, field.name, value)
+        value = dataclasses.MISSING if value is MISSING else value
         hint, metadata = hints[field.name], getattr(hints[field.name], "__metadata__", ())
         bare = hint.__origin__ if metadata else hint
         kind, is_several = _kind(bare)
@@ -155,15 +159,16 @@ def places(config: type, prefix: str = "", default: Any = None) -> list[Member]:
 def with_parts(config: type, chosen: Mapping[str, Any], prefix: str = "", default: Any = None) -> Any:
     """The defaults of a configuration, with other parts by their members' names.
 
-    An instance that was never initialised, as fields without a default are missing, and nothing is checked yet.
+    An instance that was never initialised, as nothing is to be checked yet; what has no default is tyro's MISSING.
     """
+    from tyro import MISSING
+
     made: Any = object.__new__(config)
     for member in members(config, prefix, default):
         value = chosen.get(member.name, member.value)
         if member.struct is not None:
             value = with_parts(member.struct, chosen, member.inner, member.default)
-        if value is not dataclasses.MISSING:
-            object.__setattr__(made, member.field, value)
+        object.__setattr__(made, member.field, MISSING if value is dataclasses.MISSING else value)
     return made
 
 
