@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -10,20 +11,34 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cnn_jax import options, start, terminal
 from cnn_jax.errors import InputError, StorageError
 from cnn_jax.files import provide_home
-from cnn_jax.misread import explain
+from cnn_jax.misread import explain, needs
 from cnn_jax.terminal import signals
 
 T = TypeVar("T")
 BAD_INPUT, NO_STORAGE = 2, 74  # the latter EX_IOERR of sysexits.h
 
 
-def parse(config: Callable[..., T], args: Sequence[str] | None = None, description: str | None = None) -> T:
-    """Reads the command line, or `args`, into a dataclass by tyro; `description` stands above the help.
+def parse(
+    config: Callable[..., T],
+    args: Sequence[str] | None = None,
+    description: str | None = None,
+    default: T | None = None,
+) -> T:
+    """Reads the command line, or `args`, into a dataclass by tyro.
+
+    Where the dataclass has parts, their texts are read first, as `--optimizer 'sgd(0.1)'`; then the fields of the parts
+    there are become options, as `--optimizer.momentum 0.9`.
+
+    Args:
+        config: the dataclass, or a union of dataclasses, each of which is a command and has no parts.
+        args: the command line; by default this process's.
+        description: stands above the help.
+        default: an instance that has the dataclass's defaults; else they are the fields' own.
 
     Raises:
         InputError: an option is unknown, missing or has a value that is none, or an argument is empty.
@@ -33,17 +48,25 @@ def parse(config: Callable[..., T], args: Sequence[str] | None = None, descripti
 
     args = list(sys.argv[1:] if args is None else args)
     _check_none_empty(args)
-    errors = io.StringIO()
+    rest, there = args, []
+    refusals: list[InputError] = []
+    if dataclasses.is_dataclass(config) and isinstance(config, type):
+        default, rest = options.take_texts(config, args, default)
+        there = options.places(config, default=default)
     if _asks_for_help(args):
-        _help(config, args, description or "")
+        _help(config, args, description or "", default)
         raise SystemExit(0)
+    options.check_fields(there, rest)
+    _check_none_missing(there, config, default)
+    errors = io.StringIO()
+    own: dict[str, Any] = {"default": default, "registry": options.registry(there, refusals)} if there else {}
     try:
         with contextlib.redirect_stderr(errors), _unlimited_columns():
-            return tyro.cli(config, args=args, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(config, args=rest, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,), **own)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(explain(errors.getvalue(), config, args)) from None
+        raise refusals[-1] if refusals else InputError(explain(errors.getvalue(), config, args, default)) from None
 
 
 def _check_none_empty(args: Sequence[str]) -> None:
@@ -55,19 +78,28 @@ def _check_none_empty(args: Sequence[str]) -> None:
             raise InputError(f"expected a value, got an empty argument ({place}); --help lists the options")
 
 
+def _check_none_missing(there: Sequence[options.Member], config: Any, default: Any) -> None:
+    """InputError where a part has no default and is not given, which tyro would try to make of its base class."""
+    missing = [member.flag for member in there if member.value is dataclasses.MISSING]
+    for group in options.groups(config, default=default) if missing else ():
+        for option in group.options:
+            if option.name in missing:
+                raise InputError(needs(option))
+
+
 def _asks_for_help(args: Sequence[str]) -> bool:
     before = args[: args.index("--")] if "--" in args else args
     return "--help" in before or "-h" in before
 
 
-def _help(config: Callable[..., T], args: Sequence[str], description: str) -> None:
+def _help(config: Callable[..., T], args: Sequence[str], description: str, default: Any) -> None:
     chosen = next((word for word in args if word in options.commands(config)), None)
     program, shown = _program(), config
     if chosen is not None:
         program, shown = f"{program} {chosen}", options.commands(config)[chosen]
         description = (shown.__doc__ or "").strip()
     columns = shutil.get_terminal_size().columns
-    terminal.say(options.help_text(program, shown, description, columns))
+    terminal.say(options.help_text(program, shown, description, columns, default))
 
 
 def _program() -> str:
@@ -92,14 +124,19 @@ def _unlimited_columns() -> Iterator[None]:
 
 
 def main(
-    run: Callable[[T], object], config: Callable[..., T], description: str | None = None, version: str | None = None
+    run: Callable[[T], object],
+    config: Callable[..., T],
+    description: str | None = None,
+    version: str | None = None,
+    default: T | None = None,
 ) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
     Bad input, an `InputError`, is one line on standard error and exit code 2, and so is output that cannot be written;
     a `StorageError` is one line and exit code 74. Where the output's reader, head or less, has gone, the work is done
     all the same. SIGINT, SIGTERM and SIGHUP are one line and 128 plus the number, unless the process was told to ignore
-    them. Any other exception is a bug and keeps its traceback. `version` is what --version prints.
+    them. Any other exception is a bug and keeps its traceback. `version` is what --version prints, `default` an
+    instance of `config` that has its defaults.
     """
     terminal.standard_streams()
     code: object = 0
@@ -108,7 +145,7 @@ def main(
             if version is not None and sys.argv[1:] == ["--version"]:
                 terminal.say(version)
             else:
-                chosen = parse(config, description=description)
+                chosen = parse(config, description=description, default=default)
                 provide_home()
                 run(chosen)
         except InputError as error:

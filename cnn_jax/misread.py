@@ -14,13 +14,14 @@ _SEE = "--help lists the options"
 _LONG = 100  # characters of a wrong value that are shown
 
 
-def explain(said: str, config: Any, args: Sequence[str]) -> str:
+def explain(said: str, config: Any, args: Sequence[str], default: Any = None) -> str:
     """One line that says what was expected, what arrived, and what was meant perhaps.
 
     Args:
         said: tyro's message: a title, then lines.
         config: what was to be read, a dataclass or a union of them.
         args: the command line.
+        default: an instance that has the dataclass's defaults, which may lack some.
     """
     lines = [line.strip(" │╭╮╰╯─") for line in said.splitlines()]
     title, body = (lines[0] if lines else ""), [line for line in lines[1:] if line.strip("-")]
@@ -29,14 +30,13 @@ def explain(said: str, config: Any, args: Sequence[str]) -> str:
     if names and (chosen is None or args[0] != chosen):
         return _no_command(list(names), args)
     shown = config if chosen is None else names[chosen]
-    known = [option for group in options.groups(shown) for option in group.options]
+    known = [option for group in options.groups(shown, default=default) for option in group.options]
     if title == "Unrecognized options":
         return _unrecognised(_token(body, args), known, args, chosen)
     if title == "Required options":
         for missing in known:
-            if missing.is_required and missing.name in body:
-                about = missing.about.rstrip(".")
-                return f"{chosen or 'the command'} needs {missing.name}: {about[:1].lower()}{about[1:]}; see --help"
+            if missing.is_required and any(f"{line} ".startswith(f"{missing.name} ") for line in body):
+                return needs(missing, chosen)
     for pattern in (r"Missing value for argument '(.+?)'", r"argument '(.+?)'\.", r"Error parsing (.+?):"):
         found = re.search(pattern, " ".join(body))
         option = found and next((option for option in known if found[1] in (option.name, option.value)), None)
@@ -46,6 +46,12 @@ def explain(said: str, config: Any, args: Sequence[str]) -> str:
     text = re.sub(r"^Error parsing \w+: ", "", body[0] if body else "the options cannot be read")
     text = re.sub(r"^[a-z_.]+(, [a-z_.]+)*(?=: )", _flags, text)
     return re.sub("`([a-z_.]+)`", lambda found: "--" + found[1].replace("_", "-"), text)
+
+
+def needs(missing: Option, chosen: str | None = None) -> str:
+    """One line that says that an option has to be given, to a command if one is chosen."""
+    about = missing.about.split(". ")[0].rstrip(".")
+    return f"{chosen or 'the command'} needs {missing.name}: {about[:1].lower()}{about[1:]}; see --help"
 
 
 def _flags(names: re.Match[str]) -> str:
@@ -80,8 +86,10 @@ def _unrecognised(token: str, known: Sequence[Option], args: Sequence[str], chos
     for option in known:
         if not option.value and (before == option.name or f"{option.name}={token}" in args):
             return f"{option.name}: expected no value, got {token!r}; it is a switch"
-        if before and option.name in args and option.value and token in args[args.index(option.name) + 1 :]:
-            return f"{option.name}: expected {option.expected}, got also {token!r}; {_SEE}"
+    begun = [option for option in known if option.value and option.name in args[: args.index(token)]] if before else []
+    if begun:
+        last = max(begun, key=lambda option: args.index(option.name))
+        return f"{last.name}: expected {last.expected}, got also {token!r}; {_SEE}"
     taken = [option.name for option in known if option.is_argument]
     expected = f"nothing more than {' '.join(taken)}" if taken else "an option, which begins with --"
     return f"expected {expected}, got {token!r}; {_SEE}"

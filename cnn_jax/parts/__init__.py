@@ -14,20 +14,26 @@ from cnn_jax.parts.base import (
     is_share,
     snake,
 )
-from cnn_jax.parts.classes import fields, registry
-from cnn_jax.parts.reading import parse, parse_several
+from cnn_jax.parts.classes import fields, hints, is_module, known_of, noun, registry
+from cnn_jax.parts.reading import example, parse, parse_several
 from cnn_jax.parts.user_files import files_of
-from cnn_jax.parts.writing import short_text, text
+from cnn_jax.parts.writing import class_text, short_text, text
 
 __all__ = [
     "Part",
+    "class_text",
+    "example",
     "fields",
     "files_of",
+    "hints",
     "is_concrete",
     "is_held",
+    "is_module",
     "is_non_negative",
     "is_positive",
     "is_share",
+    "known_of",
+    "noun",
     "parse",
     "parse_several",
     "registry",

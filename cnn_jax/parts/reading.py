@@ -16,7 +16,6 @@ from typing import Any
 
 from cnn_jax.errors import InputError
 from cnn_jax.parts import user_files
-from cnn_jax.parts.base import Part
 from cnn_jax.parts.classes import fields, hints, known_of, noun
 from cnn_jax.parts.values import Mismatch, fit
 
@@ -57,7 +56,7 @@ def parse(
     call = _call(text)
     if isinstance(call, str):
         raise InputError(
-            f"expected {_article(noun(base))} such as {_example(base, known)}, got {_short(text.strip())!r} ({call})"
+            f"expected {_article(noun(base))} such as {example(base, known)}, got {_short(text.strip())!r} ({call})"
         )
     kind = _class(call, base, known, files or {})
     values = _arguments(call, kind)
@@ -207,8 +206,9 @@ def _tuples(value: Any) -> Any:
     return {key: _tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def _example(base: type, known: Mapping[str, type] | None) -> str:
-    names = list(known_of(base, known)) if issubclass(base, Part) or known else []
+def example(base: type, known: Mapping[str, type] | None = None) -> str:
+    """A text that messages give as an example of a kind."""
+    names = list(known_of(base, known))
     return f"{names[0]}()" if names else "FILE.py:CLASS()"
 
 
