@@ -28,7 +28,7 @@ from cnn_jax.runs.execution import Execution, Place, check_seeds
 from cnn_jax.runs.fit import Result, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.runs.memory import keep_memory
-from cnn_jax.runs.texts import to_json
+from cnn_jax.runs.texts import parts_of, to_json
 from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.summary import summarise
@@ -118,7 +118,7 @@ def run_experiment(
         **environment(),
     }
     path = place.out or new_folder(Path("runs") / f"{experiment}-{config.data.label()}-{moment}")
-    code = parts.files_of(recipe, config.data)
+    code = parts.files_of(*parts_of(recipe), config.data)
     folder = RunFolder(path, contents, place.resume, place.overwrite, code)
 
     # Training.

@@ -1,0 +1,24 @@
+"""Runs, the edge of training: where and how fast it goes, what is kept on disk, and what is shown."""
+
+from cnn_jax.runs.devices import split_cpu
+from cnn_jax.runs.execution import CheckpointConfig, Execution, Place
+from cnn_jax.runs.fit import Result, fit
+from cnn_jax.runs.load import Run, load_run
+from cnn_jax.runs.loop import TrainingDivergedError
+from cnn_jax.runs.memory import keep_memory
+from cnn_jax.runs.mesh import map_replicas, replica_mesh
+
+__all__ = [
+    "CheckpointConfig",
+    "Execution",
+    "Place",
+    "Result",
+    "Run",
+    "TrainingDivergedError",
+    "fit",
+    "keep_memory",
+    "load_run",
+    "map_replicas",
+    "replica_mesh",
+    "split_cpu",
+]

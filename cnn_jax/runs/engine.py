@@ -1,0 +1,171 @@
+"""The engine: compiled training of one seed or of several, and their evaluation. It knows no files and no clock."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import data, lowering
+from cnn_jax.data.feed import Resident
+from cnn_jax.runs.execution import Execution
+from cnn_jax.runs.mesh import Layout
+from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
+from cnn_jax.training.recipe import Recipe, make_functions
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import Metrics, make_train_steps
+
+# How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
+_CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
+_CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
+
+
+class Engine:
+    """A recipe with its data and seeds, compiled. Everything "of each seed" is in the order of `seeds`.
+
+    The images stay on the devices, and the host sends which of them make a batch. Each seed holds out its own
+    validation images, as `data.holdout` does, unless there are some for all of them. States of several seeds have a
+    leading axis of them.
+
+    Attributes:
+        seeds: the seeds that are trained.
+        images: number of training images of each seed.
+        total: number of steps.
+        per_call: number of steps that a call takes at most; after the first call it may be less than before.
+        held_out: names of the splits to measure on, "validation" before "test".
+        schedule: step -> learning rate.
+        measures: the metrics by name.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: data.Dataset,
+        seeds: Sequence[int],
+        execution: Execution,
+        validation: data.Dataset | None,
+        test: data.Dataset | None,
+    ):
+        self.seeds, count = tuple(seeds), len(seeds)
+        # Of each split, where its images are and which rows of them each seed takes.
+        self._layout = Layout(count)
+        size = input_size(recipe.model, train.images)
+        train = at_input_size(train, size)
+        splits = {"validation": validation, "test": test}
+        others = {name: at_input_size(split, size) for name, split in splits.items() if split}
+        if recipe.validation:
+            parts = zip(*(data.holdout_indices(train, recipe.validation, seed) for seed in self.seeds), strict=True)
+            self._rows = dict(zip(("train", "validation"), map(np.stack, parts), strict=True))
+        else:
+            self._rows = {"train": np.tile(np.arange(len(train)), (count, 1))}
+        self._rows |= {name: np.tile(np.arange(len(split)), (count, 1)) for name, split in others.items()}
+        self.images: int = self._rows["train"].shape[1]
+        self.held_out = tuple(self._rows)[1:]
+        self.total = recipe.count_steps(self.images)
+        self.per_call = count_per_call(recipe, execution, self.images)
+        self._settled = execution.steps_per_call is not None or self._layout.platform != "cpu"
+
+        self._feed = Resident(
+            train, self._rows["train"], self.seeds, recipe.batch_size, with_epochs=bool(recipe.augment),
+            share=self._layout.share, spread=self._layout.spread,
+        )  # fmt: skip
+        share = self._layout.share
+        self._images = {name: share({"image": s.images, "label": s.labels}) for name, s in others.items()}
+        self._images = {"validation": self._feed.images, **self._images}
+
+        classes = len(train.class_names)
+        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total)
+        self.measures = recipe.measures(classes)
+        self.schedule = jax.jit(functions.schedule)
+        compiled = self._layout.compile
+        self._init = compiled(lambda seed: functions.init(jax.random.key(seed)), (0,))
+        self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
+        train_steps = make_train_steps(functions.train_step, self._feed.take, self._feed.length)
+        self._train_steps = self._layout.compile_steps(train_steps, compiler(execution))
+        self._eval_step = compiled(functions.eval_step, (0, 0))
+        self._all_finite = self._layout.compile_light(all_finite)
+        self._choose = self._layout.compile_light(_choose)
+
+    def init(self) -> TrainState:
+        """The state before the first step."""
+        return self._init(self._layout.spread([np.int32(seed) for seed in self.seeds]))
+
+    def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
+        """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.
+
+        Metrics are (n,), or (seeds, n) of several, with n >= count; what comes after the first `count` is to be left.
+        """
+
+        def arguments(length: int) -> tuple[Any, ...]:
+            return state, self._feed.chunk(step, count, length), np.int32(count)
+
+        if not self._settled:
+            self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
+        return self._train_steps(*arguments(self.per_call))
+
+    def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+        """Measures each seed."""
+        rows = self._rows[split]
+        count, results = rows.shape[1], []
+        for start in range(0, count, EVAL_BATCH):
+            positions = np.arange(start, start + EVAL_BATCH)
+            chosen = rows[:, np.minimum(positions, count - 1)].astype(np.int32)
+            batch = self._gather(self._images[split], self._layout.spread(list(chosen)))
+            mask = [(positions < count).astype(np.float32)] * len(rows)
+            results.append(self._eval_step(state.eval_variables, batch | {"mask": self._layout.spread(mask)}))
+        results = [self._layout.split(part) for part in jax.device_get(results)]
+        return [collect(of_seed, count, self.measures) for of_seed in zip(*results, strict=True)]
+
+    def finite(self, state: TrainState) -> np.ndarray:
+        """Whether all numbers of each seed are finite: bool (seeds,)."""
+        return np.atleast_1d(self._all_finite(state))
+
+    def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
+        """`state` for the seeds that are chosen, `other` for the rest. One seed alone is always chosen."""
+        if len(self.seeds) == 1:
+            return state
+        return self._choose(np.array(chosen), state, other)
+
+
+def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
+    """How many steps one call of a compiled program takes at most: what is configured, or those of the longest epoch.
+
+    A call never crosses the end of an epoch, so more are never needed.
+    """
+    return min(execution.steps_per_call or images, -(-images // recipe.batch_size))
+
+
+def compiler(execution: Execution) -> Callable[..., Any]:
+    """What compiles the train steps: `jax.jit`, or `lowering.jit` where oneDNN is asked for."""
+    return lowering.jit if execution.onednn else jax.jit
+
+
+def all_finite(state: TrainState) -> jax.Array:
+    """Whether every floating-point number of a state is finite: bool scalar."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainState:
+    return jax.tree.map(functools.partial(jnp.where, chosen), state, other)
+
+
+def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]], most: int) -> int:
+    """How many steps one call should take on CPU: `most`, or 1 where a loop is no place for them.
+
+    In a loop a step finds the memory for its work, which the system has to clear anew for every call: LeNet-5 gains
+    4 % at batch 128 and 41 % at 1,024. But convolutions that are not written as `lowering.canonical` has them, such as
+    the gradients of Flax's own layers, take ten times as long in a loop, so a program with any takes its steps alone.
+
+    Args:
+        train_steps: what `jax.jit` made of the steps.
+        arguments: gives its arguments for so many steps at most. Called with them, it does not trace again.
+        most: the number of steps to be checked.
+    """
+    convolutions = _CONVOLUTION.findall(train_steps.lower(*arguments(most)).as_text())
+    return most if all(_CANONICAL.match(written) for written in convolutions) else 1

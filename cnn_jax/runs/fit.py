@@ -1,0 +1,165 @@
+"""`fit`: trains a recipe with one seed or several, kept in a folder or not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import data, models
+from cnn_jax.errors import InputError
+from cnn_jax.runs.capacity import check_fits
+from cnn_jax.runs.display import Display
+from cnn_jax.runs.engine import Engine
+from cnn_jax.runs.execution import Execution, check_seeds
+from cnn_jax.runs.folder import RunFolder, seed_folder
+from cnn_jax.runs.loop import Loop
+from cnn_jax.runs.seeds import leave_seed_folders
+from cnn_jax.runs.signals import Interrupts
+from cnn_jax.runs.storage import storing
+from cnn_jax.training.evaluation import Evaluation, input_size
+from cnn_jax.training.metrics import Metric
+from cnn_jax.training.recipe import Recipe
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.summary import Summary, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What training ended with; everything of each seed is in the order of `seeds`.
+
+    Attributes:
+        seeds: the seeds.
+        state: the last state; of several seeds every array has a leading axis of them.
+        train: mean "loss" and metrics over the batches of the last epoch, each before its step: float64 (seeds,).
+        evaluations: by split, an `Evaluation` of each seed: "validation" and "test" at the last state, and "best", the
+            test split at the seed's best checkpoint by validation. Empty where the run was interrupted.
+        measures: the metrics by name.
+        seconds: time spent in `fit`, over all starts of a resumed run.
+        images_per_second: speed of the train steps of this start, all seeds together, without compilation and
+            evaluation.
+        interrupted: the signal that stopped the run early, or None.
+    """
+
+    seeds: tuple[int, ...]
+    state: TrainState
+    train: dict[str, np.ndarray]
+    evaluations: dict[str, list[Evaluation]]
+    measures: dict[str, Metric]
+    seconds: float
+    images_per_second: float
+    interrupted: signal.Signals | None = None
+
+    def values(self, split: str = "test", name: str = "accuracy") -> np.ndarray:
+        """The "loss" or a metric of each seed on a split: float64 (seeds,)."""
+        return np.array([found.values()[name] for found in self.evaluations[split]])
+
+    def summary(self, split: str = "test", name: str = "accuracy") -> Summary:
+        """Mean, standard deviation and 95 % confidence interval of the mean, over the seeds."""
+        return summarise(self.values(split, name))
+
+    def variables(self, seed: int | None = None) -> dict[str, Any]:
+        """What `model.apply` takes, of a seed, by default the first."""
+        chosen = self.state.eval_variables
+        if len(self.seeds) == 1:
+            return chosen
+        k = 0 if seed is None else self.seeds.index(seed)
+        return jax.tree.map(lambda leaf: leaf[k], chosen)
+
+
+def fit(
+    recipe: Recipe,
+    train: data.Dataset,
+    *,
+    seeds: int | Sequence[int] = 0,
+    validation: data.Dataset | None = None,
+    test: data.Dataset | None = None,
+    execution: Execution | None = None,
+    folder: RunFolder | None = None,
+    display: Display | None = None,
+) -> Result:
+    """Trains a recipe with one seed, or with several together.
+
+    Each of several seeds has the initial parameters, the batches, the random numbers and the steps that it has alone,
+    and ends as it does there but for the rounding of sums that are taken in another order. They are spread over the
+    devices (`replica_mesh`; on CPU over the cores, where `split_cpu` came first); the images stay on them.
+
+    Args:
+        recipe: all that decides the numbers, beside data and seeds. Its model's `num_classes` is set to that of the
+            data, and all images are brought to its `input_size`.
+        train: images and labels to learn from.
+        seeds: a seed, or several, each from 0 to 2**31 - 1.
+        validation: images to choose the best checkpoint by, measured after each epoch, in place of a share of the
+            training images (`Recipe.validation`).
+        test: measured at the end, and after each epoch where there are no validation images.
+        execution: how fast and how safely; by default as `Execution()` says.
+        folder: where to keep checkpoints and records, and what to resume; None keeps nothing on disk. Of several seeds
+            the checkpoints hold all; the records of each go to its own folder, `seed-K`, which at the end becomes that
+            of an ordinary run.
+        display: shows how it goes; None is silent.
+
+    Returns:
+        The last state and the figures. On one machine equal arguments give equal bits, however often the run was
+        killed and resumed in between.
+
+    Raises:
+        TrainingDivergedError: something of a seed became NaN or infinite, which stops all; no checkpoint holds it.
+        InputError: a seed is none; there are two kinds of validation images; there are checkpoints in `folder`, but
+            none is whole; or the run cannot fit, see `check_fits`.
+        StorageError: a checkpoint, a record or a seed's folder cannot be written.
+    """
+    clock = time.monotonic()
+    execution = execution or Execution()
+    seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+    _check(recipe, seeds, validation)
+    recipe = for_data(recipe, train)
+    if recipe.pixel_range is not None:
+        train = data.rescale(train, *recipe.pixel_range)
+    # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
+    with Interrupts() as interrupts, jax.transfer_guard("allow"):
+        shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
+        check_fits(recipe, execution, len(train), shape, len(seeds))
+        engine = Engine(recipe, train, seeds, execution, validation, test)
+        several = len(seeds) > 1
+        paths = [folder.path / seed_folder(seed) if several else folder.path for seed in seeds] if folder else []
+        for path in paths:
+            with storing(path):
+                path.mkdir(exist_ok=True)
+        with contextlib.closing(Loop(engine, recipe, execution, folder, paths, display, clock)) as loop:
+            interrupted = loop.run(interrupts)
+            if folder and several and interrupted is None:
+                leave_seed_folders(folder.path, seeds, loop.progress, loop.state, loop.best)
+            means = [progress.means() for progress in loop.progress]
+            return Result(
+                seeds=seeds,
+                state=loop.state,
+                train={name: np.array([one[name] for one in means]) for name in means[0]},
+                evaluations=loop.evaluations,
+                measures=engine.measures,
+                seconds=loop.seconds(),
+                images_per_second=loop.images_per_second(),
+                interrupted=interrupted,
+            )
+
+
+def for_data(recipe: Recipe, train: data.Dataset) -> Recipe:
+    """The recipe with a model of as many classes as the data have."""
+    return dataclasses.replace(recipe, model=models.with_classes(recipe.model, len(train.class_names)))
+
+
+def _check(recipe: Recipe, seeds: Sequence[int], validation: data.Dataset | None) -> None:
+    for seed in seeds:
+        check_seeds(seed)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds: expected one or more, each once, got {', '.join(map(str, seeds)) or 'none'}")
+    if validation is not None and recipe.validation:
+        raise InputError(
+            f"validation: expected 0 where there are validation images of their own, got {recipe.validation:g}"
+        )

@@ -1,0 +1,68 @@
+"""A recipe as JSON values, its parts as texts, and back: what a run's config.json says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from cnn_jax import models, parts
+from cnn_jax.training.recipe import Recipe
+
+
+def kinds() -> dict[str, Any]:
+    """The base class of each part of a recipe, by its field; of several joined, `tuple[BASE, ...]`."""
+    hints = typing.get_type_hints(Recipe)
+    return {field.name: hints[field.name] for field in dataclasses.fields(Recipe) if _base(hints[field.name])}
+
+
+def _base(hint: Any) -> type | None:
+    """The kind of part that a field holds, or several of; None of plain values."""
+    found = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+    return found if isinstance(found, type) and issubclass(found, parts.Part | nn.Module) else None
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """Each field of a recipe: parts as their texts, plain values as they are.
+
+    Raises:
+        InputError: a part has no text, as of a class of a notebook.
+    """
+    own = kinds()
+
+    def plain(name: str, value: Any) -> Any:
+        if name in own:
+            return parts.text(value, models.MODELS if name == "model" else None)
+        return list(value) if isinstance(value, tuple) else value
+
+    return {field.name: plain(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(Recipe)}
+
+
+def parts_of(recipe: Recipe) -> list[Any]:
+    """All parts of a recipe."""
+    found: list[Any] = []
+    for name in kinds():
+        value = getattr(recipe, name)
+        found += value if isinstance(value, tuple) else [value]
+    return found
+
+
+def from_json(name: str, text: str, files: Mapping[str, Path]) -> Any:
+    """A part of a recipe from its text.
+
+    Args:
+        name: the field.
+        text: as `to_json` gave it.
+        files: the run's own copies of users' files, by the paths that texts have.
+
+    Raises:
+        InputError: there is no such part.
+    """
+    hint = kinds()[name]
+    base = _base(hint)
+    parse = parts.parse if base is hint else parts.parse_several
+    return parse(text, base, models.MODELS if base is nn.Module else None, files)
