@@ -37,7 +37,7 @@ def hints(kind: type) -> dict[str, Any]:
 
 
 def registry(base: type) -> dict[str, type]:
-    """The package's own parts that derive from a base class and are from its neighbourhood, by their short names, sorted.
+    """The package's own parts that derive from a base class, of its own package, by their short names, sorted.
 
     These are the dataclasses among its subclasses; a class between them that only narrows a kind is none. Whatever is
     defined elsewhere in the package has no short name, as nothing says that it has been imported.
