@@ -54,9 +54,9 @@ def test_a_killed_run_ends_as_one_that_was_not(trained):
 def test_parts_are_named_by_their_texts_and_their_file_is_kept(trained):
     config = json.loads((trained[0] / "config.json").read_text())
     recipe = config["recipe"]
-    assert recipe["model"] == "my_experiment.py:Tiny(width=8, num_classes=2)"
+    assert recipe["model"] == "my_experiment.py:Tiny(width=4, num_classes=2)"
     assert recipe["augment"] == "my_experiment.py:Noise(deviation=0.1)"
-    assert recipe["optimizer"] == "my_experiment.py:Heavy(learning_rate=0.05, mass=0.9)"
+    assert recipe["optimizer"] == "my_experiment.py:Heavy(learning_rate=0.004, mass=0.9)"
     assert config["source"] == "my_experiment.py:Shapes(count=600)"
     assert (trained[0] / config["code"]["my_experiment.py"]["copy"]).read_bytes() == FILE.read_bytes()
 
