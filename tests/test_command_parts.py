@@ -63,6 +63,16 @@ class Config:
             raise InputError("seed: expected another number than 13")
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A configuration without parts."""
+
+    seed: int = 0
+    """Where randomness begins."""
+    size: int = 1
+    """How large it is."""
+
+
 def parse(line, default=None, config=Config):
     return command.parse(config, line if isinstance(line, list) else line.split(), default=default)
 
@@ -134,6 +144,10 @@ def test_an_instance_has_the_defaults():
     assert parse("", default) == default
     changed = parse("--changes.padding 4 --model.activation relu", default)
     assert changed == Config(Recipe(models.LeNet5(activation="relu"), changes=(toys.Crop(4),)), 5, seed=2)
+
+
+def test_an_instance_without_parts_has_the_defaults_too():
+    assert parse("--size 2", Plain(seed=3), Plain) == Plain(seed=3, size=2)
 
 
 MINE = """
