@@ -21,8 +21,8 @@ from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import DamagedError, check_contents, check_record, make_record
 from cnn_jax.runs.progress import from_json
 from cnn_jax.runs.quiet import quiet_orbax
-from cnn_jax.training.state import TrainState
 from cnn_jax.runs.storage import storing, system_reason
+from cnn_jax.training.state import TrainState
 
 NEWEST, BEST = "checkpoints", "best"
 UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written
@@ -127,7 +127,9 @@ class Checkpoints:
         Returns:
             The attributes by name, and the progress; or None where there is no checkpoint.
         """
-        return self._restore(self._ocp.args.PyTreeRestore(item=like, partial_restore=True), best, like)
+        shardings = self._ocp.checkpoint_utils.construct_restore_args(like)
+        args = self._ocp.args.PyTreeRestore(item=like, restore_args=shardings, partial_restore=True)
+        return self._restore(args, best, like)
 
     def _restore(
         self, args: Any, best: bool, attributes: Collection[str] | None = None
