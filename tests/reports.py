@@ -97,7 +97,7 @@ def make_findings(
     count=30,
     test=True,
     records=(),
-    metrics: tuple[Metric, ...] = (Accuracy(),),
+    metrics=(Accuracy(),),
     seeds=(3,),
     **recipe,
 ) -> Findings:
