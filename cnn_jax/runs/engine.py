@@ -13,13 +13,16 @@ import numpy as np
 
 from cnn_jax import data, lowering
 from cnn_jax.data.feed import Resident
+from cnn_jax.runs.devices import has_bfloat16
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.mesh import Layout
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.state import TrainState
+from cnn_jax.training.statistics import make_estimate
 from cnn_jax.training.step import Metrics, make_train_steps
 
+_ESTIMATED = 4096  # images that statistics of norms are estimated from
 # How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
 _CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
@@ -79,15 +82,23 @@ class Engine:
         self._images = {"validation": self._feed.images, **self._images}
 
         classes = len(train.class_names)
-        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total)
+        ends = recipe.epoch_ends(self.images)
+        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
         self.measures = recipe.measures(classes)
         self.schedule = jax.jit(functions.schedule)
         compiled = self._layout.compile
         self._init = compiled(lambda seed: functions.init(jax.random.key(seed)), (0,))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
         train_steps = make_train_steps(functions.train_step, self._feed.take, self._feed.length)
-        self._train_steps = self._layout.compile_steps(train_steps, compiler(execution))
+        self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
         self._eval_step = compiled(functions.eval_step, (0, 0))
+        estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
+        shapes = jax.eval_shape(functions.init, jax.random.key(0))
+        self._estimate: Any = None
+        if estimates and shapes.batch_stats:
+            estimate = make_estimate(recipe.model, functions.preprocess, recipe.precision, self._feed.take)
+            self._batches = min(self.total, -(-min(_ESTIMATED, self.images) // recipe.batch_size))
+            self._estimate = compiled(lambda state, chunk: estimate(state, chunk, self._batches), (0, (None, 0)))
         self._all_finite = self._layout.compile_light(all_finite)
         self._choose = self._layout.compile_light(_choose)
 
@@ -107,6 +118,15 @@ class Engine:
         if not self._settled:
             self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
         return self._train_steps(*arguments(self.per_call))
+
+    def settle(self, state: TrainState) -> TrainState:
+        """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
+
+        They are of the first batches of a run, of so many images that their statistics are settled.
+        """
+        if self._estimate is None:
+            return state
+        return self._estimate(state, self._feed.chunk(0, self._batches, self._batches))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
@@ -140,9 +160,10 @@ def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
     return min(execution.steps_per_call or images, -(-images // recipe.batch_size))
 
 
-def compiler(execution: Execution) -> Callable[..., Any]:
-    """What compiles the train steps: `jax.jit`, or `lowering.jit` where oneDNN is asked for."""
-    return lowering.jit if execution.onednn else jax.jit
+def compiler(recipe: Recipe, execution: Execution) -> Callable[..., Any]:
+    """What compiles the steps: `lowering.jit` where oneDNN is asked for or is the way to bfloat16, else `jax.jit`."""
+    half = recipe.precision == "bfloat16" and has_bfloat16()
+    return lowering.jit if execution.onednn or half else jax.jit
 
 
 def all_finite(state: TrainState) -> jax.Array:

@@ -249,16 +249,20 @@ class Loop:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 self._diverged(f"{name} is {values[name]}", k, step)
-        progress.add({name: value for name, value in values.items() if name != "grad_norm"})
+        progress.add(values)
         if self.records and step % FETCH_EVERY == 0:
-            rate = float(self.engine.schedule(step - 1))
-            self.records[k].write("batch", step, values | {"learning_rate": rate})
+            self.records[k].write("batch", step, values | self._pace(step))
+
+    def _pace(self, step: int) -> dict[str, float]:
+        """The learning rate of a step, and the speed of one seed so far."""
+        rate = float(self.engine.schedule(step - 1))
+        return {"learning_rate": rate, "images_per_second": self._steps_per_second() * self.recipe.batch_size}
 
     def _end_epoch(self) -> None:
-        rate = self._steps_per_second() * self.recipe.batch_size
         for progress, records in zip(self.progress, self.records, strict=False):
-            values = progress.means() | {"images_per_second": rate, "seconds": self.seconds()}
+            values = progress.means() | self._pace(self.step) | {"seconds": self.seconds()}
             records.write("train", self.step, values)
+        self.state = self.engine.settle(self.state)
         self.evaluations = {}
         name = next(iter(self.engine.held_out), None)  # validation where it is held out, else test
         if name is not None:
