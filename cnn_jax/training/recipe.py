@@ -18,6 +18,7 @@ from cnn_jax.augment import Augmentation
 from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
 from cnn_jax.training.averaging import Averaging
+from cnn_jax.training.groups import Group, make_optimizer
 from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
 from cnn_jax.training.optimizers import AdamW, Optimizer
@@ -43,6 +44,8 @@ class Recipe:
     """What turns gradients into updates."""
     schedule: Schedule = OneCycle()
     """How the learning rate moves over the run."""
+    groups: tuple[Group, ...] = ()
+    """Parameters that are trained otherwise than the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
     """How training images are changed, anew in every step, on the device: one after the other."""
     averaging: tuple[Averaging, ...] = ()
@@ -164,8 +167,9 @@ def make_functions(
         epoch_ends: the numbers of steps after which an epoch has ended, see `Recipe.epoch_ends`.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
-    schedule = _rate(recipe, steps)
-    optimizer = recipe.optimizer(schedule)
+    rate = functools.partial(_rate, steps)
+    schedule = rate(recipe.schedule, recipe.optimizer.learning_rate)
+    optimizer = make_optimizer(recipe.optimizer, recipe.schedule, recipe.groups, rate)
     measures = recipe.measures(classes)
     in_training = {metric.name: metric for metric in (*recipe.metrics, Accuracy())}
     averaging = recipe.averaging[0] if recipe.averaging else None
@@ -182,9 +186,8 @@ def make_functions(
     )  # fmt: skip
 
 
-def _rate(recipe: Recipe, steps: int) -> optax.Schedule:
-    peak = recipe.optimizer.learning_rate
+def _rate(steps: int, schedule: Schedule, peak: Any) -> optax.Schedule:
     if is_concrete(peak):
-        return recipe.schedule(peak, steps)
-    shape = recipe.schedule(1.0, steps)  # Optax's schedules look at their peak
+        return schedule(peak, steps)
+    shape = schedule(1.0, steps)  # Optax's schedules look at their peak
     return lambda count: peak * shape(count)

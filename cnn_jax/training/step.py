@@ -82,9 +82,7 @@ def make_train_step(
         scores, updated = apply(model, variables, images, precision, **options)
         return scores, updated.get("batch_stats", {})
 
-    def forward_in_groups(
-        params: Any, batch_stats: Any, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Any]:
+    def forward_in_groups(params: Any, batch_stats: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         if norm_batch is None or norm_batch >= len(images):
             return forward(params, batch_stats, images, key)
         grouped = images.reshape(-1, norm_batch, *images.shape[1:])
