@@ -308,11 +308,12 @@ class Loop:
 
     def _diverged(self, what: str, k: int, step: int) -> None:
         seed = f"of seed {self.engine.seeds[k]} " if len(self.engine.seeds) > 1 else ""
+        unclipped = getattr(self.recipe.optimizer, "clip_norm", 0.0) is None
         raise TrainingDivergedError(
             f"training {seed}diverged: {what} at step {step} of {self.engine.total}; last good checkpoint: "
             f"{self._last_good()}; likely causes: the learning rate "
-            f"({self.recipe.optimizer.learning_rate:g}) is too high, no --optimizer.clip-norm, or inputs that are not "
-            "finite; start a new run with a lower one"
+            f"({self.recipe.optimizer.learning_rate:g}) is too high,{' no --optimizer.clip-norm,' if unclipped else ''} or "
+            "inputs that are not finite; start a new run with a lower one"
         )
 
     def _last_good(self) -> str:

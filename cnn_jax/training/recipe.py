@@ -1,4 +1,4 @@
-"""`Recipe`: all that decides the numbers of a run beside its data and seeds; and the pure functions it comes to."""
+"""`Recipe`: what decides the numbers of a run, beside its data and seeds, and the pure functions that come of it."""
 
 from __future__ import annotations
 
