@@ -121,6 +121,12 @@ def test_losses_and_their_slopes_are_finite_where_scores_are_sure(loss):
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_weights_are_one_a_class(count):
+    with pytest.raises(InputError, match=f"^class_weights: expected 4, one a class, got {count}$"):
+        SoftmaxCrossEntropy(class_weights=(1.0,) * count)(SCORES, CERTAIN)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
 @pytest.mark.parametrize(
     ("kind", "best"),

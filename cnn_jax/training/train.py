@@ -47,7 +47,8 @@ def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
     for name, value in numbers.items():
         part, _, field = name.partition(".")
         old: Any = getattr(recipe, part, None)
-        if not dataclasses.is_dataclass(old) or field not in {f.name for f in dataclasses.fields(old)}:
+        fields = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
+        if field not in fields:
             raise InputError(f"{name}: expected a part of a recipe and a field of it, as 'optimizer.learning_rate'")
         changes: dict[str, Any] = {part: dataclasses.replace(old, **{field: value})}
         recipe = dataclasses.replace(recipe, **changes)
