@@ -104,7 +104,7 @@ class Engine:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self._init(self._layout.spread([np.int32(seed) for seed in self.seeds]))
+        return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]))
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.

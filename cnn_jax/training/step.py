@@ -204,7 +204,7 @@ def make_eval_step(
         each of the metrics gives, by its name, and their "count"; scores are float32 (N, classes), padding included.
     """
 
-    measures = {"loss": loss, **(metrics or {})}
+    measures: dict[str, Loss | Metric] = {"loss": loss, **(metrics or {})}
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
         scores = cast(jax.Array, apply(model, variables, preprocess(batch["image"]), precision, train=False))
