@@ -63,6 +63,11 @@ class Recipe:
     """Images that batch norms take their statistics over in training; by default, or with None, all of a part."""
     validation: float = 0.0
     """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images."""
+    patience: int | None = None
+    """Stop when the first metric has not been better on the validation images for so many epochs; by default, or with
+    None, all epochs are trained."""
+    init: str | None = None
+    """Folder of a run to begin with the weights of; those that do not fit, as of other classes, begin as usual."""
     pixel_range: tuple[float, float] | None = None
     """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
     get mean 0 and variance 1 in each channel."""
@@ -84,6 +89,8 @@ class Recipe:
         names = [metric.name for metric in self.metrics]
         once = len(set(names)) == len(names) and not {"loss", "count", *NORMS}.intersection(names)
         check(once, "metrics", f"names that differ, and none of loss, count, {', '.join(NORMS)}", " | ".join(names))
+        if self.patience is not None:
+            check(self.patience >= 1, "patience", "a whole number >= 1 or None", self.patience)
         if self.pixel_range is not None:
             black, white = self.pixel_range
             valid = math.isfinite(black) and math.isfinite(white) and black < white
