@@ -43,13 +43,14 @@ class Evaluate:
 
     run: RunPath
     """Folder of a run."""
-    data: Annotated[str | None, arg(metavar="NAME")] = None
-    """Data set to measure on, with images and classes like the run's; by default the run's own."""
+    data: Annotated[str | None, arg(metavar="SOURCE")] = None
+    """Data to measure on, with images and classes like the run's: a source's text, such as 'folder("photos")' or
+    'arrays("x.npz")', or the name of a data set of TensorFlow Datasets, such as mnist; by default the run's own."""
     split: Annotated[str, arg(metavar="NAME")] = "test"
-    """Split of the data set."""
+    """Split of the data."""
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of prepared data sets; by default the one the run was given, else $TFDS_DATA_DIR, else
-    ~/tensorflow_datasets."""
+    """Folder of prepared data sets of TensorFlow Datasets; by default the one the run was given, else $TFDS_DATA_DIR,
+    else ~/tensorflow_datasets."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -107,10 +108,10 @@ class Describe:
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, or the
-    folder of a run."""
+    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, the text
+    of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the folder of a run."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
-    """Height and width of the image; by default what the model is made for."""
+    """Height and width of the image; by default what the model is made for, or else what the run took."""
     channels: Annotated[int | None, arg(metavar="C")] = None
     """Channels of the image; by default the run's, or 3 for cifarnet and resnet18 and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
