@@ -59,7 +59,9 @@ def parse(
     options.check_fields(there, rest)
     _check_none_missing(there, config, default)
     errors = io.StringIO()
-    own: dict[str, Any] = {"default": default, "registry": options.registry(there, refusals)} if there else {}
+    own: dict[str, Any] = {} if default is None else {"default": default}
+    if there:
+        own["registry"] = options.registry(there, refusals)
     try:
         with contextlib.redirect_stderr(errors), _unlimited_columns():
             return tyro.cli(config, args=rest, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,), **own)

@@ -25,15 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from cnn_jax.runs.config import check
+
 from cnn_jax import command, data, detection, models, pictures, terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.experiment import run_experiment
 from cnn_jax.files import write_file
 from cnn_jax.models import Activation
-from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
 from cnn_jax.runs.capacity import check_count
-from cnn_jax.runs.config import check
 from cnn_jax.runs.folder import FIGURES, PICTURE, seed_folder
+from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,31 +18,30 @@ if __name__ == "__main__":
     start.begin()
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from cnn_jax import command, terminal
+from cnn_jax.augment import Affine
+from cnn_jax.data import TFDS, Source
 from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
-from cnn_jax.experiment import run_experiment
+from cnn_jax.experiment import Experiment, run_experiment
 from cnn_jax.files import new_folder, write_file
+from cnn_jax.models import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.report import write_report
-from cnn_jax.training import (
-    AugmentConfig,
-    DataConfig,
-    ExperimentConfig,
-    LossConfig,
-    OptimizerConfig,
-    summarise,
-)
-from cnn_jax.runs.config import check, check_replicas
+from cnn_jax.runs import Execution, Place
 from cnn_jax.runs.display import duration
+from cnn_jax.runs.execution import check_seeds
 from cnn_jax.runs.folder import check_free
+from cnn_jax.training import MAP, AdamW, Recipe, SoftmaxCrossEntropy, summarise
+from cnn_jax.training.recipe import check
 
 Network = Literal["lenet1", "lenet4", "lenet5", "lenet5-distorted"]
 
@@ -54,54 +53,64 @@ class Row:
     Attributes:
         title: as the paper calls it.
         paper: its test error in percent (1998, Figure 9 and section III.C).
-        model: name in `models.MODELS`.
-        epochs: passes over the training images.
-        options: what the recipe of this row sets of an `ExperimentConfig`.
+        recipe: what is trained.
     """
 
     title: str
     paper: float
-    model: str
-    epochs: int
-    options: dict[str, Any]
+    recipe: Recipe
 
 
 # Chosen among a dozen by the error on 5,000 images held out of the training images; the test images had no say.
+INKED = (-0.1, 1.175)  # section II.B
 ROWS: dict[str, Row] = {
     "lenet1": Row(
         title="LeNet-1",
         paper=1.7,
-        model="lenet1",
-        epochs=15,
-        options={"optimizer": OptimizerConfig(learning_rate=1e-2, weight_decay=0.02)},
+        recipe=Recipe(
+            model=LeNet1(),
+            epochs=15,
+            batch_size=64,
+            pixel_range=INKED,
+            optimizer=AdamW(learning_rate=1e-2, weight_decay=0.02),
+        ),
     ),
     "lenet4": Row(
         title="LeNet-4",
         paper=1.1,
-        model="lenet4",
-        epochs=10,
-        options={
-            "optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.05),
-            "loss": LossConfig(label_smoothing=0.1),
-        },
+        recipe=Recipe(
+            model=LeNet4(),
+            epochs=10,
+            batch_size=64,
+            pixel_range=INKED,
+            optimizer=AdamW(learning_rate=5e-3, weight_decay=0.05),
+            loss=SoftmaxCrossEntropy(label_smoothing=0.1),
+        ),
     ),
     "lenet5": Row(
         title="LeNet-5",
         paper=0.95,
-        model="lenet5_original",
-        epochs=12,
-        options={"optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.1), "loss": LossConfig(name="map")},
+        recipe=Recipe(
+            model=OriginalLeNet5(),
+            epochs=12,
+            batch_size=64,
+            pixel_range=INKED,
+            optimizer=AdamW(learning_rate=5e-3, weight_decay=0.1),
+            loss=MAP(),
+        ),
     ),
     "lenet5-distorted": Row(
         title="LeNet-5, distorted",
         paper=0.8,
-        model="lenet5_original",
-        epochs=15,
-        options={
-            "optimizer": OptimizerConfig(learning_rate=5e-3, weight_decay=0.1),
-            "loss": LossConfig(name="map"),
-            "augment": AugmentConfig(name="affine"),
-        },
+        recipe=Recipe(
+            model=OriginalLeNet5(),
+            epochs=15,
+            batch_size=64,
+            pixel_range=INKED,
+            optimizer=AdamW(learning_rate=5e-3, weight_decay=0.1),
+            loss=MAP(),
+            augment=(Affine(),),
+        ),
     ),
 }
 
@@ -118,8 +127,8 @@ class Config:
     """The first of the seeds."""
     epochs: int | None = None
     """Passes over the training images; by default those of each row, 10 to 15."""
-    data: DataConfig = DataConfig(name="mnist", pixel_range=(-0.1, 1.175))
-    """Which images to learn from; by default the paper's, with the background at -0.1 and the ink at 1.175."""
+    data: Source = TFDS("mnist")
+    """Which images to learn from; with the paper's levels, the background at -0.1 and the ink at 1.175."""
     out: Path | None = None
     """Folder of the table, with a run's folder for each row; by default a new one, runs/lecun1998-TIME."""
     resume: bool = False
@@ -134,23 +143,20 @@ class Config:
             raise InputError(f"networks: expected at least one of {', '.join(ROWS)}, got none")
         if self.epochs is not None:
             check(self.epochs >= 1, "epochs", "a whole number >= 1 or None", self.epochs)
-        check_replicas(self.seed, self.replicas)
+        check_seeds(self.seed, self.replicas)
 
 
-def experiment_config(config: Config, row: Row, out: Path) -> ExperimentConfig:
+def experiment(config: Config, row: Row, out: Path) -> Experiment:
     """The whole configuration of a row."""
-    return ExperimentConfig(
-        seed=config.seed,
-        epochs=row.epochs if config.epochs is None else config.epochs,
-        batch_size=64,
-        replicas=config.replicas,
+    epochs = row.recipe.epochs if config.epochs is None else config.epochs
+    return Experiment(
+        recipe=dataclasses.replace(row.recipe, epochs=epochs),
         data=config.data,
-        out=out,
-        resume=config.resume,
-        overwrite=config.overwrite,
-        device=config.device,
-        report=False,  # after its row has been counted
-        **row.options,
+        seed=config.seed,
+        replicas=config.replicas,
+        execution=Execution(device=config.device),
+        # The report comes after its row has been counted.
+        place=Place(out=out, resume=config.resume, overwrite=config.overwrite, report=False),
     )
 
 
@@ -165,7 +171,7 @@ class Measured:
 def main(config: Config) -> None:
     out = config.out or new_folder(Path("runs") / f"lecun1998-{time.strftime('%Y%m%d-%H%M%S')}")
     names = list(dict.fromkeys(config.networks))
-    options = {name: experiment_config(config, ROWS[name], out / name) for name in names}
+    options = {name: experiment(config, ROWS[name], out / name) for name in names}
     # A refusal must not wait for the rows before it.
     for name in names:
         check_free(out / name, config.resume, config.overwrite)
@@ -174,10 +180,8 @@ def main(config: Config) -> None:
     faults: list[str] = []
     try:
         for name in names:
-            result = run_experiment(options[name], "lecun1998", ROWS[name].model, {}, whole=out)
-            found = result.evaluations["test"]
-            accuracies = [one.accuracy for one in (found if isinstance(found, list) else [found])]
-            measured[name] = Measured(errors=100 * (1 - np.array(accuracies)), seconds=result.seconds)
+            result = run_experiment(options[name], "lecun1998", whole=out)
+            measured[name] = Measured(errors=100 * (1 - result.values("test")), seconds=result.seconds)
             try:
                 terminal.say(f"report: {shown(write_report(out / name))}")
             except InputError as error:  # the rows to come are worth more
@@ -191,13 +195,13 @@ def main(config: Config) -> None:
     rows = [cells(ROWS[name], options[name], measured[name]) for name in names]
     terminal.show_table(header, rows)
     write_file(out / "table.md", markdown(header, rows))
-    places = terminal.plain(config.data.name), shown(out / "table.md")
+    places = terminal.plain(config.data.label()), shown(out / "table.md")
     terminal.say("test errors in percent on {}; table kept in {}".format(*places))
     if faults:
         raise InputError("; ".join(faults))
 
 
-def cells(row: Row, options: ExperimentConfig, measured: Measured) -> tuple[str, ...]:
+def cells(row: Row, options: Experiment, measured: Measured) -> tuple[str, ...]:
     """The row's cells, as text."""
     errors, found = measured.errors, summarise(measured.errors)
     several = len(errors) > 1
@@ -208,7 +212,7 @@ def cells(row: Row, options: ExperimentConfig, measured: Measured) -> tuple[str,
         f"{found.low:.2f} to {found.high:.2f} %" if several else "-",
         f"{errors.min():.2f} to {errors.max():.2f} %",
         str(len(errors)),
-        str(options.epochs),
+        str(options.recipe.epochs),
         duration(measured.seconds),
     )
 

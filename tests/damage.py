@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from cnn_jax.runs.config import to_dict
 
 from cnn_jax import models
-from cnn_jax.training import ExperimentConfig, OptimizerConfig, TrainState, create_state, make_optimizer
 from cnn_jax.runs.checkpoints import Checkpoints
-from cnn_jax.runs.config import to_dict
 from cnn_jax.runs.folder import RunFolder
+from cnn_jax.training import ExperimentConfig, OptimizerConfig, TrainState, create_state, make_optimizer
 
 STEPS, NEWEST, BEST = (10, 20, 30), 30, 20
 MODEL = {"name": "mlp", "features": [3], "num_classes": 3}

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import flax.linen as nn
+import numpy as np
 import pytest
 import tyro
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnn_jax import command, models, options
 from cnn_jax.errors import InputError
@@ -58,6 +61,16 @@ class Config:
     def __post_init__(self) -> None:
         if self.seed == 13:
             raise InputError("seed: expected another number than 13")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A configuration without parts."""
+
+    seed: int = 0
+    """Where randomness begins."""
+    size: int = 1
+    """How large it is."""
 
 
 def parse(line, default=None, config=Config):
@@ -118,6 +131,14 @@ def test_a_model_is_given_with_its_fields():
     assert isinstance(model.filters, tuple)
 
 
+def test_numbers_of_numpy_are_defaults_too():
+    default = Config(Recipe(models.MLP(features=[8]), toys.SGD(np.float32(0.5), np.int64(0), np.bool_(True))), 1)
+    assert parse("", default) == default
+    changed = parse("--rule.no-nesterov --model.activation tanh", default).recipe
+    assert changed.rule == toys.SGD(0.5)
+    assert changed.model == models.MLP(features=(8,), activation="tanh")
+
+
 def test_an_instance_has_the_defaults():
     default = Config(Recipe(models.LeNet5(), changes=(toys.Crop(3),)), 5, seed=2)
     assert parse("", default) == default
@@ -125,9 +146,17 @@ def test_an_instance_has_the_defaults():
     assert changed == Config(Recipe(models.LeNet5(activation="relu"), changes=(toys.Crop(4),)), 5, seed=2)
 
 
+def test_an_instance_without_parts_has_the_defaults_too():
+    assert parse("--size 2", Plain(seed=3), Plain) == Plain(seed=3, size=2)
+
+
 MINE = """
+from __future__ import annotations
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from cnn_jax.toy_parts import Rule
+if TYPE_CHECKING:
+    import somewhere
 
 @dataclass(frozen=True)
 class Mine(Rule):
@@ -137,6 +166,8 @@ class Mine(Rule):
     '''How strong it is.'''
     table: object = None
     '''Anything.'''
+    other: somewhere.Thing = None
+    '''What only type checkers know.'''
 """
 
 
@@ -151,6 +182,7 @@ def test_a_part_of_a_file(tmp_path, monkeypatch, capsys):
     assert "rule options, of mine.py:Mine:" in text
     assert "--rule.power NUMBER How strong it is. (default: 1)" in text
     assert "--rule.table" not in text
+    assert "--rule.other" not in text
 
 
 SAID = [
@@ -190,6 +222,24 @@ def test_a_mistake_is_named_in_a_line(line, said):
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 250
+
+
+WORDS = """
+    -- - | none x 1 0.5 nan -1 --rule --rule= --rule.momentum --rule.momentum=2 --rule.nesterov
+    --rule.no-nesterov --rule.x --rule. --other.rule --other --model.filters --model.num-classes --model
+    --changes --changes.padding --changes.0.padding --seed --names --help-me sgd adamw() sgd(0.1 crop|flip
+    crop(3) convnet lenet5(activation='relu') linear_warmup(steps=3) x.py:Y tests.toys:Y mlp((3,))
+"""
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=6))
+def test_any_command_line_is_read_or_refused_in_a_line(words):
+    said = "a line"
+    try:
+        read(words)
+    except InputError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from cnn_jax import data, experiment
 from cnn_jax.errors import InputError
-from cnn_jax.training import DataConfig, ExperimentConfig, load_run
 from cnn_jax.runs.digests import seal
+from cnn_jax.training import DataConfig, ExperimentConfig, load_run
 from tests.damage import make_run
 
 

@@ -17,9 +17,9 @@ from cnn_jax.cli import report as reporting
 from cnn_jax.detection import Detections
 from cnn_jax.errors import InputError
 from cnn_jax.report import write
-from cnn_jax.training import ExperimentConfig, FitResult, TrainState
 from cnn_jax.runs.folder import seed_folder
 from cnn_jax.runs.outputs import check_output, write_output
+from cnn_jax.training import ExperimentConfig, FitResult, TrainState
 from tests.tiny import make_dataset
 from tests.trained import tree_hash
 

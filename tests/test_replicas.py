@@ -16,9 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cnn_jax.runs.replicas import Replicas
 
 from cnn_jax import data
 from cnn_jax.errors import InputError
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.folder import read_config
 from cnn_jax.training import (
     ExperimentConfig,
     TrainingDivergedError,
@@ -27,9 +30,6 @@ from cnn_jax.training import (
     mapping,
     seeds,
 )
-from cnn_jax.runs.checkpoints import Checkpoints
-from cnn_jax.runs.folder import read_config
-from cnn_jax.runs.replicas import Replicas
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TRACES,

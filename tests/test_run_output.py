@@ -15,10 +15,10 @@ from scipy.special import log_softmax
 from cnn_jax import data, experiment, report
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import run_experiment
+from cnn_jax.runs.display import Display
 from cnn_jax.terminal import output
 from cnn_jax.terminal.signals import Stopped
 from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit, load_run
-from cnn_jax.runs.display import Display
 from tests.tiny import TinyNet, make_config, make_dataset, make_folder, records, steps_kept
 
 SMOOTHED = LossConfig(label_smoothing=0.1)

@@ -11,11 +11,11 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.errors import StorageError
-from cnn_jax.training import CheckpointConfig, fit
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.folder import write_atomically
 from cnn_jax.runs.records import Records
 from cnn_jax.runs.storage import storing
+from cnn_jax.training import CheckpointConfig, fit
 from tests.tiny import TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
 
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.errors import InputError
-from cnn_jax.training import ExperimentConfig
 from cnn_jax.runs.folder import RunFolder, environment, read_config
+from cnn_jax.training import ExperimentConfig
 from tests.tiny import make_folder
 
 CONTENTS = {"config": {"seed": 0, "optimizer": {"name": "sgd", "momentum": 0.9}}, "model": {}, "data": {}}

@@ -11,14 +11,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from cnn_jax.runs.single import Single
 
 from cnn_jax import layers
 from cnn_jax.errors import InputError
-from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.folder import read_config
-from cnn_jax.runs.single import Single
+from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
 from tests.tiny import (
     TRACES,
     TinyNet,

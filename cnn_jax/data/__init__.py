@@ -2,7 +2,7 @@
 
 from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
-from cnn_jax.data.dataset import Dataset, Statistics, normalise, rescale
+from cnn_jax.data.dataset import Dataset, Statistics, make_datasets, normalise, rescale
 from cnn_jax.data.folder import Folder
 from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
@@ -21,6 +21,7 @@ __all__ = [
     "holdout",
     "holdout_indices",
     "load",
+    "make_datasets",
     "normalise",
     "rescale",
     "train_order",

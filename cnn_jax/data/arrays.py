@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
+from cnn_jax.data.dataset import Dataset, make_datasets
 from cnn_jax.data.folders import say_once
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.source import Source, absolute, path_as_text, short_name
@@ -76,16 +76,8 @@ def _read(path: Path, changed: int, test_share: float) -> tuple[dict[str, Datase
     pairs = _pairs(arrays, test_share)
     class_names, labels = _classes(arrays.get("class_names"), {split: pair[1] for split, pair in pairs.items()})
     images = {split: pair[0] for split, pair in pairs.items()}
-    fingerprint = compute_fingerprint(images["train"], labels["train"], class_names)
-    statistics = compute_statistics(images["train"])
-    datasets = {}
-    for split in pairs:
-        for array in (images[split], labels[split]):
-            array.setflags(write=False)
-        datasets[split] = Dataset(
-            name=short_name(path.stem), version=fingerprint[:8], split=split, images=images[split],
-            labels=labels[split], class_names=class_names, statistics=statistics, fingerprint=fingerprint,
-        )  # fmt: skip
+    splits = {split: (images[split], labels[split]) for split in pairs}
+    datasets = make_datasets(short_name(path.stem), class_names, splits)
     digests = {split: [hashlib.sha256(image.data).digest() for image in own] for split, own in images.items()}
     places = {split: [f"{split}[{index}]" for index in range(len(own))] for split, own in images.items()}
     return datasets, repeated({split: (digests[split], places[split]) for split in images})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from cnn_jax.errors import InputError
 
 INK_SAMPLE = 2000  # images looked at for Statistics.ink; the median of so many is settled to well under a pixel
 _CHUNK = 4096  # images a histogram takes at a time, so that its int64 copy stays small
@@ -58,6 +61,46 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def make_datasets(
+    name: str, class_names: Sequence[str], splits: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, Dataset]:
+    """Splits of one data set from arrays.
+
+    Args:
+      name: what the set is called; letters, digits, "-" and "_" are fit for folders.
+      class_names: one name a class.
+      splits: of each split, "train" among them, uint8 images (N, H, W, C) and int labels (N,). They become read-only.
+
+    Returns:
+      The splits by name; their version is the beginning of the fingerprint.
+
+    Raises:
+      InputError: arrays of other shapes or dtypes, labels that are no classes, or no training images.
+    """
+    classes = tuple(class_names)
+    if "train" not in splits:
+        raise InputError(f"{name}: expected a split 'train', got {', '.join(splits) or 'none'}")
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for split, (images, given) in splits.items():
+        labels = np.asarray(given, np.int32)
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            raise InputError(f"{name}: expected {split} images uint8 (N, H, W, C), got {images.dtype} {images.shape}")
+        if labels.shape != images.shape[:1] or labels.min() < 0 or labels.max() >= len(classes):
+            raise InputError(f"{name}: expected {len(images)} {split} labels from 0 to {len(classes) - 1}")
+        for array in (images, labels):
+            array.setflags(write=False)
+        arrays[split] = images, labels
+    statistics = compute_statistics(arrays["train"][0])
+    fingerprint = compute_fingerprint(*arrays["train"], classes)
+    return {
+        split: Dataset(
+            name=name, version=fingerprint[:8], split=split, images=images, labels=labels, class_names=classes,
+            statistics=statistics, fingerprint=fingerprint,
+        )
+        for split, (images, labels) in arrays.items()
+    }  # fmt: skip
 
 
 def compute_statistics(images: np.ndarray) -> Statistics:

@@ -50,7 +50,7 @@ class Resident:
         self._orders = [train_order(rows.shape[1], batch_size, seed) for seed in seeds]
 
     def chunk(self, step: int, count: int, length: int) -> Chunk:
-        """What `count` steps from `step` on learn from, as a chunk for `length` of them; the rest is never looked at."""
+        """What `count` steps from `step` on learn from, in a chunk made for `length`; the rest is never read."""
         orders = [rows[order(step, count)] for rows, order in zip(self._rows, self._orders, strict=True)]
         chosen = {"index": self._spread([_padded(order, length) for order in orders])}
         if self._with_epochs:

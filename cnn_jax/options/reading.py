@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -95,7 +96,7 @@ def registry(there: Sequence[Member], refusals: list[InputError]) -> Any:
             return StructConstructorSpec(instantiate=lambda: member.value, fields=())
         kind, hints = type(member.part), parts.hints(type(member.part))
         own = [
-            StructFieldSpec(name=field.name, type=hints[field.name], default=getattr(member.part, field.name))
+            StructFieldSpec(name=field.name, type=hints[field.name], default=_own(member.part, field.name))
             for field in offered(kind)
         ]
         return StructConstructorSpec(instantiate=lambda **values: _changed(member, values, refusals), fields=tuple(own))
@@ -103,10 +104,18 @@ def registry(there: Sequence[Member], refusals: list[InputError]) -> Any:
     return rules
 
 
+def _own(part: Any, field: str) -> Any:
+    """A field's value as tyro reads one; as it is where it is no literal, as a traced number."""
+    value = getattr(part, field)
+    with contextlib.suppress(parts.Mismatch):
+        return parts.plain(value)
+    return value
+
+
 def _changed(member: Member, given: dict[str, Any], refusals: list[InputError]) -> Any:
     part = member.part
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if all(value == getattr(part, name) for name, value in given.items()):
+    if all(value == _own(part, name) for name, value in given.items()):
         return member.value
     try:
         made = type(part)(**{field.name: getattr(part, field.name) for field in parts.fields(type(part))} | given)

@@ -17,9 +17,11 @@ from cnn_jax.parts.base import (
 from cnn_jax.parts.classes import fields, hints, is_module, known_of, noun, registry
 from cnn_jax.parts.reading import example, parse, parse_several
 from cnn_jax.parts.user_files import files_of
+from cnn_jax.parts.values import Mismatch, plain
 from cnn_jax.parts.writing import class_text, short_text, text
 
 __all__ = [
+    "Mismatch",
     "Part",
     "class_text",
     "example",
@@ -36,6 +38,7 @@ __all__ = [
     "noun",
     "parse",
     "parse_several",
+    "plain",
     "registry",
     "short_text",
     "snake",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import re
 import sys
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,15 +31,23 @@ def fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def hints(kind: type) -> dict[str, Any]:
-    """The types of a class's fields; nothing where they cannot be known, as with names imported for type checkers."""
+    """The types of a class's fields, without those of names that only type checkers import."""
     try:
         return typing.get_type_hints(kind)
     except Exception:
-        return {}
+        return {name: hint for parent in reversed(kind.__mro__) for name, hint in _own_hints(parent)}
+
+
+def _own_hints(kind: type) -> Iterator[tuple[str, Any]]:
+    names = vars(sys.modules.get(kind.__module__, typing))
+    for name, hint in vars(kind).get("__annotations__", {}).items():
+        one = types.SimpleNamespace(__annotations__={name: hint})
+        with contextlib.suppress(Exception):
+            yield name, typing.get_type_hints(one, names)[name]
 
 
 def registry(base: type) -> dict[str, type]:
-    """The package's own parts that derive from a base class and are from its neighbourhood, by their short names, sorted.
+    """The package's own parts that derive from a base class, of its own package, by their short names, sorted.
 
     These are the dataclasses among its subclasses; the base of a kind is none, nor is a class between them that only
     narrows the kind. Whatever is defined elsewhere in the package has no short name, as nothing says that it has been

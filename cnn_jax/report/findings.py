@@ -13,9 +13,9 @@ from scipy.special import entr, softmax
 
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
-from cnn_jax.training import Evaluation, Run, load_run
 from cnn_jax.runs.folder import FIGURES, read_config
 from cnn_jax.runs.records import read_records
+from cnn_jax.training import Evaluation, Run, load_run
 
 _SCENES = 32  # that are looked at for false alarms and digits that were missed
 

@@ -17,8 +17,8 @@ from cnn_jax.pictures.mistakes import worst_mistakes
 from cnn_jax.report import page
 from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.report.sections import no_images
-from cnn_jax.training import Run, create_state
 from cnn_jax.runs.devices import current_device
+from cnn_jax.training import Run, create_state
 
 
 def attention(found: Findings) -> str:

@@ -21,8 +21,8 @@ from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import DamagedError, check_contents, check_record, make_record
 from cnn_jax.runs.progress import from_json
 from cnn_jax.runs.quiet import quiet_orbax
-from cnn_jax.training.state import TrainState
 from cnn_jax.runs.storage import storing, system_reason
+from cnn_jax.training.state import TrainState
 
 NEWEST, BEST = "checkpoints", "best"
 UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written

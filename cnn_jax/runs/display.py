@@ -77,7 +77,9 @@ class Display:
         if self._metric is not None:
             own = self._metric.name
             values = {name: summarise([one.metrics[own] for one in found]) for name, found in evaluations.items()}
-            measured = "".join(f"  {name} {own} {value.text(self._metric.is_share):>7}" for name, value in values.items())
+            measured = "".join(
+                f"  {name} {own} {value.text(self._metric.is_share):>7}" for name, value in values.items()
+            )
         self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
 
     def _shown(self, means: Mapping[str, float]) -> str:

@@ -85,7 +85,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
-    if not isinstance(config, dict) or not ({"recipe", "format"} & config.keys() or {"config", "model"} <= config.keys()):
+    if not isinstance(config, dict) or not (
+        {"recipe", "format"} & config.keys() or {"config", "model"} <= config.keys()
+    ):
         raise InputError(f"{path}: expected the configuration of a run, but it has none of its keys")
     if config.get("format", 1) != FORMAT:
         raise InputError(_other_format(path, config))

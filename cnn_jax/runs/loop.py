@@ -18,13 +18,12 @@ from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.execution import Execution
-from cnn_jax.training.evaluation import Evaluation
-from cnn_jax.training.recipe import Recipe
 from cnn_jax.runs.folder import RunFolder
-from cnn_jax.runs.signals import Interrupts
 from cnn_jax.runs.progress import Progress, from_json, to_json
 from cnn_jax.runs.records import Records
 from cnn_jax.runs.signals import Interrupts
+from cnn_jax.training.evaluation import Evaluation
+from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics
 
@@ -154,7 +153,9 @@ class Loop:
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
         total = self.engine.total
-        self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed="cross_entropy" in self.engine.measures)
+        self.display.start(
+            self.step, total, self.recipe.epochs, self.chief, smoothed="cross_entropy" in self.engine.measures
+        )
         saved = lap = time.monotonic()
         compiled = False
         stop = interrupts.received is not None
@@ -307,11 +308,12 @@ class Loop:
 
     def _diverged(self, what: str, k: int, step: int) -> None:
         seed = f"of seed {self.engine.seeds[k]} " if len(self.engine.seeds) > 1 else ""
+        unclipped = getattr(self.recipe.optimizer, "clip_norm", 0.0) is None
         raise TrainingDivergedError(
             f"training {seed}diverged: {what} at step {step} of {self.engine.total}; last good checkpoint: "
             f"{self._last_good()}; likely causes: the learning rate "
-            f"({self.recipe.optimizer.learning_rate:g}) is too high, no --optimizer.clip-norm, or inputs that are not "
-            "finite; start a new run with a lower one"
+            f"({self.recipe.optimizer.learning_rate:g}) is too high,{' no --optimizer.clip-norm,' if unclipped else ''} or "
+            "inputs that are not finite; start a new run with a lower one"
         )
 
     def _last_good(self) -> str:

@@ -26,7 +26,6 @@ __all__ = [
     "CrossEntropy",
     "Evaluation",
     "Focal",
-    "LARS",
     "Linear",
     "Lion",
     "Loss",

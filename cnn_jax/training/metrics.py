@@ -98,7 +98,7 @@ class CrossEntropy(Metric):
 
 @dataclass(frozen=True)
 class CalibrationError(Metric):
-    """Expected calibration error: how far confidence is from accuracy, over bins of confidence (Guo et al. 2017, eq. 3).
+    """Expected calibration error: how far confidence is from accuracy, over bins of confidence (Guo et al. 2017).
 
     A bin's part is |accuracy - mean confidence| times its share of the examples.
     """

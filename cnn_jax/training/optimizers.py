@@ -130,9 +130,7 @@ class AdamW(_Clipping):
         _check_averages(self)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        return optax.adamw(
-            schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays
-        )
+        return optax.adamw(schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays)
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,7 @@ class LAMB(_Clipping):
         _check_averages(self)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        return optax.lamb(
-            schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays
-        )
+        return optax.lamb(schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays)
 
 
 @dataclass(frozen=True)

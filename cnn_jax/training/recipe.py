@@ -1,4 +1,4 @@
-"""`Recipe`: all that decides the numbers of a run beside its data and seeds; and the pure functions that it comes to."""
+"""`Recipe`: what decides the numbers of a run, beside its data and seeds, and the pure functions that come of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_STEPS = 2**31 - 1
 class Recipe:
     """What decides the numbers of a run, with its data and its seeds. A new part needs no change here."""
 
-    model: nn.Module = models.LeNet5()  # noqa: RUF009
+    model: nn.Module = models.LeNet5()
     """The network, a Linen module called as `model(images, train=...)`; its `num_classes` comes from the data."""
     loss: Loss = SoftmaxCrossEntropy()
     """What is minimised."""
