@@ -36,7 +36,6 @@ from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.summary import summarise
 
-
 _ANY = (224, 224)  # height and width of images that differ, for a model that takes any size
 
 
