@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models, parts, terminal
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.devices import current_device
@@ -23,6 +25,7 @@ from cnn_jax.runs.texts import from_json
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
+from cnn_jax.training.precision import Precision
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import init_variables
 from cnn_jax.training.step import make_eval_step
@@ -44,6 +47,7 @@ class Run:
         statistics: of the training images.
         loss: the loss that was minimised.
         metrics: what was measured beside it.
+        precision: what the model computed in, and does when it is measured.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Run:
     statistics: data.Statistics
     loss: Loss
     metrics: tuple[Metric, ...]
+    precision: Precision = "float32"
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -71,7 +76,7 @@ class Run:
     @functools.cached_property
     def _eval_step(self) -> Any:
         preprocess = functools.partial(data.normalise, statistics=self.statistics)
-        return jax.jit(make_eval_step(self.model, self.loss, preprocess, self.measures))
+        return jax.jit(make_eval_step(self.model, self.loss, preprocess, self.measures, self.precision))
 
     def evaluate(self, dataset: data.Dataset) -> Evaluation:
         """Measures the model on a data set whose images have as many channels as the run's.
@@ -96,17 +101,44 @@ class Run:
         contents = read_config(self.path)
         return parts.parse(str(contents["source"]), Source, files=code_of(self.path, contents))
 
-    def load_data(self, split: str, source: Source | None = None) -> data.Dataset:
+    def load_data(
+        self, split: str, source: Source | None = None, data_dir: str | os.PathLike[str] | None = None
+    ) -> data.Dataset:
         """Loads a split of the run's data, or of another source.
+
+        Data sets of TFDS are looked for in `data_dir`, else where their source says, else where the run had its own, if
+        that folder is still there, else where `data.load` looks.
 
         Args:
             split: "train", "test" or another split that the source has.
             source: where to load from, by default where the run's data come from.
+            data_dir: folder of prepared data sets, of a source that is `TFDS`.
 
         Raises:
-            InputError: as the source.
+            InputError: as the source; if the run was given a folder that is not there, the message says so.
         """
-        return (source or self.source())(split, self.input_size)
+        own = self.source()
+        chosen = own if source is None else source
+        if not isinstance(chosen, TFDS):
+            if data_dir is not None:
+                name = parts.short_text(chosen)
+                raise InputError(f"--data-dir: expected none with {name}, which is no data set of TFDS, got {data_dir}")
+            return chosen(split, self.input_size)
+        given = own.dir if isinstance(own, TFDS) else None
+        is_there = given is not None and Path(given).is_dir()
+        if data_dir is not None:
+            chosen = dataclasses.replace(chosen, dir=os.fspath(data_dir))
+        elif source is None or chosen.dir is None:
+            chosen = dataclasses.replace(chosen, dir=given if is_there else None)
+        try:
+            return chosen(split, self.input_size)
+        except InputError as error:
+            if given is None or is_there or source is not None or data_dir is not None:
+                raise
+            raise InputError(
+                f"{given}: expected the folder of data sets that the run was given, it is not there; name the one it "
+                f"is now with --data-dir, or put it back (elsewhere: {error})"
+            ) from None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (N, classes), of uint8 images (N, H, W, C)."""
@@ -137,7 +169,9 @@ def load_run(path: Path) -> Run:
     try:
         seeds = list(contents["seeds"])
         files = code_of(path, contents)
-        model, loss, metrics = (from_json(n, contents["recipe"][n], files) for n in ("model", "loss", "metrics"))
+        recipe = contents["recipe"]
+        model, loss, metrics = (from_json(name, recipe[name], files) for name in ("model", "loss", "metrics"))
+        averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
         mean, std, ink = (described["statistics"][key] for key in ("mean", "std", "ink"))
         statistics = data.Statistics(mean=tuple(map(float, mean)), std=tuple(map(float, std)), ink=ink and float(ink))
@@ -163,18 +197,22 @@ def load_run(path: Path) -> Run:
 
     variables = jax.eval_shape(lambda: init_variables(model, input_shape, jax.random.key(0)))
     wanted = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    like = {"step": abstract((), np.int32), **jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), wanted)}
+    wanted = jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), wanted)
+    like = {"step": abstract((), np.int32)}
+    like |= {"average": wanted | {"count": abstract((), np.int32)}} if averages else wanted
     with contextlib.closing(Checkpoints(path, identity, read_only=True)) as checkpoints:
         best, restored = _restore(checkpoints, like)
     if restored is None:
         raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
-    step = int(restored[0].pop("step"))
+    state = restored[0]
+    step = int(state["step"])
+    held = state["average"] if averages else state
     if not best:
         _note_later_records(path, step)
     return Run(
-        path=path, model=model, variables=restored[0], step=step, best=best, data_name=data_name,
+        path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best, data_name=data_name,
         image_shape=(height, width, channels), class_names=class_names, statistics=statistics, loss=loss,
-        metrics=metrics,
+        metrics=metrics, precision=precision,
     )  # fmt: skip
 
 

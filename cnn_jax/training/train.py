@@ -73,8 +73,9 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
     def run(key: jax.Array, numbers: Numbers, data: Batch) -> tuple[TrainState, Metrics]:
         (steps, batch_size), image_shape = data["order"].shape, data["image"].shape[1:]
         chosen = with_numbers(recipe, numbers)
-        functions = make_functions(chosen, train.statistics, image_shape, classes, steps)
         images = {"image": data["image"], "label": data["label"]}
+        ends = chosen.epoch_ends(len(data["label"]))
+        functions = make_functions(chosen, train.statistics, image_shape, classes, steps, ends)
         order: dict[str, jax.Array] = {"index": data["order"]}
         if recipe.augment:
             order["epoch"] = _epochs(steps, batch_size, len(data["image"]))
