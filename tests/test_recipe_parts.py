@@ -107,7 +107,7 @@ LOSSES = [
 @pytest.mark.parametrize("targets", [CERTAIN, SOFT], ids=["certain", "soft"])
 @pytest.mark.parametrize(("loss", "formula", "numbers"), LOSSES, ids=[str(loss) for loss, _, _ in LOSSES])
 def test_a_loss_is_its_formula(loss, formula, numbers, targets):
-    found = loss(jnp.asarray(SCORES, jnp.float32), jnp.asarray(targets, jnp.float32))
+    found = quick.jit(loss)(SCORES.astype(np.float32), targets.astype(np.float32))
     assert (found.shape, found.dtype) == ((6, 2), jnp.float32)
     np.testing.assert_allclose(found, formula(SCORES, targets, **numbers), rtol=2e-5, atol=1e-6)
 
@@ -115,8 +115,11 @@ def test_a_loss_is_its_formula(loss, formula, numbers, targets):
 @pytest.mark.parametrize("loss", [loss for loss, _, _ in LOSSES], ids=str)
 def test_losses_and_their_slopes_are_finite_where_scores_are_sure(loss):
     """Right and wrong by far: softmax and sigmoid are exactly 0 and 1 there."""
-    scores = 200 * jnp.array([[1.0, -1, -1, -1], [-1, 1, -1, -1]])
-    value, slope = jax.value_and_grad(lambda scores: loss(scores, jnp.eye(4)[jnp.array([0, 0])]).sum())(scores)
+    scores, targets = (
+        np.float32(200) * np.float32([[1, -1, -1, -1], [-1, 1, -1, -1]]),
+        np.eye(4, dtype=np.float32)[[0, 0]],
+    )
+    value, slope = quick.jit(jax.value_and_grad(lambda scores: loss(scores, targets).sum()))(scores)
     assert np.isfinite(value)
     assert np.isfinite(slope).all()
 
@@ -137,9 +140,10 @@ def test_the_floor_is_what_the_best_scores_reach(kind, best, share):
     if not share:
         assert loss.floor(CLASSES) is None
         return
-    scores = jnp.asarray(best(smoothed(targets, share)), jnp.float32)
-    assert loss.floor(CLASSES) == pytest.approx(float(loss(scores, targets)), rel=1e-5)
-    np.testing.assert_allclose(jax.grad(lambda scores: loss(scores, targets))(scores), 0, atol=1e-6)
+    scores = best(smoothed(targets, share)).astype(np.float32)
+    value, slope = quick.jit(jax.value_and_grad(lambda scores: loss(scores, targets)))(scores)
+    assert loss.floor(CLASSES) == pytest.approx(float(value), rel=1e-5)
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
 
 
 def test_losses_that_do_not_smooth_have_no_floor():
@@ -151,15 +155,15 @@ def test_losses_that_do_not_smooth_have_no_floor():
 def test_accuracy_and_top_k_count_the_likeliest_class():
     ranks = (np.take_along_axis(SCORES, SOFT.argmax(-1)[..., None], -1) < SCORES).sum(-1)
     for metric, k in [(Accuracy(), 1), *((TopK(k), k) for k in (1, 2, 3, CLASSES, 9))]:
-        np.testing.assert_array_equal(metric(jnp.asarray(SCORES), jnp.asarray(SOFT)), ranks < k)
+        np.testing.assert_array_equal(quick.jit(metric)(SCORES, SOFT), ranks < k)
 
 
 def test_of_equal_scores_the_class_named_first_comes_first():
     """Whatever the number of ties, exactly k classes are among the k largest."""
-    scores, targets = jnp.array([1.0, 2.0, 2.0, 2.0]), jnp.eye(4)
-    found = [[int(TopK(k)(scores, target)) for target in targets] for k in (1, 2, 3, 4)]
-    assert found == [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]]
-    assert [int(Accuracy()(scores, target)) for target in targets] == found[0]
+    scores, targets = np.float32([[1, 2, 2, 2]] * 4), np.eye(4, dtype=np.float32)
+    *found, first = quick.jit(lambda: [m(scores, targets) for m in (*map(TopK, (1, 2, 3, 4)), Accuracy())])()
+    assert [one.tolist() for one in found] == [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]]
+    assert first.tolist() == found[0].tolist()
 
 
 def test_cross_entropy_is_not_smoothed():
@@ -181,7 +185,7 @@ def test_the_calibration_error_is_its_definition(bins):
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     metric = CalibrationError(bins)
-    values = metric(jnp.asarray(scores, jnp.float32), jax.nn.one_hot(labels, CLASSES))
+    values = quick.jit(metric)(scores.astype(np.float32), np.eye(CLASSES, dtype=np.float32)[labels])
     assert values.shape == (500, bins)
     assert float(metric.finish(np.asarray(values, np.float64).mean(0))) == pytest.approx(expected, abs=1e-5)
 
@@ -329,9 +333,9 @@ def test_a_traced_number_is_the_configured_one(kind, field, value):
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_decay_shrinks_kernels_and_leaves_biases_and_norms_alone(kind):
     params = {
-        "conv": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)},
-        "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
-        "dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+        "conv": {"kernel": np.ones((3, 3, 1, 2), np.float32), "bias": np.ones(2, np.float32)},
+        "norm": {"scale": np.ones(2, np.float32), "bias": np.ones(2, np.float32)},
+        "dense": {"kernel": np.ones((2, 3), np.float32), "bias": np.ones(3, np.float32)},
     }
     assert decays(params) == {
         "conv": {"kernel": True, "bias": False},
@@ -339,8 +343,13 @@ def test_decay_shrinks_kernels_and_leaves_biases_and_norms_alone(kind):
         "dense": {"kernel": True, "bias": False},
     }
     optimizer = kind(weight_decay=0.3)(optax.constant_schedule(0.1))
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+
+    @quick.jit
+    def step(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optimizer.update(zeros, optimizer.init(params), params)[0]
+
+    updates = jax.device_get(step(params))
     for layer, leaves in updates.items():
         for leaf, update in leaves.items():
             if leaf == "kernel":
