@@ -16,75 +16,46 @@ from cnn_jax import start
 if __name__ == "__main__":
     start.begin()
 
-import dataclasses
 import functools
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
 
-from cnn_jax.runs.config import check
+from tyro.conf import arg
 
-from cnn_jax import command, data, detection, models, pictures, terminal
+from cnn_jax import command, data, detection, pictures, terminal
 from cnn_jax.data.pictures import shown
-from cnn_jax.experiment import run_experiment
+from cnn_jax.detection import Windows
+from cnn_jax.experiment import Experiment, run_experiment
 from cnn_jax.files import write_file
-from cnn_jax.models import Activation
-from cnn_jax.runs.capacity import check_count
+from cnn_jax.models import LeNet5
+from cnn_jax.runs import load_run
 from cnn_jax.runs.folder import FIGURES, PICTURE, seed_folder
-from cnn_jax.training import ExperimentConfig, OptimizerConfig, load_run, summarise
+from cnn_jax.training import AdamW, Recipe, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeNet5Config:
-    """The network."""
-
-    activation: Activation = "tanh"
-    """Nonlinearity after each convolution."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ExperimentConfig):
+class Config(Experiment):
     """Windows out of training scenes, AdamW under a one-cycle schedule (Smith and Topin 2018)."""
 
-    epochs: int = 4
-    """Passes over the windows."""
-    scenes: int | None = None
-    """Training scenes to cut windows out of, about 24 each; by default 1,000 for digits and 8,000 for anything else."""
-    model: LeNet5Config = LeNet5Config()
-    optimizer: OptimizerConfig = OptimizerConfig(name="adamw", learning_rate=5e-3, weight_decay=0.05)
-
-    def __post_init__(self) -> None:
-        if self.scenes is None:
-            object.__setattr__(self, "scenes", 1000 if self.data.name == "digits" else 8000)
-        check(self.scenes is not None and self.scenes >= 1, "scenes", "a whole number >= 1", self.scenes)
-        super().__post_init__()
+    recipe: Annotated[Recipe, arg(name="")] = Recipe(
+        model=LeNet5(), optimizer=AdamW(learning_rate=5e-3, weight_decay=0.05), epochs=4
+    )
+    data: Windows = Windows()
+    """Which digits to make scenes of, and how many scenes."""
 
 
 def main(config: Config) -> None:
-    prepare = functools.partial(windows, config)
-    finish = functools.partial(measure_and_show, config)
-    run_experiment(config, "detect-digits", "lenet5", dataclasses.asdict(config.model), prepare=prepare, finish=finish)
-
-
-def windows(config: Config, digits: data.Dataset) -> data.Dataset:
-    """The windows of a split's digits to learn from or to be tested on."""
-    side = models.LeNet5.input_size[0]
-    if digits.split != "train":
-        return detection.test_windows(digits, side)
-    scenes = cast(int, config.scenes)  # `__post_init__` has set it
-    check_count("scenes", scenes, "scenes", 24 * side**2)
-    terminal.say(f"cutting windows out of {scenes:,} scenes")
-    return detection.train_windows(digits, side, config.seed, scenes)
+    run_experiment(config, "detect-digits", finish=functools.partial(measure_and_show, config))
 
 
 def measure_and_show(config: Config, path: Path) -> None:
     """Finds digits in test scenes; writes figures and a picture into the folder of the run, or of each of its seeds."""
-    seeds = range(config.seed, config.seed + config.replicas)
-    paths = [path] if config.replicas == 1 else [path / seed_folder(seed) for seed in seeds]
-    digits = data.load(config.data.name, "test", data_dir=config.data.dir)
+    paths = [path] if config.replicas == 1 else [path / seed_folder(seed) for seed in config.seeds]
+    digits = config.data.digits("test")
     measured = [measure(own, digits) for own in paths]
     figures = [one for one, _ in measured]
     classes = zip(*(one["classes"] for one in figures), strict=True)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data
-from cnn_jax.training import LossConfig, Run
+from cnn_jax.runs import Run
+from cnn_jax.training import Accuracy, SoftmaxCrossEntropy
 
 SIDE = 32
 STATISTICS = data.Statistics(mean=(0.1,), std=(0.3,), ink=0.625)
@@ -50,5 +51,6 @@ def run() -> Run:
     """What `load_run` would give, were there a folder "bars"."""
     return Run(
         path=Path("bars"), model=BarFinder(), variables={}, step=1, best=False, data_name="bars",
-        image_shape=(SIDE, SIDE, 1), class_names=("bar", "background"), statistics=STATISTICS, loss=LossConfig(),
+        image_shape=(SIDE, SIDE, 1), class_names=("bar", "background"), statistics=STATISTICS,
+        loss=SoftmaxCrossEntropy(), metrics=(Accuracy(),),
     )  # fmt: skip

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from cnn_jax.runs.config import to_dict
 
-from cnn_jax import models
+from cnn_jax.models import MLP
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.folder import RunFolder
-from cnn_jax.training import ExperimentConfig, OptimizerConfig, TrainState, create_state, make_optimizer
+from cnn_jax.runs.progress import Progress, to_json
+from cnn_jax.runs.texts import to_json as texts_of
+from cnn_jax.training import Recipe, TrainState, create_state
 
 STEPS, NEWEST, BEST = (10, 20, 30), 30, 20
-MODEL = {"name": "mlp", "features": [3], "num_classes": 3}
+RECIPE = Recipe(model=MLP(features=(3,), num_classes=3))
 DATA = {
     "name": "digits",
     "images": 61,
@@ -41,14 +42,13 @@ class Saved(NamedTuple):
 
 @functools.cache
 def initial() -> TrainState:
-    """The state that `load_run` expects of `MODEL`."""
-    optimizer = make_optimizer(OptimizerConfig(), lambda count: 0.0)
-    return create_state(models.build("mlp", features=(3,), num_classes=3), optimizer, (32, 32, 1), 0)
+    """The state that `load_run` expects of `RECIPE`."""
+    return create_state(RECIPE.model, RECIPE.optimizer(lambda count: 0.0), (32, 32, 1), 0)
 
 
 def make_run(path: Path, seed: int, with_best: bool) -> Saved:
     """Saves states of random numbers as a run of the steps `STEPS` would."""
-    contents = {"config": to_dict(ExperimentConfig(seed=seed)), "model": MODEL, "data": DATA}
+    contents = {"recipe": texts_of(RECIPE), "data": DATA, "seeds": [seed], "source": 'tfds("digits")'}
     folder = RunFolder(path, contents)
     folder.close()
     checkpoints = Checkpoints(path, folder.run, keep=len(STEPS))
@@ -63,8 +63,9 @@ def make_run(path: Path, seed: int, with_best: bool) -> Saved:
             return jax.numpy.full(leaf.shape, random, leaf.dtype)
 
         state = jax.tree.map(fill, initial())
-        progress = {"steps": step, "loss": float(draw.normal()), "accuracy": 1.5, "seconds": 2.0}
-        progress["best"] = [0.9, -0.1] if with_best else []
+        sums = {"loss": float(draw.normal()), "accuracy": 1.5}
+        best = [0.9, -0.1] if with_best else []
+        progress = to_json([Progress(steps=step, sums=sums, best=best, seconds=2.0)])
         saved.states[kind, step], saved.progress[kind, step] = state, progress
         checkpoints.save(step, state, progress, best=kind == "best")
     checkpoints.close()
@@ -177,7 +178,7 @@ def link_to(target: Path, to: Path) -> None:
 
 
 def shift(values: dict[str, Any]) -> None:
-    values["loss"] += 1e-9
+    values["seeds"][0]["sums"]["loss"] += 1e-9
 
 
 KINDS: dict[str, Callable[[Place], Any]] = {

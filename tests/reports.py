@@ -12,7 +12,10 @@ from scipy.special import softmax
 
 from cnn_jax import data, models
 from cnn_jax.report.findings import Findings, Measured
-from cnn_jax.training import Evaluation, LossConfig, Run
+from cnn_jax.runs import Run
+from cnn_jax.runs.digests import seal
+from cnn_jax.runs.folder import FORMAT
+from cnn_jax.training import Accuracy, Evaluation, SoftmaxCrossEntropy
 
 VOID = {"meta", "link", "br", "wbr", "img", "input"}
 
@@ -81,7 +84,23 @@ HOSTILE = (
 )
 
 
-def make_findings(path: Path, *, names=HOSTILE, channels=3, count=30, test=True, records=(), **config) -> Findings:
+def write_config(path: Path, contents: dict) -> None:
+    """The configuration of a run as the run would have sealed it."""
+    (path / "config.json").write_text(json.dumps(seal(contents)))
+
+
+def make_findings(
+    path: Path,
+    *,
+    names=HOSTILE,
+    channels=3,
+    count=30,
+    test=True,
+    records=(),
+    metrics: tuple[Metric, ...] = (Accuracy(),),
+    seeds=(3,),
+    **recipe,
+) -> Findings:
     """An untrained perceptron and random images; writes config.json."""
     draws = np.random.default_rng(0)
     model = models.build("mlp", features=(5,), num_classes=len(names))
@@ -93,28 +112,30 @@ def make_findings(path: Path, *, names=HOSTILE, channels=3, count=30, test=True,
     statistics = data.Statistics(mean=(0.5,) * channels, std=(0.25,) * channels, ink=None)
     run = Run(
         path=path, model=model, variables={"params": params}, step=7, best=True, data_name="set/<i>config</i>",
-        image_shape=(20, 16, channels), class_names=tuple(names), statistics=statistics, loss=LossConfig(),
+        image_shape=(20, 16, channels), class_names=tuple(names), statistics=statistics,
+        loss=SoftmaxCrossEntropy(), metrics=metrics,
     )  # fmt: skip
     labels = draws.integers(0, len(names), count, np.int32)
     scores = draws.standard_normal((count, len(names))).astype(np.float32)
+    values = {metric.name: 0.125 for metric in metrics}
+    values["accuracy"] = float((scores.argmax(axis=1) == labels).mean())
     measured = Measured(
         dataset=data.Dataset(
             name="set", version="1", split="test", images=draws.integers(0, 256, (count, 20, 16, channels), np.uint8),
             labels=labels, class_names=tuple(names), statistics=statistics, fingerprint="",
         ),
-        evaluation=Evaluation(
-            loss=2.0, accuracy=float((scores.argmax(axis=1) == labels).mean()), count=count, scores=scores
-        ),
+        evaluation=Evaluation(loss=2.0, metrics=values, count=count, scores=scores),
         probabilities=softmax(scores, axis=1),
     )  # fmt: skip
     contents = {
-        "config": {"seed": 3, "epochs": 2, "note": "<u>x</u>"} | config,
-        "model": {"name": "mlp", "features": [5]},
+        "format": FORMAT,
+        "recipe": {"model": "mlp(features=(5,))", "epochs": 2, "note": "<u>x</u>"} | recipe,
         "data": {"name": "set", "images": 600},
+        "seeds": list(seeds),
         "command": ["train.py", "--out", "<b>a b</b>"],
     }
     path.mkdir(exist_ok=True)
-    (path / "config.json").write_text(json.dumps(contents))
+    write_config(path, contents)
     return Findings(
         run=run, config=contents, records=list(records), test=measured if test else None,
         missing="" if test else "data set <gone>: expected it, found nothing",

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from cnn_jax import cli, data, models
-from cnn_jax.experiment import run_experiment
-from cnn_jax.training import DataConfig, ExperimentConfig, OptimizerConfig, fit, fit_replicas, load_run
+from cnn_jax.data import TFDS
+from cnn_jax.experiment import Experiment, run_experiment
+from cnn_jax.runs import Place, fit, load_run
+from cnn_jax.training import AdamW, Recipe
 from tests.reports import assert_self_contained
 from tests.test_training_loop import SignalAt
-from tests.tiny import assert_close, assert_same_bits, make_config, make_dataset, make_folder
+from tests.tiny import assert_close, assert_same_bits, make_dataset, make_execution, make_folder, make_recipe
 
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
 
@@ -28,29 +30,27 @@ class SmallResNet(models.ResNet):
 
 
 MODEL = SmallResNet(stage_sizes=(1,), num_classes=3, features=4)
-
-
-CONFIG = make_config(optimizer=OptimizerConfig(learning_rate=0.02))
+RECIPE, EXECUTION = make_recipe(model=MODEL, optimizer=AdamW(0.02)), make_execution()
 
 
 def train_in(path, resume=False, **arguments):
     folder = make_folder(path, resume=resume)
     try:
-        return fit(MODEL, TRAIN, CONFIG, test=TEST, folder=folder, **arguments)
+        return fit(RECIPE, TRAIN, test=TEST, execution=EXECUTION, folder=folder, **arguments)
     finally:
         folder.close()
 
 
 @pytest.fixture(scope="module")
 def result():
-    return fit(MODEL, TRAIN, CONFIG, test=TEST)
+    return fit(RECIPE, TRAIN, test=TEST, execution=EXECUTION)
 
 
 def test_it_learns_and_its_statistics_become_those_of_the_data(result):
-    assert result.evaluations["test"].accuracy > 0.9
+    assert result.values() > 0.9
     # What the stem makes of all training images, each once; the running mean has seen 31 batches.
     images = data.normalise(TRAIN.images, TRAIN.statistics)
-    _, state = MODEL.apply(result.state.variables, images, capture_intermediates=True)
+    _, state = MODEL.apply(result.variables(), images, capture_intermediates=True)
     volume = np.asarray(state["intermediates"]["stem"]["__call__"][0])
     stats = result.state.batch_stats["stem_norm"]
     np.testing.assert_allclose(stats["mean"], volume.mean((0, 1, 2)), atol=0.2 * volume.std())
@@ -59,8 +59,8 @@ def test_it_learns_and_its_statistics_become_those_of_the_data(result):
 
 def test_evaluation_is_by_the_running_statistics(result):
     images = data.normalise(TEST.images, TEST.statistics)
-    scores = MODEL.apply(result.state.variables, images, train=False)
-    np.testing.assert_allclose(result.evaluations["test"].scores, scores, rtol=1e-3, atol=1e-4)
+    scores = MODEL.apply(result.variables(), images, train=False)
+    np.testing.assert_allclose(result.evaluations["test"][0].scores, scores, rtol=1e-3, atol=1e-4)
 
 
 def test_a_checkpoint_carries_them(result, tmp_path):
@@ -68,32 +68,32 @@ def test_a_checkpoint_carries_them(result, tmp_path):
     assert stopped.interrupted == signal.SIGTERM
     resumed = train_in(tmp_path, resume=True)
     assert_same_bits(resumed.state, result.state)
-    assert resumed.evaluations["test"].loss == result.evaluations["test"].loss
+    assert resumed.values("test", "loss") == result.values("test", "loss")
 
 
 def test_each_of_several_seeds_has_its_own(result):
-    together = fit_replicas(MODEL, TRAIN, CONFIG, replicas=2, test=TEST)
+    together = fit(RECIPE, TRAIN, seeds=(0, 1), test=TEST, execution=EXECUTION)
     assert_close(jax.tree.map(lambda leaf: leaf[0], together.state), result.state, rtol=1e-3, atol=1e-3)
-    assert together.evaluations["test"][0].accuracy == result.evaluations["test"].accuracy
+    assert together.values()[0] == result.values()
     first, second = np.asarray(together.state.batch_stats["stem_norm"]["mean"])
     assert not np.allclose(first, second, atol=1e-2)
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "layer"),
+    ("model", "layer"),
     [
-        pytest.param("cifarnet", {"features": (2, 2, 2)}, "group_3/norm_2", marks=pytest.mark.slow),
-        ("resnet18", {"features": 2, "stage_sizes": (1, 1)}, "block_2/shortcut_norm"),
+        pytest.param(models.CifarNet(features=(2, 2, 2)), "group_3/norm_2", marks=pytest.mark.slow),
+        (models.ResNet18(features=2, stage_sizes=(1, 1)), "block_2/shortcut_norm"),
     ],
 )
-def test_from_the_options_to_the_report(name, fields, layer, tmp_path, monkeypatch, capsys):
-    options = ExperimentConfig(epochs=1, batch_size=128, data=DataConfig(name="digits"), out=tmp_path / "run")
+def test_from_the_options_to_the_report(model, layer, tmp_path, monkeypatch, capsys):
+    recipe, place = Recipe(model=model, epochs=1, batch_size=128), Place(out=tmp_path / "run")
     with contextlib.redirect_stdout(io.StringIO()):
-        result = run_experiment(options, name, name, fields)
+        result = run_experiment(Experiment(recipe=recipe, data=TFDS("digits"), place=place), "stats")
     html = (tmp_path / "run" / "report.html").read_text()
     assert_self_contained(html)
     assert f"Grad-CAM at {layer}" in html
-    jax.tree.map(np.testing.assert_array_equal, load_run(tmp_path / "run").variables, result.state.variables)
+    jax.tree.map(np.testing.assert_array_equal, load_run(tmp_path / "run").variables, result.variables())
     monkeypatch.setattr(sys, "argv", ["cnn-jax", "evaluate", str(tmp_path / "run")])
     cli.main()
-    assert f"accuracy {result.evaluations['test'].accuracy:.2%}" in capsys.readouterr().out
+    assert f"accuracy {result.values()[0]:.2%}" in capsys.readouterr().out

@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 from cnn_jax.errors import InputError
+from cnn_jax.runs import load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.folder import read_config
-from cnn_jax.training import load_run
 from tests.damage import BEST, KINDS, NEWEST, Place, initial, make_run
 from tests.tiny import assert_same_bits
 from tests.trained import tree_hash
@@ -34,7 +34,7 @@ def read_trained(saved, path):
 
 
 def read_to_resume(saved, path, kind="checkpoints"):
-    checkpoints = Checkpoints(path, read_config(path).get("run"), read_only=True)
+    checkpoints = Checkpoints(path, read_config(path)["run"], read_only=True)
     try:
         found = checkpoints.restore(initial(), best=kind == "best")
     finally:

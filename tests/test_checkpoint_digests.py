@@ -1,9 +1,8 @@
-"""What the digests of checkpoints say: to readers, to `cnn-jax verify`, and of runs that have none."""
+"""What the digests of checkpoints say: to readers, and to `cnn-jax verify`."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -24,7 +23,7 @@ from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.folder import read_config
 from tests.commands import run_command
 from tests.damage import DATA, NEWEST, flip, initial, make_run
-from tests.tiny import TinyNet, make_config, make_dataset, make_folder, steps_kept
+from tests.tiny import make_dataset, make_folder, make_recipe, steps_kept
 from tests.trained import tree_hash
 
 
@@ -36,18 +35,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def copy(run, tmp_path):
     return shutil.copytree(run.path, tmp_path / "run")
-
-
-def largest(folder: Path) -> Path:
-    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
-
-
-def make_old(path: Path) -> None:
-    """Makes of a run one from before runs had digests."""
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("run", "digest")}))
-    for folder in path.glob("*/*/digests"):
-        shutil.rmtree(folder)
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -155,7 +142,7 @@ def test_verify_tells_what_is_whole(copy, monkeypatch, capsys):
 
 def test_verify_looks_into_the_seeds(tmp_path, monkeypatch, capsys):
     path = tmp_path / "run"
-    make_folder(path, replicas=3).close()
+    make_folder(path, seeds=(0, 1, 2)).close()
     for seed in (0, 1):
         make_run(path / f"seed-{seed}", seed, with_best=False)
     (path / "seed-2").mkdir()  # whose records have begun
@@ -167,21 +154,6 @@ def test_verify_looks_into_the_seeds(tmp_path, monkeypatch, capsys):
     shutil.copytree(path / "seed-1" / "checkpoints" / "20", swapped)
     code, rows, _ = call(monkeypatch, capsys, "verify", path)
     assert (code, rows[str(swapped)]) == (2, "it is of another run than config.json")
-
-
-def test_runs_without_digests_are_read_and_told_of(copy, run, monkeypatch, capsys):
-    make_old(copy)
-    found = load_run(copy)
-    assert (found.step, found.best) == (20, True)
-    code, rows, error = call(monkeypatch, capsys, "verify", copy)
-    assert (code, error) == (0, "")
-    assert set(rows.values()) == {"readable; saved by an older version, without digests to check it by"}
-    # What such a run saves from now on has digests.
-    with contextlib.closing(Checkpoints(copy, None, keep=9)) as saving:
-        saving.save(40, run.states["checkpoints", NEWEST], run.progress["checkpoints", NEWEST])
-    assert call(monkeypatch, capsys, "verify", copy)[1][f"{copy}/checkpoints/40"] == "whole"
-    flip(largest(copy / "checkpoints" / "40" / "state"), random.Random(0))
-    assert call(monkeypatch, capsys, "verify", copy)[0] == 2
 
 
 def test_the_newest_stands_in_for_the_best(copy, capsys):
@@ -199,7 +171,7 @@ def test_a_run_whose_best_is_lost_keeps_the_best_from_there_on(tmp_path, capsys)
 
     def train(epochs):
         with contextlib.closing(make_folder(tmp_path / "run", resume=True)) as folder:
-            return fit(TinyNet(), make_dataset(), make_config(epochs=epochs), validation=validation, folder=folder)
+            return fit(make_recipe(epochs=epochs), make_dataset(), validation=validation, folder=folder)
 
     train(2)
     (best,) = steps_kept(tmp_path / "run", "best")
@@ -220,7 +192,7 @@ def test_in_python_only_our_own_lines_are_shown(copy):
     shutil.rmtree(copy / "best" / "20" / "progress")
     script = f"""
 import pathlib
-from cnn_jax.training import load_run
+from cnn_jax.runs import load_run
 run = load_run(pathlib.Path({str(copy)!r}))
 assert run.step == 20 and not run.best
 import absl.logging

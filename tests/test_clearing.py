@@ -47,7 +47,7 @@ def refusal(path, **options):
 def test_links_to_folders_are_kept_and_emptied(run):
     targets = [move_away(run, name) for name in ("checkpoints", "best", "tensorboard")]
     (targets[0] / "4.orbax-checkpoint-tmp").mkdir()
-    make_folder(run, overwrite=True, seed=5).close()
+    make_folder(run, overwrite=True, seeds=(5,)).close()
     assert {entry.name for entry in run.iterdir()} == {"config.json", ".lock", "checkpoints", "best", "tensorboard"}
     assert all((run / target.name).is_symlink() and list(target.iterdir()) == [] for target in targets)
 

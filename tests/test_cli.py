@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import cli, data, models
-from cnn_jax.cli.evaluate import _show_confusion as show_confusion
+from cnn_jax.cli import evaluate as cli_evaluate
 from cnn_jax.describe import describe
-from cnn_jax.training import load_run
+from cnn_jax.runs import Run, load_run
+from cnn_jax.training import CalibrationError, Evaluation, SoftmaxCrossEntropy, TopK
 from cnn_jax.training.evaluation import by_class
 from tests.trained import draw_page, trained, tree_hash
 
@@ -93,6 +95,44 @@ def test_evaluate_takes_another_split(cnn_jax_command, path):
     assert (found["split"], found["count"]) == ("train", 1437)
 
 
+def test_evaluate_takes_a_source_by_its_text_or_a_data_set_by_its_name(cnn_jax_command, path, test_split, tmp_path):
+    arrays = {f"{split}_images": test_split.images for split in ("train", "test")}
+    np.savez(tmp_path / "x.npz", **arrays, train_labels=test_split.labels, test_labels=(test_split.labels + 1) % 10)
+    own = json.loads(cnn_jax_command("evaluate", path, "--json")[1])
+    for text in ("digits", "digits:1.0.0", 'tfds("digits")', "TFDS()"):
+        assert json.loads(cnn_jax_command("evaluate", path, "--data", text, "--json")[1]) == own
+    found = json.loads(cnn_jax_command("evaluate", path, "--data", f"arrays({str(tmp_path / 'x.npz')!r})", "--json")[1])
+    assert (found["data"], found["count"]) == ("x", 360)
+    assert found["accuracy"] == pytest.approx(sum(own["confusion"][k][(k + 1) % 10] for k in range(10)) / 360)
+
+
+def test_evaluate_prints_every_metric_and_the_floor_of_a_loss_of_smoothed_labels(cnn_jax_command, monkeypatch):
+    statistics = data.Statistics(mean=(0.5,), std=(0.25,), ink=None)
+    run = Run(
+        path=Path("run"), model=models.MLP(num_classes=2), variables={}, step=7, best=False, data_name="set",
+        image_shape=(2, 2, 1), class_names=("a", "b"), statistics=statistics, loss=SoftmaxCrossEntropy(0.5),
+        metrics=(TopK(2), CalibrationError()),
+    )  # fmt: skip
+    dataset = data.Dataset(
+        name="set", version="1", split="test", images=np.zeros((4, 2, 2, 1), np.uint8), labels=np.array([0, 0, 0, 1]),
+        class_names=("a", "b"), statistics=statistics, fingerprint="",
+    )  # fmt: skip
+    values = {"top2": 1.0, "calibration_error": 0.125, "accuracy": 0.75, "cross_entropy": 0.5}
+    scores = np.array([[1.0, 0.0]] * 4)
+    monkeypatch.setattr(Run, "load_data", lambda *_: dataset)
+    monkeypatch.setattr(Run, "evaluate", lambda *_: Evaluation(loss=0.625, metrics=values, count=4, scores=scores))
+    monkeypatch.setattr(cli_evaluate, "load_run", lambda path: run)
+    lines = cnn_jax_command("evaluate", "run")[1].splitlines()
+    assert lines[-2] == "accuracy 75.00% (3 of 4), top2 100.00%, calibration_error 0.1250, cross_entropy 0.5000"
+    floor = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert (
+        lines[-1] == f"loss 0.6250, of softmax_cross_entropy(label_smoothing=0.5), which cannot fall below {floor:.4f}"
+    )
+    found = json.loads(cnn_jax_command("evaluate", "run", "--json")[1])
+    assert {name: found[name] for name in values} == values
+    assert found["loss"] == 0.625
+
+
 def test_a_class_without_images_or_predictions_has_no_figures():
     classes, confusion = by_class(np.array([0, 0]), np.array([0, 1]), ("a", "b", "c"))
     assert confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
@@ -103,7 +143,7 @@ def test_a_class_without_images_or_predictions_has_no_figures():
 def test_many_classes_show_the_most_frequent_confusions(capsys):
     confusion = np.diag(np.full(100, 50))
     confusion[3, 70], confusion[9, 8], confusion[8, 9] = 17, 1234, 2
-    show_confusion(confusion, tuple(f"class [{k}]" for k in range(100)))
+    cli_evaluate._show_confusion(confusion, tuple(f"class [{k}]" for k in range(100)))
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
         [f"class [{a}]", f"class [{b}]", f"{n:,}", f"{n / confusion[a].sum():.2%}"]
@@ -113,7 +153,7 @@ def test_many_classes_show_the_most_frequent_confusions(capsys):
 
 def test_long_names_are_numbered_to_keep_the_matrix_narrow(capsys):
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    show_confusion(np.full((10, 10), 5000), names)
+    cli_evaluate._show_confusion(np.full((10, 10), 5000), names)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[3].split()[:2] == ["1", "automobile"]
@@ -177,6 +217,29 @@ def test_describe_takes_a_run_and_other_sizes(cnn_jax_command, path):
     assert "36x40x3" in out
     assert "2x3x10" in out
     assert f"{51_902 + 2 * 150:,}" in out
+
+
+OWN_MODEL = """
+import flax.linen as nn
+
+class Tiny(nn.Module):
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(3)(nn.Conv(self.width, (3, 3))(images).mean(axis=(1, 2)))
+"""
+
+
+def test_describe_takes_the_text_of_a_model(cnn_jax_command, tmp_path, monkeypatch):
+    out = cnn_jax_command("describe", "mlp(features=(7,))")[1]
+    assert out == f"{describe(models.MLP(features=(7,)), (*models.MLP.input_size, 1)).text()}\n"
+    monkeypatch.chdir(tmp_path)
+    Path("my_model.py").write_text(OWN_MODEL)
+    assert "--size: expected height and width" in cnn_jax_command("describe", "my_model.py:Tiny")[2]
+    out = cnn_jax_command("describe", "my_model.py:Tiny(width=5)", "--size", 8, 9)[1]
+    assert "8x9x5" in out
+    assert f"{3 * 3 * 5 + 5 + 5 * 3 + 3}" in out
 
 
 def test_help_names_all_models_and_version_is_the_package_s(cnn_jax_command):

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import collections
 import jax
-from cnn_jax.training import fit
+from cnn_jax.runs import fit
 from cnn_jax.runs.compilation import keep_compiled
-from tests.tiny import TinyNet, make_config, make_dataset
+from tests.tiny import make_dataset, make_recipe
 
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition("/")[2]]))
 keep_compiled()
-fit(TinyNet(), make_dataset(), make_config(epochs=1), test=make_dataset(30, split="test"))
+fit(make_recipe(epochs=1), make_dataset(), test=make_dataset(30, split="test"))
 print(events["compile_requests_use_cache"], events["cache_hits"])
 """
 

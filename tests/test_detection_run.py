@@ -16,9 +16,9 @@ from PIL import Image
 
 from cnn_jax import cli, data, detection, pictures
 from cnn_jax.cli import detect as cli_detect
-from cnn_jax.detection import measure, runs
+from cnn_jax.detection import measure, source
 from cnn_jax.errors import InputError
-from cnn_jax.training import DataConfig
+from cnn_jax.runs import Place
 from tests import bars
 
 SCRIPT = Path(__file__).parent.parent / "experiments" / "detect_digits.py"
@@ -48,13 +48,15 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "run"
     with pytest.MonkeyPatch.context() as patch:
         # Windows and scales have tests of their own, and take long to compile.
-        patch.setattr(runs, "window_dataset", digits_and_nothing)
-        patch.setattr(runs, "TEST_SCENES", 16)
+        patch.setattr(source, "window_dataset", digits_and_nothing)
+        patch.setattr(source, "TEST_SCENES", 16)
         patch.setattr(measure, "pyramid", lambda smallest, largest, side: (1.0,))
         script = load_script(patch)
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            script.main(script.Config(scenes=16, epochs=1, out=path, report=False))
+            recipe = dataclasses.replace(script.Config().recipe, epochs=1)
+            place = Place(out=path, report=False)
+            script.main(script.Config(recipe=recipe, data=detection.Windows(scenes=16), place=place))
     return output.getvalue(), path
 
 
@@ -100,8 +102,8 @@ def test_an_experiment_leaves_a_run_with_figures_and_a_picture(trained):
 
 def test_evaluate_measures_a_detector_on_windows(trained, call, monkeypatch):
     _, path = trained
-    monkeypatch.setattr(runs, "TEST_SCENES", 16)
-    monkeypatch.setattr(runs, "window_dataset", digits_and_nothing)
+    monkeypatch.setattr(source, "TEST_SCENES", 16)
+    monkeypatch.setattr(source, "window_dataset", digits_and_nothing)
     found = json.loads(call("evaluate", path, "--json")[1])
     assert [one["name"] for one in found["classes"]] == [*"0123456789", "background"]
     last = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()][-1]
@@ -217,8 +219,9 @@ def test_mean_average_precision_on_mnist_is_at_least_95_percent_over_three_seeds
     script = load_script(monkeypatch)
     found = []
     for seed in range(3):
-        options = {"data": DataConfig(name="mnist", dir=mnist_dir), "out": tmp_path / str(seed), "report": False}
-        script.main(script.Config(seed=seed, **options))
+        windows = detection.Windows("mnist", str(mnist_dir), seed=seed)
+        place = Place(out=tmp_path / str(seed), report=False)
+        script.main(script.Config(seed=seed, data=windows, place=place))
         found.append(json.loads((tmp_path / str(seed) / "detection.json").read_text()))
         assert found[-1]["scenes"] >= 200
     means = [figures["mean_average_precision"] for figures in found]

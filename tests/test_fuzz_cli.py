@@ -68,10 +68,23 @@ def refused(*arguments):
 
 NUMBERS = ["", "x", "0", "-1", "1.5", "1e3", "nan", "99999999999999999999", "--", "⅕", "0x10"]
 NAMES = ["", " ", "LeNet5", "lenet", "lenet5 ", "\n", "../x", "é", "-x", "no/such/run", "x" * 300, "a\x1bb", "nul\ttab"]
+TEXTS = ["lenet5(", "lenet5(num_classes=0)", "lenet5(classes=3)", "lenet5('x')", "lenet5(1, 2, 3)", "lenet6()", "sgd()"]
+TEXTS += [
+    "no.py:Tiny()",
+    "json:Tiny()",
+    "os:system('ls')",
+    "lenet5()()",
+    "lenet5() | mlp()",
+    "(lenet5())",
+    "mlp(features=x)",
+]
 OPTIONS = [
     [],
     *([word] for word in ("evalute", "train", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
-    *(["describe", name] for name in NAMES),
+    *(
+        ["describe", name] for name in NAMES if name.strip() not in ("LeNet5", "lenet5")
+    ),  # case and spaces do not matter
+    *(["describe", text] for text in TEXTS),
     *(["evaluate", name] for name in NAMES),
     *(["predict", name, "x.png"] for name in NAMES),
     *(["describe", "lenet5", "--channels", number] for number in NUMBERS if number != "--"),
@@ -84,6 +97,9 @@ OPTIONS = [
 RUN_OPTIONS = [
     *(["evaluate", "RUN", "--split", split] for split in ("", "Test", "validation", "test[:10%]", "é")),
     *(["evaluate", "RUN", "--data", name] for name in ("digit", "digits/x", "digits:9.9.9", "../digits", " ", "é")),
+    *(["evaluate", "RUN", "--data", text] for text in ("tfds('')", "folder", "folder()", "arrays(1)", "sgd()", "x(")),
+    ["evaluate", "RUN", "--data", "folder('/no/such')"],
+    ["evaluate", "RUN", "--data", "arrays('/no/such.npz')", "--data-dir", "/no/such"],
     ["evaluate", "RUN", "RUN"],
     ["evaluate", "RUN", "--top", "3"],
     ["predict", "RUN"],
@@ -163,7 +179,7 @@ def test_a_configuration_with_keys_missing_or_of_another_kind(path, tmp_path):
     copy = damaged_copy(path, tmp_path / "run")
     config = json.loads((path / "config.json").read_text())
     draw = random.Random(0)
-    places = [at for at in leaves(config) if at[0] in ("config", "model", "data")]
+    places = [at for at in leaves(config) if at[0] in ("recipe", "data", "seeds", "source", "code", "execution")]
     values = [..., None, -1, 0, 1.5, "x", "", [], {}, True, [None], 10**30, float("nan"), "lenet5"]
     cases = [(at, ...) for at in places if len(at) <= 2] + [
         (draw.choice(places), draw.choice(values)) for _ in range(80)

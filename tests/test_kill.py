@@ -19,7 +19,7 @@ from tests.tiny import records
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
-    "--epochs", "5", "--batch-size", "32", "--data.validation", "0.1",
+    "--epochs", "5", "--batch-size", "32", "--validation", "0.1",
     "--checkpoint.every-steps", "9", "--checkpoint.every-seconds", "None", "--no-report",
 ]  # fmt: skip
 

@@ -110,8 +110,8 @@ def test_its_convolution_is_taken_where_others_were():
 def test_steps_are_those_of_other_programs():
     model = models.build("lenet5")
     batch = {"image": jnp.asarray(normal(0, (8, 32, 32, 1))[0], jnp.float32), "label": jnp.arange(8) % 10}
-    optimizer = training.make_optimizer(training.OptimizerConfig(name="sgd", learning_rate=0.1), lambda step: 0.1)
-    take = training.make_train_step(model, optimizer, training.make_loss(training.LossConfig()), lambda images: images)
+    optimizer = training.SGD()(lambda step: 0.1)
+    take = training.make_train_step(model, optimizer, training.SoftmaxCrossEntropy(), lambda images: images)
     state = training.create_state(model, optimizer, (32, 32, 1), seed=0)
 
     def steps(state):

@@ -15,7 +15,7 @@ SCRIPT = """
 import resource
 import jax
 import jax.numpy as jnp
-from cnn_jax.training import keep_memory
+from cnn_jax.runs import keep_memory
 
 kept = keep_memory()
 product = jax.jit(lambda a, b, c: (a @ b) @ c)

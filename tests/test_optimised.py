@@ -21,14 +21,14 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from cnn_jax import data, models, training
+from cnn_jax import data, models, runs, training
 from cnn_jax.describe import describe
-from cnn_jax.experiment import run_experiment
+from cnn_jax.experiment import Experiment, run_experiment
 
 run = Path(sys.argv[1])
-config = training.ExperimentConfig(epochs=1, batch_size=256, out=run, report=False)
-run_experiment(config, "mlp", "mlp", {"features": (4,)})
-found = training.load_run(run).evaluate(data.load("digits", "test"))
+recipe = training.Recipe(model=models.MLP(features=(4,)), epochs=1, batch_size=256)
+run_experiment(Experiment(recipe=recipe, place=runs.Place(out=run, report=False)), "mlp")
+found = runs.load_run(run).evaluate(data.load("digits", "test"))
 tables = [describe(models.build("mlp", features=(4,)), (8, 8, 1)).total.parameters for _ in range(2)]
 print(json.dumps([__debug__, tables, found.count]))
 """

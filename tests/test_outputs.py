@@ -14,12 +14,17 @@ from PIL import Image
 from cnn_jax import detection, experiment
 from cnn_jax.cli import detect as command
 from cnn_jax.cli import report as reporting
+from cnn_jax.data import loading
 from cnn_jax.detection import Detections
 from cnn_jax.errors import InputError
+from cnn_jax.experiment import Experiment
+from cnn_jax.models import MLP
 from cnn_jax.report import write
-from cnn_jax.runs.folder import seed_folder
+from cnn_jax.runs import Place, Result
+from cnn_jax.runs.folder import FORMAT, seed_folder
 from cnn_jax.runs.outputs import check_output, write_output
-from cnn_jax.training import ExperimentConfig, FitResult, TrainState
+from cnn_jax.training import Accuracy, Recipe, TrainState
+from tests.reports import write_config
 from tests.tiny import make_dataset
 from tests.trained import tree_hash
 
@@ -32,8 +37,7 @@ PARTS = (
 def make_run(path: Path, replicas: int = 1) -> Path:
     """Looks like a run's folder."""
     path.mkdir(parents=True)
-    config = {"config": {"seed": 3, "replicas": replicas}, "model": {}, "data": {}}
-    (path / "config.json").write_text(json.dumps(config))
+    write_config(path, {"format": FORMAT, "recipe": {}, "data": {}, "seeds": list(range(3, 3 + replicas))})
     (path / "metrics.jsonl").write_text('{"step": 1}\n')
     (path / "checkpoints" / "7").mkdir(parents=True)
     (path / "checkpoints" / "7" / "state").write_text("numbers")
@@ -73,8 +77,8 @@ def test_no_output_takes_the_place_of_what_a_run_is_made_of(tmp_path, replicas):
 @pytest.fixture
 def quick_report(monkeypatch):
     """`report` with a page that costs nothing."""
-    run = type("Run", (), {"data_name": "d"})
-    found = type("Found", (), {"config": {"model": {"name": "n"}}, "run": run, "detection": None})
+    run = type("Run", (), {"data_name": "d", "model": MLP()})
+    found = type("Found", (), {"run": run, "detection": None})
     monkeypatch.setattr(write, "gather", lambda path: found)
     monkeypatch.setattr(write, "_one", lambda found: [])
     for name in ("summary", "learning", "origin", "configuration"):
@@ -164,18 +168,21 @@ def test_a_drawing_does_not_take_the_place_of_a_run(quick_detect, tmp_path):
 
 def test_runs_started_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
     state = TrainState(step=np.int32(1), params={}, batch_stats={}, opt_state=(), rng=jax.random.key(0))
-    result = FitResult(
-        state=state, train={"loss": 1.0, "accuracy": 0.5}, evaluations={}, seconds=1.0, images_per_second=1.0
-    )
+    train = {"loss": np.array([1.0]), "accuracy": np.array([0.5])}
+    result = Result(
+        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, seconds=1.0,
+        images_per_second=1.0,
+    )  # fmt: skip
+    config = Experiment(recipe=Recipe(model=MLP(features=(4,))), place=Place(report=False))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "fit", lambda *args, **options: result)
-    monkeypatch.setattr(experiment.data, "load", lambda name, split, **_: make_dataset(split=split))
+    monkeypatch.setattr(loading, "load", lambda name, split, **_: make_dataset(split=split))
     monkeypatch.setattr(experiment.time, "strftime", lambda form: "now")
     for _ in range(3):
-        experiment.run_experiment(ExperimentConfig(report=False), "mlp", "mlp", {"features": (4,)})
+        experiment.run_experiment(config, "mlp")
     folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert folders == ["mlp-digits-now", "mlp-digits-now-2", "mlp-digits-now-3"]
-    monkeypatch.setattr(experiment.data, "load", lambda *_, **__: {}["no such data"])
+    monkeypatch.setattr(loading, "load", lambda *_, **__: {}["no such data"])
     with pytest.raises(KeyError):  # nothing is made for a run that cannot begin
-        experiment.run_experiment(ExperimentConfig(report=False), "mlp", "mlp", {"features": (4,)})
+        experiment.run_experiment(config, "mlp")
     assert len(list((tmp_path / "runs").iterdir())) == 3

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from cnn_jax import data
 from cnn_jax.data import drawings, pictures
 from cnn_jax.errors import InputError
-from cnn_jax.training import load_run
+from cnn_jax.runs import load_run
 from tests.trained import draw_page, trained
 
 MNIST_LIKE = data.Statistics(mean=(0.13,), std=(0.31,), ink=20 / 28)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -16,29 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cnn_jax.runs.replicas import Replicas
 
 from cnn_jax import data
 from cnn_jax.errors import InputError
+from cnn_jax.experiment import Experiment
+from cnn_jax.runs import TrainingDivergedError, fit, mesh, seeds
 from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.folder import read_config
-from cnn_jax.training import (
-    ExperimentConfig,
-    TrainingDivergedError,
-    fit,
-    fit_replicas,
-    mapping,
-    seeds,
-)
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TRACES,
-    TinyNet,
     assert_close,
     assert_same_bits,
-    make_config,
     make_dataset,
+    make_execution,
     make_folder,
+    make_recipe,
     records,
     steps_kept,
 )
@@ -47,17 +40,21 @@ TRAIN, TEST = make_dataset(70), make_dataset(30, seed=1, split="test")
 # A third of the labels are wrong, so that the seeds differ and the best of each comes at another epoch.
 LABELS = np.where(np.random.default_rng(0).random(70) < 1 / 3, (TRAIN.labels + 1) % 3, TRAIN.labels)
 TRAIN = dataclasses.replace(TRAIN, labels=LABELS.astype(np.int32))
-CONFIG = make_config(seed=4)
+RECIPE, EXECUTION = make_recipe(validation=0.2), make_execution()
 SEEDS = (4, 5, 6)
 TOTAL = 28  # ceil(4 epochs * 56 images / 8 a batch), 14 of the 70 being held out
 
 
 def train_in(path: Path, resume: bool = False, **arguments):
-    folder = make_folder(path, resume=resume, seed=4, replicas=3)
+    folder = make_folder(path, resume=resume, seeds=SEEDS)
     try:
-        return fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=3, test=TEST, validation=0.2, folder=folder, **arguments)
+        return train(folder=folder, **arguments)
     finally:
         folder.close()
+
+
+def train(execution=EXECUTION, **arguments):
+    return fit(RECIPE, TRAIN, seeds=SEEDS, test=TEST, execution=execution, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +69,14 @@ def together(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The same seeds trained one after the other, by `fit`."""
+    """The same seeds trained one after the other, each with validation images that `data.holdout` gave."""
     paths, results = [], []
     for seed in SEEDS:
         rest, validation = data.holdout(TRAIN, 0.2, seed)
         paths.append(tmp_path_factory.mktemp("alone"))
-        folder = make_folder(paths[-1], seed=seed)
-        config = make_config(seed=seed)
-        results.append(fit(TinyNet(), rest, config, test=TEST, validation=validation, folder=folder))
+        folder = make_folder(paths[-1], seeds=(seed,))
+        given = {"test": TEST, "validation": validation, "execution": EXECUTION, "folder": folder}
+        results.append(fit(make_recipe(), rest, seeds=seed, **given))
         folder.close()
     return paths, results
 
@@ -94,12 +91,13 @@ def test_each_replica_is_the_run_alone(together, alone):
     assert result.images_per_second > 0
     for k, single in enumerate(alone[1]):
         assert_close(part(result.state, k), single.state)
-        assert {name: values[k] for name, values in result.train.items()} == pytest.approx(single.train, rel=1e-4)
+        expected = {name: value for name, (value,) in single.train.items()}
+        assert {name: values[k] for name, values in result.train.items()} == pytest.approx(expected, rel=1e-4)
         assert set(result.evaluations) == set(single.evaluations) == {"validation", "test", "best"}
-        for split, expected in single.evaluations.items():
+        for split, (expected,) in single.evaluations.items():
             found = result.evaluations[split][k]
             assert (found.accuracy, found.count) == (expected.accuracy, expected.count)
-            assert (result.accuracies(split)[k], result.losses(split)[k]) == (found.accuracy, found.loss)
+            assert (result.values(split)[k], result.values(split, "loss")[k]) == (found.accuracy, found.loss)
             assert found.loss == pytest.approx(expected.loss, rel=1e-4)
             np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
     kernels = np.asarray(result.state.params["conv"]["kernel"])
@@ -112,8 +110,7 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
     assert len({steps_kept(path / f"seed-{seed}", "best")[0] for seed in SEEDS}) == 3
     for k, (seed, single) in enumerate(zip(SEEDS, alone[0], strict=True)):
         own = path / f"seed-{seed}"
-        config = json.loads((own / "config.json").read_text())["config"]
-        assert (config["seed"], config["replicas"], config["out"]) == (seed, 1, str(own))
+        assert read_config(own)["seeds"] == [seed]
         assert steps_kept(own) == [TOTAL]
         assert steps_kept(own, "best") == steps_kept(single, "best")
         found, expected = records(own), records(single)
@@ -126,35 +123,32 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
         state, progress = checkpoints.restore(alone[1][k].state)
         checkpoints.close()
         assert_same_bits(state, part(result.state, k))
-        assert progress["accuracy"] / progress["steps"] == result.train["accuracy"][k]
+        (own_progress,) = progress["seeds"]
+        assert own_progress["sums"]["accuracy"] / own_progress["steps"] == result.train["accuracy"][k]
 
 
 def test_a_seed_s_folder_goes_on_as_a_run(together, alone, tmp_path):
     """It is finished, so resuming takes no step and gives the figures again."""
     path = shutil.copytree(together[0] / "seed-5", tmp_path / "seed-5")
-    rest, validation = data.holdout(TRAIN, 0.2, 5)
-    folder = make_folder(path, resume=True, **json.loads((path / "config.json").read_text())["config"])
-    config = make_config(seed=5)
-    result = fit(TinyNet(), rest, config, test=TEST, validation=validation, folder=folder)
+    folder = make_folder(path, resume=True, seeds=(5,))
+    result = fit(RECIPE, TRAIN, seeds=5, test=TEST, execution=EXECUTION, folder=folder)
     folder.close()
     assert_same_bits(result.state, part(together[1].state, 1))
-    for split, expected in alone[1][1].evaluations.items():
-        assert result.evaluations[split].accuracy == expected.accuracy
+    for split in alone[1][1].evaluations:
+        assert result.values(split) == alone[1][1].values(split)
 
 
 @pytest.mark.parametrize(("on_cpu", "steps"), [(True, 1), (True, 5), (False, 1), (False, 5)])
 def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(together, monkeypatch, on_cpu, steps):
-    monkeypatch.setattr(mapping, "_on_cpu", lambda mesh: on_cpu)
-    config = dataclasses.replace(CONFIG, steps_per_call=steps)
-    result = fit_replicas(TinyNet(), TRAIN, config, replicas=3, test=TEST, validation=0.2)
+    monkeypatch.setattr(mesh, "_on_cpu", lambda mesh: on_cpu)
+    result = train(make_execution(steps_per_call=steps))
     assert_close(result.state, together[1].state)
-    assert result.accuracies().tolist() == together[1].accuracies().tolist()
+    assert result.values().tolist() == together[1].values().tolist()
     np.testing.assert_allclose(result.train["loss"], together[1].train["loss"], rtol=1e-4)
 
 
 def test_with_onednn_they_learn_the_same(together):
-    config = dataclasses.replace(CONFIG, onednn=True)
-    result = fit_replicas(TinyNet(), TRAIN, config, replicas=3, test=TEST, validation=0.2)
+    result = train(make_execution(onednn=True))
     assert_close(result.state, together[1].state)
 
 
@@ -162,7 +156,7 @@ def assert_same_run(path: Path, result, together) -> None:
     assert result.interrupted is None
     assert_same_bits(result.state, together[1].state)
     for split in ("validation", "test", "best"):
-        assert result.accuracies(split).tolist() == together[1].accuracies(split).tolist()
+        assert result.values(split).tolist() == together[1].values(split).tolist()
     assert {name: v.tolist() for name, v in result.train.items()} == {
         k: v.tolist() for k, v in together[1].train.items()
     }
@@ -230,18 +224,19 @@ def test_killed_and_resumed_is_undisturbed(together, tmp_path):
 def test_spread_over_devices_is_the_same(together, tmp_path):
     """Of four devices six replicas take three, by twos; five take one."""
     script = """
-from cnn_jax import training
-assert [training.replica_mesh(n).size for n in range(1, 9)] == [1, 2, 3, 4, 1, 3, 1, 4]
-folder = make_folder(Path(sys.argv[2]), seed=4, replicas=6)
-found = fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=6, test=TEST, validation=0.2, folder=folder)
+from cnn_jax import runs
+assert [runs.replica_mesh(n).size for n in range(1, 9)] == [1, 2, 3, 4, 1, 3, 1, 4]
+six = range(4, 10)
+folder = make_folder(Path(sys.argv[2]), seeds=six)
+found = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
 folder.close()
-folder = make_folder(Path(sys.argv[2]), seed=4, replicas=6, resume=True)
-again = fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=6, test=TEST, validation=0.2, folder=folder)
+folder = make_folder(Path(sys.argv[2]), seeds=six, resume=True)
+again = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
 assert_same_bits(again.state, found.state)
 kernel = found.state.params["conv"]["kernel"]
 assert len(kernel.devices()) == 3
 assert all(shard.data.shape[0] == 2 for shard in kernel.addressable_shards)
-figures = {"accuracies": found.accuracies("best"), "losses": found.train["loss"]}
+figures = {"accuracies": found.values("best"), "losses": found.train["loss"]}
 np.savez(sys.argv[1], *jax.tree.leaves(found.state.params), **figures)
 
 def combine(own, shared):
@@ -251,8 +246,8 @@ own = {"x": jnp.arange(8.0), "key": jax.random.split(jax.random.key(0), 8), "bot
 axes = ({"x": 0, "key": 0, "both": None}, None)
 expected = jax.jit(jax.vmap(combine, axes))(own, 3.0)
 for on_cpu in (True, False):
-    mapping._on_cpu = lambda mesh: on_cpu
-    spread = jax.jit(training.map_replicas(combine, axes))(own, 3.0)
+    mesh._on_cpu = lambda mesh: on_cpu
+    spread = jax.jit(runs.map_replicas(combine, axes))(own, 3.0)
     assert len(spread["sum"].devices()) == 4
     assert_same_bits(spread, expected)
 """
@@ -261,7 +256,7 @@ for on_cpu in (True, False):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     found = np.load(tmp_path / "found.npz")
-    assert found["accuracies"][:3].tolist() == together[1].accuracies("best").tolist()
+    assert found["accuracies"][:3].tolist() == together[1].values("best").tolist()
     np.testing.assert_allclose(found["losses"][:3], together[1].train["loss"], rtol=1e-4)
     for seed in SEEDS:
         assert steps_kept(tmp_path / "run" / f"seed-{seed}", "best") == steps_kept(together[0] / f"seed-{seed}", "best")
@@ -274,28 +269,41 @@ def test_one_seed_that_diverges_is_named(monkeypatch):
         state = init(program)
         return state.replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), state.params))
 
-    init = Replicas.init
-    monkeypatch.setattr(Replicas, "init", poisoned)
+    init = Engine.init
+    monkeypatch.setattr(Engine, "init", poisoned)
     with pytest.raises(
         TrainingDivergedError, match="training of seed 5 diverged: loss is nan at step 1 of 28"
     ) as caught:
-        fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=3, test=TEST, validation=0.2)
+        train()
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("replicas", [0, -1, 2**31 - 3])
 def test_bad_numbers_of_replicas_are_named(replicas):
-    for call in (
-        lambda: fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=replicas),
-        lambda: ExperimentConfig(seed=4, replicas=replicas),
-    ):
-        with pytest.raises(
-            InputError, match=f"replicas: expected a whole number from 1 to 2147483644, got {replicas}$"
-        ):
-            call()
+    with pytest.raises(InputError, match=f"replicas: expected a whole number from 1 to 2147483644, got {replicas}$"):
+        Experiment(seed=4, replicas=replicas)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ((), "seeds: expected one or more, each once, got none"),
+        ((3, 4, 3), "seeds: expected one or more, each once, got 3, 4, 3"),
+        ((0, -1), "seed: expected a whole number from 0 to 2147483647, got -1"),
+        (2**31, "seed: expected a whole number from 0 to 2147483647, got 2147483648"),
+    ],
+)
+def test_bad_seeds_are_named(chosen, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        fit(RECIPE, TRAIN, seeds=chosen)
+
+
+def test_validation_images_are_given_or_held_out_and_not_both():
+    with pytest.raises(InputError, match=r"^validation: expected 0 where there are validation images .*, got 0\.2$"):
+        fit(RECIPE, TRAIN, validation=TEST)
 
 
 @pytest.mark.parametrize("validation", [-0.1, 70, 1.5, float("nan")])
 def test_bad_validation_is_named(validation):
     with pytest.raises(InputError, match="validation: expected"):
-        fit_replicas(TinyNet(), TRAIN, CONFIG, replicas=2, validation=validation)
+        fit(make_recipe(validation=validation), TRAIN, seeds=(0, 1))

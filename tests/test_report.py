@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
+from cnn_jax.data import loading
 from cnn_jax.errors import InputError
 from cnn_jax.report import write, write_report
 from cnn_jax.report.findings import gather
-from cnn_jax.training import load_run
+from cnn_jax.runs import load_run
 from tests.browser import CHROMIUM, started
-from tests.reports import HOSTILE, Page, assert_self_contained, make_findings
+from tests.reports import HOSTILE, Page, assert_self_contained, make_findings, write_config
 from tests.trained import trained
 
 
@@ -42,8 +43,8 @@ def test_the_report_on_a_run_is_one_file_with_all_of_it(report, path):
     contents = json.loads((path / "config.json").read_text())
     for text in (
         f"{evaluation.accuracy:.2%}", f"{wrong} of 360 wrong", f"{evaluation.loss:.4f}", "51,902", "1,437 training",
-        contents["versions"]["jax"], contents["git_commit"] or "outside", "optimizer.learning_rate", "label_smoothing",
-        "Grad-CAM at S4", "28x28x6", "before training", "after training", "taken for", "epochs",
+        contents["versions"]["jax"], contents["git_commit"] or "outside", "adamw(learning_rate=0.003",
+        "label_smoothing", "Grad-CAM at S4", "28x28x6", "before training", "after training", "taken for", "epochs",
     ):  # fmt: skip
         assert text in page.text, text
     recalls = [np.mean(evaluation.scores[test.labels == k].argmax(axis=1) == k) for k in range(10)]
@@ -137,10 +138,10 @@ def test_without_the_images_what_needs_them_is_left_out_with_a_sentence(tmp_path
 
 
 def test_what_a_configuration_does_not_say_is_not_missed(tmp_path, monkeypatch):
-    found = make_findings(tmp_path / "run", test=False, seed=None, batch_size="x", replicas="many")
-    found.config.update(command=5, versions="x", device=[1], git_commit=None)
+    found = make_findings(tmp_path / "run", test=False, batch_size="x")
+    found.config.update(command=5, versions="x", device=[1], git_commit=None, seeds="many")
     found.config["data"]["images"] = "many"
-    (tmp_path / "run" / "config.json").write_text(json.dumps(found.config))
+    write_config(tmp_path / "run", found.config)
     monkeypatch.setattr(write, "gather", lambda path: found)
     html = write_report(tmp_path / "run").read_text()
     assert_self_contained(html)
@@ -151,7 +152,7 @@ def test_data_that_cannot_be_had_is_said_and_nothing_else_is(path, monkeypatch):
     def gone(name, split, **options):
         raise InputError(f"data set {name}: expected it, found nothing")
 
-    monkeypatch.setattr(data, "load", gone)
+    monkeypatch.setattr(loading, "load", gone)
     found = gather(path)
     assert (found.test, found.missing) == (None, "data set digits: expected it, found nothing")
     assert found.last("test")["accuracy"] > 0.5

@@ -13,12 +13,12 @@ from cnn_jax import detection, pictures
 from cnn_jax.pictures.features import feature_maps_in_two
 from cnn_jax.report import findings, page, scenes, sections, several, write, write_report
 from cnn_jax.report.findings import read_figures
-from cnn_jax.training import LossConfig
+from cnn_jax.training import Accuracy, CalibrationError, SoftmaxCrossEntropy, TopK
 from tests.reports import HOSTILE, Page, assert_self_contained, make_findings
 
 
 def smoothed(found, share):
-    return dataclasses.replace(found, run=dataclasses.replace(found.run, loss=LossConfig(label_smoothing=share)))
+    return dataclasses.replace(found, run=dataclasses.replace(found.run, loss=SoftmaxCrossEntropy(share)))
 
 
 def boxes(html):
@@ -34,12 +34,16 @@ def test_beside_the_loss_of_smoothed_labels_stand_its_floor_and_the_loss_without
     found = smoothed(make_findings(tmp_path / "run", names="abcde"), 0.2)
     targets = np.array([0.84, 0.04, 0.04, 0.04, 0.04])
     floor = -(targets * np.log(targets)).sum()
-    evaluation = dataclasses.replace(found.test.evaluation, cross_entropy=1.25)
+    evaluation = found.test.evaluation
+    evaluation = dataclasses.replace(evaluation, metrics=evaluation.metrics | {"cross_entropy": 1.25})
     found = dataclasses.replace(found, test=dataclasses.replace(found.test, evaluation=evaluation))
     value, remark = boxes(sections.summary(found))["test loss"]
     assert value == "2.0000"
-    assert remark == (f"softmax cross entropy; 1.2500 without label smoothing (0.2), which keeps it above {floor:.4f}")
-    assert f"smoothed by 0.2, so the loss cannot fall below {floor:.4f}." in sections.curves_caption(found, [[]])
+    assert remark == (
+        f"softmax_cross_entropy(label_smoothing=0.2), whose smoothed labels keep it above {floor:.4f}; "
+        "without smoothing the cross-entropy is 1.2500"
+    )
+    assert f"smoothed, so the loss cannot fall below {floor:.4f}." in sections.curves_caption(found, [[]])
     recorded = [[{"split": "test", "step": 1, "cross_entropy": 0.1}]]
     assert "dashed is the cross-entropy without smoothing" in sections.curves_caption(found, recorded)
 
@@ -49,8 +53,8 @@ def test_without_the_images_the_loss_without_smoothing_is_the_recorded_one(extra
     record = {"split": "test", "step": 7, "loss": 0.75, "accuracy": 0.875, **extra}
     found = smoothed(make_findings(tmp_path / "run", names="abcde", test=False, records=[record]), 0.1)
     _, remark = boxes(sections.summary(found))["test loss"]
-    assert ("0.1250 without label smoothing (0.1)" in remark) == bool(extra)
-    assert "which keeps it above 0.3" in remark
+    assert ("without smoothing the cross-entropy is 0.1250" in remark) == bool(extra)
+    assert "smoothed labels keep it above 0.3" in remark
 
 
 def test_labels_that_are_not_smoothed_are_not_mentioned(tmp_path):
@@ -67,7 +71,45 @@ def test_seeds_have_a_column_of_the_loss_without_smoothing(tmp_path):
     html = "".join(several.comparison(seeds, found))
     assert "without smoothing</th>" in html
     assert "<td>0.0625</td>" in html
-    assert "0.0781 without label smoothing" in boxes(several.summary(seeds, found))["test loss, at the last step"][1]
+    said = "without smoothing the cross-entropy is 0.0781"
+    assert said in boxes(several.summary(seeds, found))["test loss, at the last step"][1]
+
+
+# Metrics.
+
+
+METRICS = (TopK(2), CalibrationError(), Accuracy())
+
+
+def test_each_metric_has_a_figure_of_its_own(tmp_path):
+    found = make_findings(tmp_path / "run", names="abc", metrics=METRICS)
+    figures = boxes(sections.summary(found))
+    assert list(figures)[:4] == ["test accuracy", "test loss", "test top2", "test calibration_error"]
+    assert (figures["test top2"][0], figures["test calibration_error"][0]) == ("12.50%", "0.1250")
+
+
+def test_each_metric_is_taken_from_the_records_where_the_images_are_gone_if_it_is_there(tmp_path):
+    record = {"split": "test", "step": 7, "loss": 0.75, "accuracy": 0.875, "top2": 0.9375}
+    found = make_findings(tmp_path / "run", names="abc", metrics=METRICS, test=False, records=[record])
+    figures = boxes(sections.summary(found))
+    assert figures["test top2"][0] == "93.75%"
+    assert "test calibration_error" not in figures
+
+
+def test_seeds_have_a_column_and_a_mean_of_each_metric(tmp_path):
+    found = make_findings(tmp_path / "run", names="abc", metrics=METRICS, test=False)
+    shared = {"split": "test", "step": 1, "loss": 0.6, "accuracy": 0.5}
+    tests = [shared | {"top2": share, "calibration_error": share / 4} for share in (0.75, 0.5)]
+    seeds = [
+        several.Seed(seed=k, path=tmp_path, records=[test], test=test, detection=None) for k, test in enumerate(tests)
+    ]
+    table = several.comparison(seeds, found)[1]
+    header, cells = re.findall("<th(?: [^>]*)?>(.*?)</th>", table), re.findall("<td>(.*?)</td>", table)
+    assert header == ["seed", "test accuracy", "test loss", "test top2", "test calibration_error"]
+    assert cells == ["50.00%", "0.6000", "75.00%", "0.1875", "50.00%", "0.6000", "50.00%", "0.1250"]
+    figures = boxes(several.summary(seeds, found))
+    assert figures["test top2, at the last step"][0].startswith("62.50 ")
+    assert figures["test calibration_error, at the last step"][0].startswith("0.1562 ")
 
 
 # Things found in scenes.
@@ -160,9 +202,9 @@ def test_all_scenes_are_searched_only_where_the_figures_are_not_recorded(is_reco
     if is_recorded:
         (path / "detection.json").write_text(json.dumps(detector.detection))
     monkeypatch.setattr(findings, "load_run", lambda path: detector.run)
-    monkeypatch.setattr(findings.data, "load", lambda *args, **options: detector.test.dataset)
+    monkeypatch.setattr(type(detector.run), "load_data", lambda run, split: detector.test.dataset)
     monkeypatch.setattr(type(detector.run), "evaluate", lambda run, dataset: detector.test.evaluation)
-    monkeypatch.setattr(detection, "as_trained_on", lambda run, dataset: dataclasses.replace(dataset))
+    monkeypatch.setattr(detection, "load_digits", lambda run, split: detector.test.dataset)
     monkeypatch.setattr(
         detection, "find_in_test_scenes", lambda run, digits, scenes=None: asked.append(scenes) or detector.detected
     )

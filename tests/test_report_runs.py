@@ -11,8 +11,11 @@ import pytest
 
 from cnn_jax import experiment, report
 from cnn_jax.errors import InputError
+from cnn_jax.experiment import Experiment
+from cnn_jax.models import MLP
 from cnn_jax.report import several, write, write_report
-from cnn_jax.training import ExperimentConfig, FitResult, TrainState
+from cnn_jax.runs import Place, Result
+from cnn_jax.training import Accuracy, Recipe, TrainState
 from tests.commands import run_command
 from tests.reports import Page, assert_self_contained, make_findings
 
@@ -21,7 +24,7 @@ ACCURACIES = {5: 0.90, 6: 0.99, 7: 0.95, 8: 0.93}
 
 @pytest.fixture
 def seeds(tmp_path, monkeypatch):
-    found = make_findings(tmp_path / "run", test=False, seed=5, replicas=4)
+    found = make_findings(tmp_path / "run", test=False, seeds=(5, 6, 7, 8))
     for seed, accuracy in ACCURACIES.items():
         own = tmp_path / "run" / f"seed-{seed}"
         own.mkdir()
@@ -72,9 +75,9 @@ def test_seeds_that_are_not_all_there_are_refused(seeds):
         write_report(path)
 
 
-@pytest.mark.parametrize("config", [{"seed": 3}, {"seed": 3, "replicas": 1}, {"seed": "3", "replicas": 4}, {}])
+@pytest.mark.parametrize("config", [{"seeds": [3]}, {"seeds": []}, {"seeds": ["3", "4"]}, {}])
 def test_the_run_of_one_seed_is_no_run_of_several(config, tmp_path):
-    assert several.read_seeds(tmp_path, {"config": config}) == []
+    assert several.read_seeds(tmp_path, config) == []
 
 
 # The command, and the end of a run.
@@ -120,15 +123,18 @@ def test_what_cannot_be_reported_is_one_line(arguments, message, tmp_path, monke
 def finish(tmp_path, monkeypatch):
     """Ends a run, with `write_report` replaced, and returns what `run_experiment` returned."""
     state = TrainState(step=np.int32(1), params={}, batch_stats={}, opt_state=(), rng=jax.random.key(0))
-    result = FitResult(
-        state=state, train={"loss": 1.0, "accuracy": 0.5}, evaluations={}, seconds=1.0, images_per_second=1.0
-    )
+    train = {"loss": np.array([1.0]), "accuracy": np.array([0.5])}
+    result = Result(
+        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, seconds=1.0,
+        images_per_second=1.0,
+    )  # fmt: skip
     monkeypatch.setattr(experiment, "fit", lambda *args, **options: result)
 
     def run(write_report, **options):
         monkeypatch.setattr(report, "write_report", write_report)
-        config = ExperimentConfig(out=tmp_path / "run", overwrite=True, **options)
-        return experiment.run_experiment(config, "mlp", "mlp", {}) is result
+        place = Place(out=tmp_path / "run", overwrite=True, **options)
+        config = Experiment(recipe=Recipe(model=MLP()), place=place)
+        return experiment.run_experiment(config, "mlp") is result
 
     return run
 

@@ -14,14 +14,19 @@ from scipy.special import log_softmax
 
 from cnn_jax import data, experiment, report
 from cnn_jax.errors import InputError
-from cnn_jax.experiment import run_experiment
+from cnn_jax.experiment import Experiment, run_experiment
+from cnn_jax.models import MLP
+from cnn_jax.runs import Place, fit, load_run
 from cnn_jax.runs.display import Display
 from cnn_jax.terminal import output
 from cnn_jax.terminal.signals import Stopped
-from cnn_jax.training import DataConfig, ExperimentConfig, LossConfig, fit, load_run
-from tests.tiny import TinyNet, make_config, make_dataset, make_folder, records, steps_kept
+from cnn_jax.training import Recipe, SoftmaxCrossEntropy
+from tests.tiny import make_dataset, make_execution, make_folder, make_recipe, records, steps_kept
 
-SMOOTHED = LossConfig(label_smoothing=0.1)
+
+def smoothed(**options) -> Recipe:
+    """A small recipe with smoothed labels."""
+    return Recipe(model=MLP(features=(4,)), loss=SoftmaxCrossEntropy(label_smoothing=0.1), batch_size=256, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -35,18 +40,18 @@ def test_replicas_in_ascii_in_a_folder_with_a_hostile_name(monkeypatch, tmp_path
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     path = tmp_path / "[/red]é\x1b[31m\n:smile:"
-    options = {"epochs": 1, "batch_size": 256, "replicas": 2, "loss": SMOOTHED, "out": path, "report": False}
-    result = run_experiment(ExperimentConfig(data=DataConfig(), **options), "mlp", "mlp", {"features": (4,)})
+    config = Experiment(recipe=smoothed(epochs=1), replicas=2, place=Place(out=path, report=False))
+    result = run_experiment(config, "mlp")
     printed = stream.buffer.getvalue().decode("ascii")
     assert "run kept in " + str(tmp_path / "[/red]\\xe9\\x1b[31m\\n:smile:") in printed
     assert not set(printed) & {"\x1b", "\r"}
-    assert f"{result.summary['test']['accuracy'].percent().replace('±', '+-')} (mean +- standard deviation" in printed
+    assert f"{result.summary().percent().replace('±', '+-')} (mean +- standard deviation" in printed
     rows = {line.split("  ")[0]: line.split() for line in printed.splitlines()}
-    means = [np.mean([getattr(e, name) for e in result.evaluations["test"]]) for name in ("loss", "cross_entropy")]
+    means = [result.values("test", name).mean() for name in ("loss", "cross_entropy")]
     assert rows["mean"][1:3] == [f"{mean:.4f}" for mean in means]
     assert {"95% >=", "95% <="} <= set(rows)
     last = records(path / "seed-1")[-1]
-    assert (last["split"], last["cross_entropy"]) == ("test", result.evaluations["test"][1].cross_entropy)
+    assert (last["split"], last["cross_entropy"]) == ("test", result.evaluations["test"][1].metrics["cross_entropy"])
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path):
@@ -73,23 +78,23 @@ class Left(io.StringIO):
 
 def test_a_run_goes_on_without_its_reader(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdout", Left())
-    config = ExperimentConfig(epochs=2, batch_size=256, loss=SMOOTHED, out=tmp_path, report=False)
-    result = run_experiment(config, "mlp", "mlp", {"features": (4,)})
+    config = Experiment(recipe=smoothed(epochs=2), place=Place(out=tmp_path, report=False))
+    result = run_experiment(config, "mlp")
     assert result.interrupted is None
     assert steps_kept(tmp_path)[-1] == 12  # 2 epochs of 1,437 images
     # The cross-entropy stands beside the loss with smoothed labels; by NumPy in float64:
-    found, labels = result.evaluations["test"], data.load("digits", "test").labels
+    [found], labels = result.evaluations["test"], data.load("digits", "test").labels
     logs = log_softmax(found.scores.astype(np.float64), axis=1)
     right = logs[np.arange(len(labels)), labels]
-    assert found.cross_entropy == pytest.approx(-right.mean(), rel=1e-5)
+    assert found.metrics["cross_entropy"] == pytest.approx(-right.mean(), rel=1e-5)
     assert found.loss == pytest.approx(-(0.9 * right + 0.1 * logs.mean(axis=1)).mean(), rel=1e-5)
-    assert records(tmp_path)[-1]["cross_entropy"] == found.cross_entropy
+    assert records(tmp_path)[-1]["cross_entropy"] == found.metrics["cross_entropy"]
 
 
 def test_how_to_go_on_is_said_on_standard_error_where_the_reader_was_stopped_too(monkeypatch, capsys, tmp_path):
     """Ctrl-C stops all of `lenet5.py | tee log`."""
     monkeypatch.setattr(sys, "argv", ["lenet5.py", "--epochs", "3"])
-    result = fit(TinyNet(), make_dataset(8), make_config(epochs=1))
+    result = fit(make_recipe(epochs=1), make_dataset(8), execution=make_execution())
     monkeypatch.setattr(sys, "stdout", Left())
     sys.stdout.lines = 1
     experiment._say_how_to_resume(result, tmp_path / "a b" / "row", tmp_path / "a b")
@@ -126,7 +131,8 @@ def test_a_signal_after_the_last_step_stops_before_the_last_evaluations(tmp_path
     def train(path, **options):
         folder = make_folder(path, resume=bool(options))
         try:
-            return fit(TinyNet(), make_dataset(), make_config(epochs=1), folder=folder, **splits, **options)
+            recipe, execution = make_recipe(epochs=1), make_execution()
+            return fit(recipe, make_dataset(), execution=execution, folder=folder, **splits, **options)
         finally:
             folder.close()
 

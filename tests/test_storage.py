@@ -11,15 +11,15 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.errors import StorageError
+from cnn_jax.runs import Place, fit
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.folder import write_atomically
 from cnn_jax.runs.records import Records
 from cnn_jax.runs.storage import storing
-from cnn_jax.training import CheckpointConfig, fit
-from tests.tiny import TinyNet, assert_same_bits, make_config, make_dataset, make_folder, records, steps_kept
+from tests.tiny import assert_same_bits, make_dataset, make_execution, make_folder, make_recipe, records, steps_kept
 
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
-CONFIG = make_config(steps_per_call=1, checkpoint=CheckpointConfig(every_steps=5, every_seconds=None))
+EXECUTION = make_execution(steps_per_call=1)
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ class At(Display):
 
 def train_in(path, **arguments):
     with contextlib.closing(make_folder(path, resume=True)) as folder:
-        return fit(TinyNet(), TRAIN, CONFIG, test=TEST, folder=folder, **arguments)
+        return fit(make_recipe(), TRAIN, test=TEST, execution=EXECUTION, folder=folder, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_the_exit_code_is_not_that_of_a_bug_or_of_bad_input(tmp_path, monkeypatc
 
     monkeypatch.setattr("sys.argv", ["x"])
     with pytest.raises(SystemExit) as stop:
-        command.main(run, type(CONFIG))
+        command.main(run, Place)
     assert stop.value.code == os.EX_IOERR
     assert capsys.readouterr().err == f"error: {tmp_path}: cannot be written (Read-only file system)\n"
 

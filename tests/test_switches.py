@@ -15,10 +15,12 @@ from jax.experimental import checkify
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import layers, lowering, models
+from cnn_jax.augment import Affine
 from cnn_jax.lowering import choice
-from cnn_jax.training import AugmentConfig, LossConfig, fit
+from cnn_jax.runs import fit
+from cnn_jax.training import SoftmaxCrossEntropy
 from tests.geometries import normal
-from tests.tiny import TinyNet, assert_close, make_config, make_dataset
+from tests.tiny import assert_close, make_dataset, make_recipe
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -165,10 +167,10 @@ def test_networks_need_no_promotion():
 )
 def test_training_is_the_same(switches):
     train = make_dataset(9)
-    config = make_config(epochs=1, augment=AugmentConfig(name="affine"), loss=LossConfig(label_smoothing=0.1))
-    expected = fit(TinyNet(), train, config)
+    recipe = make_recipe(epochs=1, augment=(Affine(),), loss=SoftmaxCrossEntropy(0.1))
+    expected = fit(recipe, train)
     with under(*switches), jax.transfer_guard("disallow"):
-        found = fit(TinyNet(), train, config)
+        found = fit(recipe, train)
     assert_close(found.state.params, expected.state.params, rtol=1e-3)
 
 

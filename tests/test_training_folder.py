@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.errors import InputError
-from cnn_jax.runs.folder import RunFolder, environment, read_config
-from cnn_jax.training import ExperimentConfig
+from cnn_jax.runs import Place
+from cnn_jax.runs.folder import FORMAT, RunFolder, code_of, environment, read_config
 from tests.tiny import make_folder
 
-CONTENTS = {"config": {"seed": 0, "optimizer": {"name": "sgd", "momentum": 0.9}}, "model": {}, "data": {}}
+CONTENTS = {"recipe": {"optimizer": "sgd()", "epochs": 3}, "data": {"name": "d"}, "seeds": [0], "source": "tfds()"}
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -36,7 +36,9 @@ def test_a_new_folder_gets_its_configuration(tmp_path):
     make_folder(path).close()
     found = read_config(path)
     assert found.pop("run") != "" != found.pop("digest")
-    assert found == {"config": {"seed": 0}, "model": {"name": "tiny"}, "data": {"name": "bars"}}
+    assert found == {
+        "format": FORMAT, "recipe": {"model": "tiny()"}, "data": {"name": "bars"}, "seeds": [0], "code": {}
+    }  # fmt: skip
 
 
 def test_an_occupied_folder_is_refused(tmp_path):
@@ -51,10 +53,10 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "metrics.jsonl").write_text("old\n")
     (tmp_path / "notes" / "mine.txt").write_text("keep me")
-    make_folder(tmp_path, overwrite=True, seed=5).close()
+    make_folder(tmp_path, overwrite=True, seeds=(5,)).close()
     assert {p.name for p in tmp_path.iterdir()} == {"config.json", ".lock", "notes"}
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
-    assert read_config(tmp_path)["config"] == {"seed": 5}
+    assert read_config(tmp_path)["seeds"] == [5]
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
@@ -75,24 +77,65 @@ def test_what_a_crash_before_the_configuration_leaves_is_started_into(tmp_path, 
     (tmp_path / "config.json.tmp").write_text('{"conf')
     (tmp_path / ".lock").touch()
     make_folder(tmp_path, **options).close()
-    assert read_config(tmp_path)["config"] == {"seed": 0}
+    assert read_config(tmp_path)["seeds"] == [0]
 
 
 def test_resume_names_the_options_that_differ(tmp_path):
     RunFolder(tmp_path, CONTENTS).close()
-    changed = CONTENTS | {"config": {"seed": 1, "optimizer": {"name": "adam", "momentum": 0.9}}}
+    changed = CONTENTS | {"recipe": {"optimizer": "adam()", "epochs": 3}, "seeds": [1], "data": {"name": "e"}}
     with pytest.raises(InputError) as caught:
         RunFolder(tmp_path, changed, resume=True)
-    assert "differ in seed (run 0, now 1), optimizer.name (run 'sgd', now 'adam');" in str(caught.value)
-    assert "momentum" not in str(caught.value)
+    said = "differ in optimizer (run 'sgd()', now 'adam()'), data.name (run 'd', now 'e'), seeds (run [0], now [1]);"
+    assert said in str(caught.value)
+    assert "epochs" not in str(caught.value)
 
 
 def test_resume_allows_other_places_and_other_saving(tmp_path):
-    one = {"seed": 0, "out": "a", "data": {"name": "d", "dir": None}, "checkpoint": {"keep": 3}, "resume": False}
-    two = {"seed": 0, "out": "b", "data": {"name": "d", "dir": "x"}, "checkpoint": {"keep": 9}, "resume": True}
-    RunFolder(tmp_path, CONTENTS | {"config": one}).close()
-    RunFolder(tmp_path, CONTENTS | {"config": two}, resume=True).close()
-    assert read_config(tmp_path)["config"] == one
+    one = {"source": "tfds('d')", "execution": {"checkpoint": {"keep": 3}}, "command": ["one"]}
+    two = {"source": "tfds('d', 'x')", "execution": {"checkpoint": {"keep": 9}}, "command": ["two"]}
+    RunFolder(tmp_path, CONTENTS | one).close()
+    RunFolder(tmp_path, CONTENTS | two, resume=True).close()
+    assert one.items() <= read_config(tmp_path).items()
+
+
+@pytest.mark.parametrize("text", ['{"config": {}, "model": {}, "data": {}}', '{"format": 3, "recipe": {}}'])
+def test_a_run_in_another_format_is_named(tmp_path, text):
+    make_folder(tmp_path).close()
+    (tmp_path / ".lock").unlink()
+    (tmp_path / "config.json").write_text(text)
+    number = json.loads(text).get("format", 1)
+    said = refusal(tmp_path, resume=True)
+    assert f"config.json: expected a run in format {FORMAT}, " in said
+    assert f"got one in format {number}, which another version of cnn_jax reads" in said
+    make_folder(tmp_path, overwrite=True).close()
+    assert read_config(tmp_path)["format"] == FORMAT
+
+
+def test_files_of_the_user_s_are_copied_and_belong_to_the_run(tmp_path):
+    files = {name: tmp_path / name for name in ("mine.py", "other/mine.py")}
+    (tmp_path / "other").mkdir()
+    for number, file in enumerate(files.values()):
+        file.write_text(f"NUMBER = {number}\n")
+    path = tmp_path / "run"
+    RunFolder(path, CONTENTS, code=files).close()
+    copies = code_of(path, read_config(path))
+    assert {name: copy.read_text() for name, copy in copies.items()} == {
+        "mine.py": "NUMBER = 0\n", "other/mine.py": "NUMBER = 1\n"
+    }  # fmt: skip
+    assert all(copy.is_relative_to(path) for copy in copies.values())
+    RunFolder(path, CONTENTS, resume=True, code=files).close()
+    files["mine.py"].write_text("NUMBER = 2\n")
+    with pytest.raises(InputError, match=r"they differ in code\.mine\.py\.sha256 ") as caught:
+        RunFolder(path, CONTENTS, resume=True, code=files)
+    assert "\n" not in str(caught.value)
+    copies["mine.py"].write_text("NUMBER = 3\n")
+    with pytest.raises(InputError, match=r"expected the run's copy of mine\.py, but it has been changed"):
+        code_of(path, read_config(path))
+    copies["mine.py"].unlink()
+    with pytest.raises(InputError, match=r"expected the run's copy of mine\.py, got: No such file"):
+        code_of(path, read_config(path))
+    RunFolder(path, CONTENTS, overwrite=True).close()
+    assert not (path / "code").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +173,6 @@ def test_the_environment_is_json_with_versions_and_commit():
 
 def test_resume_needs_to_know_where():
     with pytest.raises(InputError, match="resume: expected the folder of the run in `out`, got none"):
-        ExperimentConfig(resume=True)
+        Place(resume=True)
     with pytest.raises(InputError, match="at most one of the two"):
-        ExperimentConfig(resume=True, overwrite=True, out=Path("x"))
+        Place(resume=True, overwrite=True, out=Path("x"))

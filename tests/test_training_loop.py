@@ -11,22 +11,24 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from cnn_jax.runs.single import Single
 
 from cnn_jax import layers
 from cnn_jax.errors import InputError
+from cnn_jax.runs import CheckpointConfig, TrainingDivergedError, fit
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display, duration
+from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.folder import read_config
-from cnn_jax.training import CheckpointConfig, OptimizerConfig, TrainingDivergedError, create_state, fit
+from cnn_jax.training import SGD, CrossEntropy, create_state
 from tests.tiny import (
     TRACES,
     TinyNet,
     assert_close,
     assert_same_bits,
-    make_config,
     make_dataset,
+    make_execution,
     make_folder,
+    make_recipe,
     records,
     steps_kept,
 )
@@ -48,12 +50,21 @@ class SignalAt(Display):
             signal.raise_signal(self.number)
 
 
-def train_in(path, config=None, resume=False, **arguments):
+def train(recipe=None, execution=None, **arguments):
+    return fit(recipe or make_recipe(), TRAIN, execution=execution or make_execution(), **arguments)
+
+
+def train_in(path, recipe=None, execution=None, resume=False, **arguments):
     folder = make_folder(path, resume=resume)
     try:
-        return fit(TinyNet(), TRAIN, config or make_config(), folder=folder, **arguments)
+        return train(recipe, execution, folder=folder, **arguments)
     finally:
         folder.close()
+
+
+def figures(result):
+    """Of the only seed: means over the last epoch."""
+    return {name: float(value) for name, (value,) in result.train.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +76,28 @@ def undisturbed(tmp_path_factory):
 def test_it_learns(undisturbed):
     _, result = undisturbed
     assert int(result.state.step) == TOTAL
-    assert result.evaluations["test"].accuracy > 0.95
-    assert result.evaluations["test"].count == 30
+    (found,) = result.evaluations["test"]
+    assert found.accuracy > 0.95
+    assert found.count == 30
     assert result.images_per_second > 0
     assert result.interrupted is None
 
 
 def test_scores_are_in_the_order_of_the_data(undisturbed):
     _, result = undisturbed
-    found = result.evaluations["test"]
+    (found,) = result.evaluations["test"]
     assert found.scores.shape == (30, 3)
     assert np.mean(found.scores.argmax(-1) == TEST.labels) == found.accuracy
 
 
 def test_without_a_folder_the_bits_are_the_same(undisturbed):
     _, result = undisturbed
-    assert_same_bits(fit(TinyNet(), TRAIN, make_config()).state, result.state)
+    assert_same_bits(train().state, result.state)
 
 
 def test_another_seed_gives_another_result(undisturbed):
     _, result = undisturbed
-    other = fit(TinyNet(), TRAIN, make_config(seed=1)).state
+    other = train(seeds=1).state
     assert not np.array_equal(other.params["conv"]["kernel"], result.state.params["conv"]["kernel"])
 
 
@@ -103,7 +115,7 @@ def test_interrupted_and_resumed_is_undisturbed(undisturbed, tmp_path, steps, nu
     result = train_in(tmp_path, resume=True, test=TEST)
     assert result.interrupted is None
     assert_same_bits(result.state, expected.state)
-    assert result.train == expected.train
+    assert figures(result) == figures(expected)
     assert records(tmp_path) == records(path)
 
 
@@ -111,20 +123,20 @@ def test_interrupted_and_resumed_is_undisturbed(undisturbed, tmp_path, steps, nu
 def by_fives(tmp_path_factory):
     """Five steps a call, which divide neither an epoch nor what is between two checkpoints."""
     path = tmp_path_factory.mktemp("by_fives")
-    return path, train_in(path, many(5), test=TEST)
+    return path, train_in(path, execution=many(5), test=TEST)
 
 
-def many(steps: int, **changes):
+def many(steps: int | None):
     checkpoint = CheckpointConfig(every_steps=7, every_seconds=None, keep=100)
-    return make_config(**({"steps_per_call": steps, "checkpoint": checkpoint} | changes))
+    return make_execution(steps_per_call=steps, checkpoint=checkpoint)
 
 
 def test_many_steps_a_call_are_the_steps_one_by_one(by_fives, tmp_path):
-    (path, result), expected = by_fives, train_in(tmp_path, many(1), test=TEST)
+    (path, result), expected = by_fives, train_in(tmp_path, execution=many(1), test=TEST)
     # A loop may round otherwise than the same steps on their own.
     assert_close(result.state, expected.state)
-    assert result.train == pytest.approx(expected.train, rel=1e-5)
-    assert result.evaluations["test"].accuracy == expected.evaluations["test"].accuracy
+    assert figures(result) == pytest.approx(figures(expected), rel=1e-5)
+    assert result.values() == expected.values()
     assert steps_kept(path) == steps_kept(tmp_path) == [7, 14, 21, 28, TOTAL]
     for line, reference in zip(records(path), records(tmp_path), strict=True):
         assert (line.pop("split"), line.pop("step")) == (reference.pop("split"), reference.pop("step"))
@@ -134,21 +146,23 @@ def test_many_steps_a_call_are_the_steps_one_by_one(by_fives, tmp_path):
 @pytest.mark.parametrize("steps", [2, 1000, None])
 def test_how_many_steps_a_call_takes_changes_no_bit(by_fives, steps):
     """Of two and more: it is one program, told how many to take."""
-    result = fit(TinyNet(), TRAIN, many(steps), test=TEST)
+    result = train(execution=many(steps), test=TEST)
     assert_same_bits(result.state, by_fives[1].state)
-    assert result.train == by_fives[1].train
+    assert figures(result) == figures(by_fives[1])
     assert result.images_per_second > 0
 
 
 def test_resumed_with_other_steps_a_call_is_undisturbed(by_fives, tmp_path):
     path, expected = by_fives
     for steps, at in ((3, 1), (1000, 9), (2, 20)):
-        stopped = train_in(tmp_path, many(steps), resume=True, test=TEST, display=SignalAt(at, signal.SIGTERM))
+        stopped = train_in(
+            tmp_path, execution=many(steps), resume=True, test=TEST, display=SignalAt(at, signal.SIGTERM)
+        )
         assert stopped.interrupted == signal.SIGTERM
         assert int(stopped.state.step) < TOTAL
-    result = train_in(tmp_path, many(5), resume=True, test=TEST)
+    result = train_in(tmp_path, execution=many(5), resume=True, test=TEST)
     assert_same_bits(result.state, expected.state)
-    assert result.train == expected.train
+    assert figures(result) == figures(expected)
     assert records(tmp_path) == records(path)
 
 
@@ -163,17 +177,19 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed, tmp_path):
     before = records(tmp_path), steps_kept(tmp_path)
     result = train_in(tmp_path, resume=True, test=TEST)
     assert_same_bits(result.state, undisturbed[1].state)
-    assert result.evaluations["test"].accuracy == undisturbed[1].evaluations["test"].accuracy
+    assert result.values() == undisturbed[1].values()
     assert (records(tmp_path), steps_kept(tmp_path)) == before
 
 
 def test_the_newest_few_are_kept(tmp_path):
-    train_in(tmp_path, make_config(checkpoint=CheckpointConfig(every_steps=5, every_seconds=None, keep=2)))
+    checkpoint = CheckpointConfig(every_steps=5, every_seconds=None, keep=2)
+    train_in(tmp_path, execution=make_execution(checkpoint=checkpoint))
     assert steps_kept(tmp_path) == [30, TOTAL]
 
 
 def test_zero_seconds_saves_each_step(tmp_path):
-    train_in(tmp_path, make_config(steps_per_call=1, checkpoint=CheckpointConfig(every_seconds=0.0, keep=100)))
+    checkpoint = CheckpointConfig(every_seconds=0.0, keep=100)
+    train_in(tmp_path, execution=make_execution(steps_per_call=1, checkpoint=checkpoint))
     assert steps_kept(tmp_path) == list(range(1, TOTAL + 1))
 
 
@@ -204,7 +220,7 @@ def test_the_best_is_chosen_by_validation(tmp_path):
     """A validation split whose labels are shuffled prefers some middle epoch; the test split has no say."""
     draw = np.random.default_rng(5)
     noise = dataclasses.replace(make_dataset(40, seed=3), labels=draw.integers(0, 3, 40).astype(np.int32))
-    result = train_in(tmp_path, make_config(epochs=8), validation=noise, test=TEST)
+    result = train_in(tmp_path, make_recipe(epochs=8), validation=noise, test=TEST)
     measured = [r for r in records(tmp_path) if r["split"] == "validation"]
     assert len(measured) == 8
     best = max(measured, key=lambda r: (r["accuracy"], -r["loss"], -r["step"]))
@@ -220,6 +236,18 @@ def test_the_best_is_chosen_by_validation(tmp_path):
     assert np.mean(scores.argmax(-1) == noise.labels) == best["accuracy"]
 
 
+def test_the_first_metric_chooses_the_best_by_its_own_direction(tmp_path):
+    """Of a metric that is better when lower the lowest; the labels being shuffled, it rises later on."""
+    draw = np.random.default_rng(5)
+    noise = dataclasses.replace(make_dataset(40, seed=3), labels=draw.integers(0, 3, 40).astype(np.int32))
+    train_in(tmp_path, make_recipe(epochs=8, metrics=(CrossEntropy(),)), validation=noise)
+    measured = [r for r in records(tmp_path) if r["split"] == "validation"]
+    assert all({"loss", "cross_entropy", "accuracy"} <= record.keys() for record in measured)
+    best = min(measured, key=lambda r: (r["cross_entropy"], r["step"]))
+    assert best["step"] < measured[-1]["step"]
+    assert steps_kept(tmp_path, "best") == [best["step"]]
+
+
 def test_no_validation_no_best(undisturbed):
     path, _ = undisturbed
     assert steps_kept(path, "best") == []
@@ -227,13 +255,10 @@ def test_no_validation_no_best(undisturbed):
 
 @pytest.mark.parametrize("rate", [1e6, 1e30])
 def test_divergence_stops_and_spares_the_good_checkpoints(tmp_path, rate):
-    config = make_config(
-        optimizer=OptimizerConfig(name="sgd", learning_rate=rate, momentum=0.0),
-        checkpoint=CheckpointConfig(every_steps=1, every_seconds=None, keep=1),
-        epochs=40,
-    )
+    recipe = make_recipe(optimizer=SGD(rate, momentum=0.0), epochs=40)
+    execution = make_execution(checkpoint=CheckpointConfig(every_steps=1, every_seconds=None, keep=1))
     with pytest.raises(TrainingDivergedError) as caught:
-        train_in(tmp_path, config)
+        train_in(tmp_path, recipe, execution)
     message = str(caught.value)
     kept = steps_kept(tmp_path)
     assert len(kept) <= 1
@@ -242,34 +267,26 @@ def test_divergence_stops_and_spares_the_good_checkpoints(tmp_path, rate):
     assert "learning rate" in message
     assert "\n" not in message
     if kept:
-        like = jax.eval_shape(lambda: fit_state(config))
+        like = jax.eval_shape(lambda: create_state(TinyNet(), recipe.optimizer(lambda count: 1.0), (6, 6, 1), 0))
         checkpoints = Checkpoints(tmp_path, read_config(tmp_path)["run"], read_only=True)
         state, _ = checkpoints.restore(like)
         checkpoints.close()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def fit_state(config):
-    import optax
-
-    from cnn_jax.training import make_optimizer
-
-    return create_state(TinyNet(), make_optimizer(config.optimizer, optax.constant_schedule(1.0)), (6, 6, 1), 0)
-
-
 def test_nan_names_the_step_it_came_at(tmp_path):
     """Infinite statistics make the very first loss NaN."""
     broken = dataclasses.replace(TRAIN, statistics=dataclasses.replace(TRAIN.statistics, mean=(float("inf"),)))
     with pytest.raises(TrainingDivergedError, match=r"loss is nan at step 1 of 31; last good checkpoint: none"):
-        fit(TinyNet(), broken, make_config())
+        fit(make_recipe(), broken)
 
 
 def test_nan_in_the_middle_of_a_call_names_its_step():
-    optimizer = OptimizerConfig(name="sgd", learning_rate=1e30, momentum=0.0)
+    recipe = make_recipe(optimizer=SGD(1e30, momentum=0.0))
     messages = set()
     for steps in (1, 7):
         with pytest.raises(TrainingDivergedError) as caught:
-            fit(TinyNet(), TRAIN, make_config(optimizer=optimizer, steps_per_call=steps))
+            train(recipe, make_execution(steps_per_call=steps))
         messages.add(str(caught.value))
     assert len(messages) == 1
     assert 1 < int(messages.pop().split(" at step ")[1].split()[0]) < 7
@@ -278,14 +295,13 @@ def test_nan_in_the_middle_of_a_call_names_its_step():
 @pytest.mark.parametrize("steps", [1, 5])
 def test_each_step_is_compiled_once(steps):
     TRACES.clear()
-    config = make_config(steps_per_call=steps)
-    fit(TinyNet(), TRAIN, config, test=TEST, validation=make_dataset(300, seed=2))
+    train(execution=make_execution(steps_per_call=steps), test=TEST, validation=make_dataset(300, seed=2))
     # Initialisation, the train step and the evaluation step, though epochs and splits end in part batches.
     assert TRACES == [False, True, False]
 
 
 def test_with_onednn_it_learns_the_same():
-    plain, other = (fit(TinyNet(), TRAIN, make_config(onednn=onednn), test=TEST) for onednn in (False, True))
+    plain, other = (train(execution=make_execution(onednn=onednn), test=TEST) for onednn in (False, True))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain.state.params, other.state.params
     )
@@ -297,7 +313,7 @@ def test_records_tell_the_epochs(undisturbed):
     ends = [int(np.ceil(epoch * 61 / 8)) for epoch in (1, 2, 3, 4)]
     for split in ("train", "test"):
         assert [line["step"] for line in lines if line["split"] == split] == ends
-    assert lines[-1]["accuracy"] == result.evaluations["test"].accuracy
+    assert [lines[-1]["accuracy"]] == result.values()
     assert [line["step"] for line in lines if line["split"] == "batch"] == [16]
     first = next(line for line in lines if line["split"] == "batch")
     assert {"loss", "accuracy", "grad_norm", "learning_rate"} <= first.keys()
@@ -364,9 +380,10 @@ class StockNet(nn.Module):
 )
 def test_a_call_takes_what_is_asked_for_or_suits_the_program(model, asked, images, expected):
     """Batches of eight: never more than the longest epoch has; on CPU one where a loop would be slow."""
-    program = Single(model, make_dataset(images), make_config(steps_per_call=asked), None, None)
-    _, metrics = program.train_steps(program.init(), 0, 1)
-    assert program.per_call == expected
+    recipe, execution = make_recipe(model=model), make_execution(steps_per_call=asked)
+    engine = Engine(recipe, make_dataset(images), (0,), execution, None, None)
+    _, metrics = engine.train_steps(engine.init(), 0, 1)
+    assert engine.per_call == expected
     assert metrics["loss"].shape == (expected,)
 
 
@@ -379,9 +396,9 @@ def test_a_torn_record_is_dropped(undisturbed, tmp_path):
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
-    result = train_in(tmp_path, make_config(batch_size=100), test=TEST)
+    result = train_in(tmp_path, make_recipe(batch_size=100), test=TEST)
     assert int(result.state.step) == 3  # ceil(4 * 61 / 100)
-    assert result.evaluations["test"].count == 30
+    assert result.evaluations["test"][0].count == 30
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,9 @@ import jax
 import numpy as np
 
 from cnn_jax import data, layers
-from cnn_jax.training import CheckpointConfig, TrainConfig, folder
+from cnn_jax.runs import CheckpointConfig, Execution
+from cnn_jax.runs.folder import RunFolder
+from cnn_jax.training import Recipe
 
 CLASSES = ("left", "right", "top")
 TRACES: list[bool] = []
@@ -44,14 +47,19 @@ def make_dataset(count: int = 61, seed: int = 0, split: str = "train") -> data.D
     )  # fmt: skip
 
 
-def make_config(**changes) -> TrainConfig:
-    defaults = {"epochs": 4, "batch_size": 8, "checkpoint": CheckpointConfig(every_steps=5, every_seconds=None)}
-    return TrainConfig(**(defaults | changes))
+def make_recipe(**changes) -> Recipe:
+    return Recipe(**({"model": TinyNet(), "epochs": 4, "batch_size": 8} | changes))
 
 
-def make_folder(path: Path, resume: bool = False, overwrite: bool = False, **config) -> folder.RunFolder:
-    contents = {"config": {"seed": 0} | config, "model": {"name": "tiny"}, "data": {"name": "bars"}}
-    return folder.RunFolder(path, contents, resume=resume, overwrite=overwrite)
+def make_execution(**changes) -> Execution:
+    return Execution(**({"checkpoint": CheckpointConfig(every_steps=5, every_seconds=None)} | changes))
+
+
+def make_folder(
+    path: Path, resume: bool = False, overwrite: bool = False, seeds: Sequence[int] = (0,), **recipe
+) -> RunFolder:
+    contents = {"recipe": {"model": "tiny()"} | recipe, "data": {"name": "bars"}, "seeds": list(seeds)}
+    return RunFolder(path, contents, resume=resume, overwrite=overwrite)
 
 
 def steps_kept(path: Path, kind: str = "checkpoints") -> list[int]:

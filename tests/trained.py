@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn_jax.experiment import run_experiment
-from cnn_jax.training import CheckpointConfig, DataConfig, ExperimentConfig
+from cnn_jax.data import TFDS
+from cnn_jax.experiment import Experiment, run_experiment
+from cnn_jax.models import LeNet5
+from cnn_jax.runs import CheckpointConfig, Execution, Place
+from cnn_jax.training import Recipe
 from tests.sharing import made_once
 
 
@@ -22,12 +25,11 @@ def trained(factory: pytest.TempPathFactory) -> Path:
 
 def train(path: Path) -> None:
     # One checkpoint, at the end, however slow the machine is: tests damage it, and an older one would stand in for it.
-    once = CheckpointConfig(every_seconds=None)
-    config = ExperimentConfig(
-        epochs=10, batch_size=64, data=DataConfig(name="digits"), out=path, report=False, checkpoint=once
-    )
+    once = Execution(checkpoint=CheckpointConfig(every_seconds=None))
+    recipe = Recipe(model=LeNet5(activation="tanh"), epochs=10, batch_size=64)
+    config = Experiment(recipe=recipe, data=TFDS("digits"), execution=once, place=Place(out=path, report=False))
     with contextlib.redirect_stdout(io.StringIO()):
-        run_experiment(config, "lenet5", "lenet5", {"activation": "tanh"})
+        run_experiment(config, "lenet5")
 
 
 def tree_hash(path: Path) -> str:

@@ -1,10 +1,11 @@
-"""`cnn-jax evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
+"""`cnn-jax train | evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,9 @@ from tyro.conf import Positional, arg
 import cnn_jax
 from cnn_jax import command
 
-DESCRIPTION = """Use a finished run: measure it, let it read pictures or find digits in them, or show what is in it.
+DESCRIPTION = """Train a network, or use a finished run: measure it, let it read pictures, or show what is in it.
 
+    cnn-jax train --data 'folder("photos")'    a network on any images, without a script
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
     cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
     cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
@@ -31,18 +33,24 @@ Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE [IMAGE ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Train:
+    """Any model on any images, without a script; `cnn-jax train --help` lists the options."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Accuracy, loss, a table by class and the confusion matrix of a run on a data set."""
 
     run: RunPath
     """Folder of a run."""
-    data: Annotated[str | None, arg(metavar="NAME")] = None
-    """Data set to measure on, with images and classes like the run's; by default the run's own."""
+    data: Annotated[str | None, arg(metavar="SOURCE")] = None
+    """Data to measure on, with images and classes like the run's: a source's text, such as 'folder("photos")' or
+    'arrays("x.npz")', or the name of a data set of TensorFlow Datasets, such as mnist; by default the run's own."""
     split: Annotated[str, arg(metavar="NAME")] = "test"
-    """Split of the data set."""
+    """Split of the data."""
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of prepared data sets; by default the one the run was given, else $TFDS_DATA_DIR, else
-    ~/tensorflow_datasets."""
+    """Folder of prepared data sets of TensorFlow Datasets; by default the one the run was given, else $TFDS_DATA_DIR,
+    else ~/tensorflow_datasets."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -100,10 +108,10 @@ class Describe:
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, or the
-    folder of a run."""
+    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, the text
+    of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the folder of a run."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
-    """Height and width of the image; by default what the model is made for."""
+    """Height and width of the image; by default what the model is made for, or else what the run took."""
     channels: Annotated[int | None, arg(metavar="C")] = None
     """Channels of the image; by default the run's, or 3 for cifarnet and resnet18 and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
@@ -128,7 +136,7 @@ class Verify:
     """Folder of a run, also of one of several seeds."""
 
 
-COMMANDS: Any = Evaluate | Predict | Detect | Describe | Report | Verify
+COMMANDS: Any = Train | Evaluate | Predict | Detect | Describe | Report | Verify
 
 
 def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> None:
@@ -175,4 +183,11 @@ def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> No
 
 def main() -> None:
     """Does what the command line asks for, and ends the process."""
+    if sys.argv[1:2] == ["train"]:
+        from cnn_jax.cli.train import DESCRIPTION as TRAINING
+        from cnn_jax.cli.train import train
+        from cnn_jax.experiment import Experiment
+
+        command.main(train, Experiment, description=TRAINING, command="train")
+        return
     command.main(run, COMMANDS, description=DESCRIPTION, version=f"cnn-jax {cnn_jax.__version__}")

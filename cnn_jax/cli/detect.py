@@ -16,8 +16,8 @@ from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, on_paper, open_picture, shown
 from cnn_jax.errors import InputError
 from cnn_jax.files import write_file
+from cnn_jax.runs.load import load_run
 from cnn_jax.runs.outputs import check_output
-from cnn_jax.training import load_run
 
 _EDGES = ("top", "left", "bottom", "right")
 _SURE = 0.9  # a drawing says how sure it is only of what is less sure than this

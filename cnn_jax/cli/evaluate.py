@@ -7,26 +7,35 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import terminal
+from cnn_jax import parts, terminal
 from cnn_jax.cli.opening import check_finite
 from cnn_jax.cli.tables import WIDTH, percent, show_json
+from cnn_jax.data.source import TFDS, Source
 from cnn_jax.detection import as_trained_on
+from cnn_jax.errors import InputError
 from cnn_jax.pictures.confusion import most_frequent
-from cnn_jax.training import load_run
+from cnn_jax.runs.load import load_run
 from cnn_jax.training.evaluation import by_class
 
 _SHORT = 5  # class names up to this length head a column of the matrix; longer ones are numbered
 _MOST = 20  # confusions shown where the matrix is too wide
 
 
-def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as_json: bool) -> None:
-    """Prints the figures of the run in `path` on a split of the data set `name`, by default its own.
+def evaluate(path: Path, text: str | None, split: str, data_dir: Path | None, as_json: bool) -> None:
+    """Prints the figures of the run in `path` on a split of its data, or of others.
+
+    Args:
+        path: the folder of the run.
+        text: where to take the data from: the text of a source, or the name of a data set of TFDS.
+        split: which of them.
+        data_dir: where prepared data sets are, see `Run.load_data`.
+        as_json: print a JSON object instead of tables.
 
     Raises:
         InputError: the run or the data cannot be read, or do not fit each other.
     """
     run = load_run(path)
-    dataset = as_trained_on(run, run.load_data(split, name, data_dir))
+    dataset = as_trained_on(run, run.load_data(split, None if text is None else _read(text), data_dir))
     result = run.evaluate(dataset)
     check_finite(run, result.scores)
     names = dataset.class_names
@@ -36,6 +45,7 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     if as_json:
         show_json(
             {
+                **result.values(),
                 "run": str(path),
                 "step": run.step,
                 "checkpoint": "best" if run.best else "newest",
@@ -43,9 +53,6 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
                 "version": dataset.version,
                 "split": split,
                 "count": result.count,
-                "accuracy": result.accuracy,
-                "loss": result.loss,
-                **result.unsmoothed(),
                 "classes": classes,
                 "confusion": confusion.tolist(),
             }
@@ -58,12 +65,28 @@ def evaluate(path: Path, name: str | None, split: str, data_dir: Path | None, as
     terminal.say("")
     _show_confusion(confusion, names)
     checkpoint = f"{'best' if run.best else 'newest'} checkpoint, step {run.step:,}"
-    loss = f"loss {result.loss:.4f}"
-    if result.cross_entropy is not None:
-        smoothing = f"label smoothing of {run.loss.label_smoothing:g}"
-        loss = f"cross-entropy {result.cross_entropy:.4f}\n{loss}, with the {smoothing} that it was trained with"
     terminal.say(f"\n{terminal.plain(f'{dataset.name} {dataset.version}, {split}')} split; {checkpoint}")
-    terminal.say(f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,}), {loss}")
+    figures = [f"accuracy {result.accuracy:.2%} ({np.trace(confusion):,} of {result.count:,})"]
+    figures += [
+        f"{name} {run.measures[name].shown(value)}" for name, value in result.metrics.items() if name != "accuracy"
+    ]
+    loss, floor = f"loss {result.loss:.4f}", run.loss.floor(len(names))
+    if floor is None:
+        terminal.say(", ".join([*figures, loss]))
+    else:
+        terminal.say(", ".join(figures))
+        terminal.say(f"{loss}, of {parts.short_text(run.loss)}, which cannot fall below {floor:.4f}")
+
+
+def _read(text: str) -> Source:
+    """The source that a text is the call of, or `TFDS` of a name."""
+    try:
+        if "(" not in text and text not in parts.registry(Source):
+            return TFDS(text)
+        source: Source = parts.parse(text, Source)
+    except InputError as error:
+        raise InputError(f"--data: {error}") from error
+    return source
 
 
 def _show_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnn_jax.errors import InputError
-from cnn_jax.training import Run
+from cnn_jax.runs.load import Run
 
 
 def check_finite(run: Run, numbers: np.ndarray) -> None:

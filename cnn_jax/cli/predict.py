@@ -11,7 +11,7 @@ from cnn_jax.cli.opening import check_finite
 from cnn_jax.cli.tables import percent, show_json
 from cnn_jax.data.pictures import find_pictures, read_picture, shown
 from cnn_jax.errors import InputError
-from cnn_jax.training import load_run
+from cnn_jax.runs.load import load_run
 
 
 def predict(path: Path, pictures: tuple[Path, ...], top: int, as_json: bool) -> bool:

@@ -12,7 +12,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.runs.checkpoints import NEWEST, Checkpoints
 from cnn_jax.runs.folder import CONFIG, read_config, seed_folders
 
-WHOLE, NO_DIGESTS = "whole", "readable; saved by an older version, without digests to check it by"
+WHOLE = "whole"
 
 
 def verify(path: Path) -> bool:
@@ -31,7 +31,7 @@ def verify(path: Path) -> bool:
     for folder in [path, *(seed for seed in seeds if (seed / CONFIG).exists() or (seed / NEWEST).exists())]:
         found = list(_inspect(folder))
         rows += [(shown(place), state) for place, state in found]
-        whole &= all(state in (WHOLE, NO_DIGESTS) for _, state in found)
+        whole &= all(state == WHOLE for _, state in found)
     terminal.show_table(("of the run", "state"), rows or [(shown(path), "no checkpoint")], left=(0, 1))
     return whole and bool(rows)
 
@@ -39,9 +39,9 @@ def verify(path: Path) -> bool:
 def _inspect(path: Path) -> Iterator[tuple[Path, str]]:
     """The checkpoints of one run, and what is wrong with each."""
     try:
-        run = read_config(path).get("run")
+        run = str(read_config(path)["run"])
         with contextlib.closing(Checkpoints(path, run, read_only=True)) as checkpoints:
-            for name, has_digests, fault in checkpoints.inspect():
-                yield path / name, fault or (WHOLE if has_digests else NO_DIGESTS)
+            for name, fault in checkpoints.inspect():
+                yield path / name, fault or WHOLE
     except InputError as error:
         yield path, str(error)

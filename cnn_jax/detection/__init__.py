@@ -5,8 +5,9 @@ from cnn_jax.detection.finding import Detections, candidates, find
 from cnn_jax.detection.measure import Found, figures, find_in_scenes
 from cnn_jax.detection.pages import find_in_picture
 from cnn_jax.detection.precision import average_precision, match, precision_recall
-from cnn_jax.detection.runs import as_trained_on, check_finds, find_in_test_scenes, test_windows, train_windows
+from cnn_jax.detection.runs import as_trained_on, check_finds, find_in_test_scenes, load_digits
 from cnn_jax.detection.scenes import Scene, SceneConfig, make_scene
+from cnn_jax.detection.source import Windows, test_windows, train_windows
 from cnn_jax.detection.sweep import pyramid, stride_of, sweep
 from cnn_jax.detection.windows import BACKGROUND, cut_windows, framed, window_dataset
 
@@ -16,6 +17,7 @@ __all__ = [
     "Found",
     "Scene",
     "SceneConfig",
+    "Windows",
     "as_trained_on",
     "average_precision",
     "candidates",
@@ -29,6 +31,7 @@ __all__ = [
     "find_in_test_scenes",
     "framed",
     "iou",
+    "load_digits",
     "make_scene",
     "match",
     "non_max_suppression",

@@ -16,7 +16,7 @@ from cnn_jax.data.pictures import on_paper, with_channels
 from cnn_jax.detection.finding import Detections, best_on_each, candidates, margins
 from cnn_jax.detection.runs import check_finds
 from cnn_jax.detection.sweep import pyramid, stride_of
-from cnn_jax.training import Run
+from cnn_jax.runs.load import Run
 
 _LONGEST = 1024  # pixels: larger pictures are brought down to this
 _SMALLEST = 14  # pixels: digits less long are not looked for
@@ -45,7 +45,7 @@ def find_in_picture(run: Run, pixels: np.ndarray, least: float) -> Detections:
     """
     check_finds(run)
     ink, _ = lift_ink(light_on_dark(with_channels(on_paper(pixels), 1)[..., 0]), _LONGEST)
-    side, stride = run.model.input_size[0], stride_of(run.model)
+    side, stride = run.input_size[0], stride_of(run.model)
     found = []
     for factor in pyramid(_SMALLEST, max(min(ink.shape), 2 * _SMALLEST), side):
         level = _level(ink, factor)

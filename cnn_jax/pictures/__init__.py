@@ -1,8 +1,8 @@
 """Pictures of data, networks and results: functions that return matplotlib figures, and the mathematics behind them.
 
-    from cnn_jax import pictures, training
+    from cnn_jax import pictures, runs
 
-    run = training.load_run(path)
+    run = runs.load_run(path)
     pictures.filters(run.variables["params"]["C1"]["kernel"])
 
 In a notebook the figure that ends a cell is shown; `figure.savefig("filters.png")` keeps one.

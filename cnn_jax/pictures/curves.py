@@ -30,7 +30,7 @@ def curves(runs: Sequence[Sequence[Mapping[str, Any]]], *, steps_per_epoch: floa
     smoothed, the cross-entropy without that is a dashed line of its split, if it was recorded.
 
     Args:
-      runs: of each run its records, as `training.records.read_records` gives them.
+      runs: of each run its records, as `runs.records.read_records` gives them.
       steps_per_epoch: to count epochs instead of steps.
 
     Returns:

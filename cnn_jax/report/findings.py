@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import entr, softmax
+from scipy.special import softmax
 
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
 from cnn_jax.runs.folder import FIGURES, read_config
+from cnn_jax.runs.load import Run, load_run
 from cnn_jax.runs.records import read_records
-from cnn_jax.training import Evaluation, Run, load_run
+from cnn_jax.training import Evaluation
 
 _SCENES = 32  # that are looked at for false alarms and digits that were missed
 
@@ -47,22 +49,32 @@ class Findings:
         return next((record for record in reversed(self.records) if record.get("split") == split), None)
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the run; None where the configuration does not say."""
+        found = seeds_of(self.config)
+        return found[0] if found else None
+
+    @property
     def steps_per_epoch(self) -> float | None:
         """Steps in which every training image is seen once; None where the configuration does not say."""
-        batch = self.config["config"].get("batch_size")
+        batch = mapping(self.config["recipe"]).get("batch_size")
         return self.images / batch if self.images and isinstance(batch, int) and batch > 0 else None
 
     @property
     def images(self) -> int | None:
         """The number of training images; None where the configuration does not say."""
-        images = self.config["data"].get("images")
+        images = mapping(self.config["data"]).get("images")
         return images if isinstance(images, int) and images > 0 else None
 
     @property
     def least_loss(self) -> float | None:
         """What the loss cannot fall below where labels are smoothed, the entropy of a target; else None."""
-        share, classes = self.run.loss.label_smoothing, len(self.run.class_names)
-        return float(entr([1 - share + share / classes] + (classes - 1) * [share / classes]).sum()) if share else None
+        return self.run.loss.floor(len(self.run.class_names))
+
+    def beside_loss(self, names: Container[str]) -> list[str]:
+        """Which of these are metrics with figures of their own: not accuracy, nor what is said with a smoothed loss."""
+        apart = {"accuracy"} if self.least_loss is None else {"accuracy", "cross_entropy"}
+        return [name for name in self.run.measures if name in names and name not in apart]
 
     @property
     def seconds(self) -> float | None:
@@ -95,6 +107,12 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def seeds_of(config: dict[str, Any]) -> list[int]:
+    """The seeds of the run whose `config.json` this is; none where it does not say."""
+    seeds = config.get("seeds")
+    return seeds if isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) else []
+
+
 def gather(path: Path) -> Findings:
     """Reads and measures a run.
 
@@ -104,17 +122,17 @@ def gather(path: Path) -> Findings:
     run, config = load_run(path), read_config(path)
     test, missing, detected, figures = None, "", None, read_figures(path)
     try:
-        images = run.load_data("test")
-        dataset = detection.as_trained_on(run, images)
+        dataset = run.load_data("test")
         evaluation = run.evaluate(dataset)
+        digits = detection.load_digits(run, "test")
     except InputError as error:
         missing = str(error)
     else:
         test = Measured(dataset=dataset, evaluation=evaluation, probabilities=softmax(evaluation.scores, axis=1))
-        if dataset is not images:
+        if digits is not None:
             # All scenes take as long as the report; where the run recorded its figures, a few are enough to look at.
-            detected = detection.find_in_test_scenes(run, images, _SCENES if figures else None)
-            figures = figures or detection.figures(detected, images.class_names)
+            detected = detection.find_in_test_scenes(run, digits, _SCENES if figures else None)
+            figures = figures or detection.figures(detected, digits.class_names)
     return Findings(
         run=run, config=config, records=read_records(path), test=test, missing=missing, detected=detected,
         detection=figures,

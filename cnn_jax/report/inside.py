@@ -18,7 +18,8 @@ from cnn_jax.report import page
 from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.report.sections import no_images
 from cnn_jax.runs.devices import current_device
-from cnn_jax.training import Run, create_state
+from cnn_jax.runs.load import Run
+from cnn_jax.training import create_state
 
 
 def attention(found: Findings) -> str:
@@ -93,8 +94,8 @@ def filters(found: Findings) -> str:
     title = "Filters of the first layer"
     run = found.run
     path = first_kernel(run)
-    seed = found.config["config"].get("seed")
-    if path is None or not isinstance(seed, int):
+    seed = found.seed
+    if path is None or seed is None:
         return page.section(
             title, page.paragraph("Left out: the first layer's weights do not act on an image."), wide=False
         )
@@ -154,13 +155,12 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 
 def _input_shape(run: Run) -> tuple[int, int, int]:
-    height, width = run.model.input_size
-    return height, width, run.image_shape[-1]
+    return *run.input_size, run.image_shape[-1]
 
 
 def _as_input(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images at the size of the model's input, uint8 and normalised."""
-    images = data.fit_images(images, run.model.input_size)
+    images = data.fit_images(images, run.input_size)
     return images, data.normalise(images, run.statistics)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn_jax import pictures
+from cnn_jax import models, parts, pictures
 from cnn_jax.describe import describe
 from cnn_jax.pictures import canvas
 from cnn_jax.pictures.confusion import most_frequent
@@ -36,31 +36,36 @@ def summary(found: Findings) -> str:
     recorded = found.last("test")
     if found.test is not None:
         evaluation, wrong = found.test.evaluation, int(np.sum(found.test.predicted != found.test.dataset.labels))
-        figures[f"{tested} accuracy"] = f"{evaluation.accuracy:.2%}", f"{wrong:,} of {evaluation.count:,} wrong"
-        figures[f"{tested} loss"] = f"{evaluation.loss:.4f}", loss_remark(found, evaluation.cross_entropy)
+        figures |= _measured(found, tested, evaluation.values(), f"{wrong:,} of {evaluation.count:,} wrong")
     elif recorded is not None:
-        figures[f"{tested} accuracy"] = f"{recorded['accuracy']:.2%}", f"recorded at step {recorded['step']:,}"
-        figures[f"{tested} loss"] = f"{recorded['loss']:.4f}", loss_remark(found, recorded.get("cross_entropy"))
-    seed = found.config["config"].get("seed", "?")
+        figures |= _measured(found, tested, recorded, f"recorded at step {recorded['step']:,}")
+    seed = "?" if found.seed is None else found.seed
     return page.headline(figures | common_figures(found, f", seed {seed}"))
 
 
+def _measured(found: Findings, tested: str, values: Mapping[str, Any], remark: str) -> dict[str, tuple[str, str]]:
+    """The large figures of the loss and of each metric; `remark` is on the accuracy."""
+    figures = {f"{tested} accuracy": (f"{values['accuracy']:.2%}", remark)}
+    figures[f"{tested} loss"] = f"{values['loss']:.4f}", loss_remark(found, values.get("cross_entropy"))
+    for name in found.beside_loss(values):
+        figures[f"{tested} {name}"] = found.run.measures[name].shown(values[name]), ""
+    return figures
+
+
 def loss_remark(found: Findings, cross_entropy: float | None) -> str:
-    """What the loss is; where labels are smoothed, also what it cannot fall below and, if known, is without that."""
-    name = found.run.loss.name.replace("_", " ")
+    """What the loss is; where labels are smoothed, also what it cannot fall below and, if known, the cross-entropy."""
+    name = parts.short_text(found.run.loss)
     if found.least_loss is None:
         return name
-    known = " with" if cross_entropy is None else f"; {cross_entropy:.4f} without"
-    share = found.run.loss.label_smoothing
-    return f"{name}{known} label smoothing ({share:g}), which keeps it above {found.least_loss:.4f}"
+    known = "" if cross_entropy is None else f"; without smoothing the cross-entropy is {cross_entropy:.4f}"
+    return f"{name}, whose smoothed labels keep it above {found.least_loss:.4f}{known}"
 
 
 def curves_caption(found: Findings, runs: Sequence[Sequence[dict[str, Any]]]) -> str:
     """What to say of smoothed labels below the curves of runs: nothing where there are none."""
     if found.least_loss is None:
         return ""
-    share = found.run.loss.label_smoothing
-    said = f" Labels were smoothed by {share:g}, so the loss cannot fall below {found.least_loss:.4f}"
+    said = f" Labels were smoothed, so the loss cannot fall below {found.least_loss:.4f}"
     if any("cross_entropy" in record for records in runs for record in records):
         said += "; dashed is the cross-entropy without smoothing"
     return f"{said}."
@@ -79,13 +84,18 @@ def common_figures(found: Findings, seed: str = "") -> dict[str, tuple[str, str]
     kind = "windows" if found.detection else "images"
     figures["data"] = found.run.data_name, f"{split} {kind}" if split else ""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(found.run.variables["params"]))
-    figures["model"] = str(found.config["model"]["name"]), f"{parameters:,} parameters"
+    figures["model"] = model_name(found), f"{parameters:,} parameters"
     return figures
+
+
+def model_name(found: Findings) -> str:
+    """What the model's text calls its class, without the file that it is from."""
+    return parts.class_text(type(found.run.model), models.MODELS).rpartition(":")[2]
 
 
 def origin(config: dict[str, Any], found: Findings) -> str:
     """What is needed to repeat the run whose `config.json` this is."""
-    described = config["data"]
+    described = mapping(config["data"])
     device, command = mapping(config.get("device")), config.get("command")
     command = [str(part) for part in command] if isinstance(command, list) else []
     if command and command[0].endswith(".py"):
@@ -94,7 +104,7 @@ def origin(config: dict[str, Any], found: Findings) -> str:
     values = {
         "data": f"{found.run.data_name} {described.get('version', '')}".rstrip()
         + f", {len(found.run.class_names)} classes, "
-        f"images {_size(found.run.image_shape)} brought to {_size(found.run.model.input_size)}",
+        f"images {_size(found.run.image_shape)} brought to {_size(found.run.input_size)}",
         "checkpoint": f"{'best by validation' if found.run.best else 'newest'}, step {found.run.step:,}",
         "device": f"{device.get('count', '?')} {device.get('platform', '?')} ({device.get('kind', '?')})",
         "git commit": str(config.get("git_commit") or "outside a checkout"),
@@ -168,12 +178,13 @@ def mistakes(found: Findings) -> str:
 def volumes(found: Findings) -> str:
     """The layers of the model."""
     run = found.run
-    return page.section("Layers", describe(run.model, (*run.model.input_size, run.image_shape[-1])).html())
+    return page.section("Layers", describe(run.model, (*run.input_size, run.image_shape[-1])).html())
 
 
 def configuration(config: dict[str, Any]) -> str:
-    """All options of the run whose `config.json` this is."""
-    options = {"model": config["model"]} | config["config"]
+    """All options of the run whose `config.json` this is, its parts as texts."""
+    options = mapping(config["recipe"]) | {"data": config.get("source"), "seeds": config.get("seeds")}
+    options |= mapping(config.get("execution"))
     table = page.table(("option", "value"), [(name, value) for name, value in _flat(options)], left=(0, 1))
     return page.section("Configuration", page.folded("all options of this run", table))
 
@@ -209,5 +220,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _flat(item, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list):
+        yield prefix, ", ".join(map(str, value))
     else:
         yield prefix, "" if value is None else str(value)

@@ -12,7 +12,7 @@ import numpy as np
 from cnn_jax import pictures
 from cnn_jax.errors import InputError
 from cnn_jax.report import page, scenes, sections
-from cnn_jax.report.findings import Findings, mapping, read_figures
+from cnn_jax.report.findings import Findings, read_figures, seeds_of
 from cnn_jax.runs.folder import CONFIG, seed_folder
 from cnn_jax.runs.records import read_records
 from cnn_jax.training.summary import Summary, summarise
@@ -49,15 +49,14 @@ def read_seeds(path: Path, config: dict[str, Any]) -> list[Seed]:
     Raises:
         InputError: a seed has no folder yet.
     """
-    options = mapping(config["config"])
-    first, count = options.get("seed"), options.get("replicas", 1)
-    if not isinstance(first, int) or not isinstance(count, int) or count == 1:
-        return []
+    seeds = seeds_of(config)
     found = []
-    for seed in range(first, first + count):
+    for seed in seeds if len(seeds) > 1 else ():
         own = path / seed_folder(seed)
         if not (own / CONFIG).exists():
-            raise InputError(f"{path}: expected a finished run of {count} seeds, {own.name} is not; resume the run")
+            raise InputError(
+                f"{path}: expected a finished run of {len(seeds)} seeds, {own.name} is not; resume the run"
+            )
         records = read_records(own)
         test = next((record for record in reversed(records) if record.get("split") == "test"), None)
         found.append(Seed(seed=seed, path=own, records=records, test=test, detection=read_figures(own)))
@@ -90,16 +89,19 @@ def summary(seeds: Sequence[Seed], found: Findings) -> str:
             f"{loss.mean:.4f} ±\N{NO-BREAK SPACE}{loss.std:.4f}",
             f"mean ± standard deviation; {sections.loss_remark(found, mean)}",
         )
+        for name in found.beside_loss(set.intersection(*map(set, tested))):
+            values = summarise([record[name] for record in tested])
+            figures[f"{kind} {name}{at}"] = _spread(values, found.run.measures[name].is_share)
     figures["seeds"] = str(len(seeds)), f"{seeds[0].seed} to {seeds[-1].seed}, trained together"
     return page.headline(figures | sections.common_figures(found))
 
 
-def _spread(shares: Summary) -> tuple[str, str]:
-    """Shares over the seeds as a large figure: mean and deviation, and the interval of the mean."""
+def _spread(found: Summary, is_share: bool = True) -> tuple[str, str]:
+    """A figure over the seeds as a large one: mean and deviation, and the interval of the mean."""
+    ends = f"{100 * found.low:.2f} to {100 * found.high:.2f} %" if is_share else f"{found.low:.4f} to {found.high:.4f}"
     return (
-        shares.percent().replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%"),
-        "mean ± standard deviation; 95 % confidence interval of the mean "
-        f"{100 * shares.low:.2f} to {100 * shares.high:.2f} %",
+        found.text(is_share).replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%"),
+        f"mean ± standard deviation; 95 % confidence interval of the mean {ends}",
     )
 
 
@@ -119,9 +121,14 @@ def comparison(seeds: Sequence[Seed], found: Findings) -> list[str]:
         columns["average precision"] = [scenes.share(area) for area in areas]
     columns[f"{tested} accuracy"] = [f"{seed.test['accuracy']:.2%}" if seed.test else "" for seed in seeds]
     columns[f"{tested} loss"] = [f"{seed.test['loss']:.4f}" if seed.test else "" for seed in seeds]
-    if any("cross_entropy" in (seed.test or {}) for seed in seeds):
+    if found.least_loss is not None and any("cross_entropy" in (seed.test or {}) for seed in seeds):
         entropies = [(seed.test or {}).get("cross_entropy") for seed in seeds]
         columns["without smoothing"] = ["" if value is None else f"{value:.4f}" for value in entropies]
+    for name in found.beside_loss({name for seed in seeds for name in seed.test or {}}):
+        values = [(seed.test or {}).get(name) for seed in seeds]
+        columns[f"{tested} {name}"] = [
+            "" if value is None else found.run.measures[name].shown(value) for value in values
+        ]
     table = page.table(list(columns), list(zip(*columns.values(), strict=True)))
     return [page.section("Learning", picture, wide=False), page.section("Seeds", table, wide=False)]
 

@@ -37,7 +37,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     seeds = several.read_seeds(path, config)
     middle = several.median(seeds) if seeds else None
     found = gather(middle.path if middle else path)
-    name = f"{found.config['model']['name']} on {found.run.data_name}"
+    name = f"{sections.model_name(found)} on {found.run.data_name}"
     body = [page.title(name, shown(path))]
     if middle:
         body += [several.summary(seeds, found), "<main>", *several.comparison(seeds, found), several.detail(middle)]

@@ -127,7 +127,9 @@ class Checkpoints:
         Returns:
             The attributes by name, and the progress; or None where there is no checkpoint.
         """
-        return self._restore(self._ocp.args.PyTreeRestore(item=like, partial_restore=True), best, like)
+        shardings = self._ocp.checkpoint_utils.construct_restore_args(like)
+        args = self._ocp.args.PyTreeRestore(item=like, restore_args=shardings, partial_restore=True)
+        return self._restore(args, best, like)
 
     def _restore(
         self, args: Any, best: bool, attributes: Collection[str] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models, parts, terminal
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.devices import current_device
@@ -96,17 +98,44 @@ class Run:
         contents = read_config(self.path)
         return parts.parse(str(contents["source"]), Source, files=code_of(self.path, contents))
 
-    def load_data(self, split: str, source: Source | None = None) -> data.Dataset:
+    def load_data(
+        self, split: str, source: Source | None = None, data_dir: str | os.PathLike[str] | None = None
+    ) -> data.Dataset:
         """Loads a split of the run's data, or of another source.
+
+        Data sets of TFDS are looked for in `data_dir`, else where their source says, else where the run had its own, if
+        that folder is still there, else where `data.load` looks.
 
         Args:
             split: "train", "test" or another split that the source has.
             source: where to load from, by default where the run's data come from.
+            data_dir: folder of prepared data sets, of a source that is `TFDS`.
 
         Raises:
-            InputError: as the source.
+            InputError: as the source; if the run was given a folder that is not there, the message says so.
         """
-        return (source or self.source())(split, self.input_size)
+        own = self.source()
+        chosen = own if source is None else source
+        if not isinstance(chosen, TFDS):
+            if data_dir is not None:
+                name = parts.short_text(chosen)
+                raise InputError(f"--data-dir: expected none with {name}, which is no data set of TFDS, got {data_dir}")
+            return chosen(split, self.input_size)
+        given = own.dir if isinstance(own, TFDS) else None
+        is_there = given is not None and Path(given).is_dir()
+        if data_dir is not None:
+            chosen = dataclasses.replace(chosen, dir=os.fspath(data_dir))
+        elif source is None or chosen.dir is None:
+            chosen = dataclasses.replace(chosen, dir=given if is_there else None)
+        try:
+            return chosen(split, self.input_size)
+        except InputError as error:
+            if given is None or is_there or source is not None or data_dir is not None:
+                raise
+            raise InputError(
+                f"{given}: expected the folder of data sets that the run was given, it is not there; name the one it "
+                f"is now with --data-dir, or put it back (elsewhere: {error})"
+            ) from None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (N, classes), of uint8 images (N, H, W, C)."""

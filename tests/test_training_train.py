@@ -10,17 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cnn_jax.training import (
-    AugmentConfig,
-    Hyperparameters,
-    OptimizerConfig,
-    fit,
-    make_optimizer,
-    make_train,
-    summarise,
-    train_arrays,
-)
-from tests.tiny import TinyNet, assert_close, make_config, make_dataset
+from cnn_jax.augment import Affine
+from cnn_jax.errors import InputError
+from cnn_jax.runs import fit
+from cnn_jax.training import SGD, AdamW, make_train, summarise, train_arrays
+from tests.tiny import assert_close, make_dataset, make_recipe
 
 TRAIN = make_dataset(70)
 
@@ -33,36 +27,42 @@ def test_vmap_over_keys_rates_and_decays_is_runs_of_their_own():
     """With distortions, whose random numbers are the seed's too."""
     seeds, rates, decays = (7, 8), (1e-3, 1e-2), (0.0, 0.5)
 
-    def configured(seed, rate=0.1, decay=0.1):
-        optimizer, augment = OptimizerConfig(learning_rate=rate, weight_decay=decay), AugmentConfig(name="affine")
-        return make_config(seed=seed, optimizer=optimizer, augment=augment, epochs=2)
+    def recipe(rate=0.1, decay=0.1):
+        return make_recipe(optimizer=AdamW(rate, decay), augment=(Affine(),), epochs=2)
 
-    train = make_train(TinyNet(), configured(0), TRAIN.statistics)
-    arrays = train_arrays(TinyNet(), TRAIN, configured(0), seeds)
+    train = make_train(recipe(), TRAIN)
+    arrays = train_arrays(recipe(), TRAIN, seeds)
     axes = (0, 0, {"image": None, "label": None, "order": 0})
-    numbers = Hyperparameters(learning_rate=jnp.array(rates), weight_decay=jnp.array(decays))
+    numbers = {"optimizer.learning_rate": jnp.array(rates), "optimizer.weight_decay": jnp.array(decays)}
     keys = jax.vmap(jax.random.key)(jnp.array(seeds))
     states, metrics = jax.jit(jax.vmap(train, axes))(keys, numbers, arrays)
     assert metrics["loss"].shape == (2, 18)
-    expected = fit(TinyNet(), TRAIN, configured(seeds[1], rates[1], decays[1]))
+    expected = fit(recipe(rates[1], decays[1]), TRAIN, seeds=seeds[1])
     assert_close(part(states, 1), expected.state)
-    assert metrics["accuracy"][1, -9:].mean() == pytest.approx(expected.train["accuracy"])
+    assert metrics["accuracy"][1, -9:].mean() == pytest.approx(expected.train["accuracy"][0])
     for k, seed in enumerate(seeds):
-        order = train_arrays(TinyNet(), TRAIN, configured(0), seed)["order"]
+        order = train_arrays(recipe(), TRAIN, seed)["order"]
         np.testing.assert_array_equal(order, arrays["order"][k])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_traced_weight_decay_is_the_configured_one(name):
+@pytest.mark.parametrize("name", ["accuracy", "optimizer", "optimizer.rate", "model.learning_rate", "epochs", "a.b"])
+def test_numbers_of_no_part_are_named(name):
+    train, arrays = make_train(make_recipe(), TRAIN), train_arrays(make_recipe(), TRAIN, 0)
+    with pytest.raises(InputError, match=f"^{name}: expected a part of a recipe and a field of it"):
+        train(jax.random.key(0), {name: 1.0}, arrays)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_a_traced_weight_decay_is_the_configured_one(kind):
     params, grads = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
 
-    def update(config, decay=None):
-        optimizer = make_optimizer(config, lambda count: 0.1, decay)
+    def update(decay):
+        optimizer = kind(weight_decay=decay)(lambda count: 0.1)
         return optimizer.update(grads, optimizer.init(params), params)[0]
 
-    found = jax.vmap(lambda decay: update(OptimizerConfig(name=name, weight_decay=7.0), decay))(jnp.array([0.0, 0.3]))
+    found = jax.vmap(update)(jnp.array([0.0, 0.3]))
     for k, decay in enumerate((0.0, 0.3)):
-        assert_close(part(found, k), update(OptimizerConfig(name=name, weight_decay=decay)), rtol=1e-6)
+        assert_close(part(found, k), update(decay), rtol=1e-6)
 
 
 @settings(deadline=None)
