@@ -94,7 +94,9 @@ def test_the_parts_named_are_those_there_are():
         "metrics": training.Metric,
         "optimizer": training.Optimizer,
         "schedule": training.Schedule,
+        "groups": training.Group,
         "augment": augment.Augmentation,
+        "averaging": training.Averaging,
         "data": data.Source,
     }
     there = {"model": sorted(models.MODELS)} | {option: list(parts.registry(base)) for option, base in bases.items()}
