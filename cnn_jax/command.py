@@ -28,6 +28,7 @@ def parse(
     args: Sequence[str] | None = None,
     description: str | None = None,
     default: T | None = None,
+    program: str | None = None,
 ) -> T:
     """Reads the command line, or `args`, into a dataclass by tyro.
 
@@ -39,6 +40,7 @@ def parse(
         args: the command line; by default this process's.
         description: stands above the help.
         default: an instance that has the dataclass's defaults; else they are the fields' own.
+        program: how the command is called; by default as this process was.
 
     Raises:
         InputError: an option is unknown, missing or has a value that is none, or an argument is empty.
@@ -47,6 +49,7 @@ def parse(
     import tyro
 
     args = list(sys.argv[1:] if args is None else args)
+    program = program or _program()
     _check_none_empty(args)
     rest, there = args, []
     refusals: list[InputError] = []
@@ -54,7 +57,7 @@ def parse(
         default, rest = options.take_texts(config, args, default)
         there = options.places(config, default=default)
     if _asks_for_help(args):
-        _help(config, args, description or "", default)
+        _help(program, config, args, description or "", default)
         raise SystemExit(0)
     options.check_fields(there, rest)
     _check_none_missing(there, config, default)
@@ -64,7 +67,7 @@ def parse(
         own["registry"] = options.registry(there, refusals)
     try:
         with contextlib.redirect_stderr(errors), _unlimited_columns():
-            return tyro.cli(config, args=rest, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,), **own)
+            return tyro.cli(config, args=rest, prog=program, config=(tyro.conf.FlagCreatePairsOff,), **own)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -94,9 +97,9 @@ def _asks_for_help(args: Sequence[str]) -> bool:
     return "--help" in before or "-h" in before
 
 
-def _help(config: Callable[..., T], args: Sequence[str], description: str, default: Any) -> None:
+def _help(program: str, config: Callable[..., T], args: Sequence[str], description: str, default: Any) -> None:
     chosen = next((word for word in args if word in options.commands(config)), None)
-    program, shown = _program(), config
+    shown: Any = config
     if chosen is not None:
         program, shown = f"{program} {chosen}", options.commands(config)[chosen]
         description = (shown.__doc__ or "").strip()
@@ -131,6 +134,7 @@ def main(
     description: str | None = None,
     version: str | None = None,
     default: T | None = None,
+    command: str | None = None,
 ) -> None:
     """Parses the command line, runs, and ends the process as a command should.
 
@@ -138,7 +142,7 @@ def main(
     a `StorageError` is one line and exit code 74. Where the output's reader, head or less, has gone, the work is done
     all the same. SIGINT, SIGTERM and SIGHUP are one line and 128 plus the number, unless the process was told to ignore
     them. Any other exception is a bug and keeps its traceback. `version` is what --version prints, `default` an
-    instance of `config` that has its defaults.
+    instance of `config` that has its defaults, `command` a word before the options, that has been looked at.
     """
     terminal.standard_streams()
     code: object = 0
@@ -147,7 +151,9 @@ def main(
             if version is not None and sys.argv[1:] == ["--version"]:
                 terminal.say(version)
             else:
-                chosen = parse(config, description=description, default=default)
+                args = None if command is None else sys.argv[2:]
+                program = command and f"{_program()} {command}"
+                chosen = parse(config, args, description, default, program)
                 provide_home()
                 run(chosen)
         except InputError as error:

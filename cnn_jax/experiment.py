@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import sys
 import time
@@ -27,11 +28,15 @@ from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.execution import Execution, Place, check_seeds
 from cnn_jax.runs.fit import Result, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
+from cnn_jax.runs.load import load_run
 from cnn_jax.runs.memory import keep_memory
+from cnn_jax.runs.rehearsal import rehearse
 from cnn_jax.runs.texts import parts_of, to_json
 from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.summary import summarise
+
+_ANY = (224, 224)  # height and width of images that differ, for a model that takes any size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +95,15 @@ def run_experiment(
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
-    if place.out is not None:
-        check_free(place.out, place.resume, place.overwrite)
+    holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
+    begin_with = None
+    if recipe.init is not None:
+        begin_with = functools.partial(_weights, Path(recipe.init))
+        if not (holds_run and place.resume):  # which may be the only thing left of it
+            begin_with()
 
     # Data.
-    size = models.input_size(recipe.model)
+    size = models.input_size(recipe.model) or _ANY
     train, test = config.data("train", size), config.data("test", size)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
@@ -106,6 +115,11 @@ def run_experiment(
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
+
+    if place.dry_run:
+        rows = rehearse(recipe, train, test, config.seeds, execution)
+        terminal.show_table(("a run would have", ""), rows, left=(0, 1))
+        raise SystemExit(0)
 
     # Folder. By now everything that can be wrong with the options has been looked at.
     contents = {
@@ -132,8 +146,9 @@ def run_experiment(
     try:
         with short_of_memory(recipe):
             result = fit(
-                recipe, train, seeds=config.seeds, test=test, execution=execution, folder=folder, display=display
-            )
+                recipe, train, seeds=config.seeds, test=test, execution=execution, begin_with=begin_with,
+                folder=folder, display=display,
+            )  # fmt: skip
     finally:
         folder.close()
     if result.interrupted is not None:
@@ -150,6 +165,13 @@ def run_experiment(
     if faults:
         raise InputError(f"{'; '.join(faults)} (the run itself is whole, in {path})")
     return result
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    try:
+        return load_run(path).variables
+    except InputError as error:
+        raise InputError(f"init: {error}") from None
 
 
 def _lengths(config: Experiment) -> str:
@@ -236,9 +258,9 @@ def _columns(result: Result, names: Iterable[str]) -> dict[str, Callable[[float]
 
 def _heading(result: Result, name: str) -> str:
     """What a table calls the loss or a metric."""
-    if "cross_entropy" not in result.measures or name not in ("loss", "cross_entropy"):
-        return name
-    return {"loss": "smoothed loss", "cross_entropy": "cross-entropy"}[name]
+    if name == "loss":
+        return "smoothed loss" if result.smooths else "loss"
+    return name.replace("cross_entropy", "cross-entropy").replace("_", " ")
 
 
 def _show_splits(result: Result) -> None:

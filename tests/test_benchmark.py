@@ -12,9 +12,9 @@ import pytest
 from cnn_jax import command
 from cnn_jax.benchmark import __main__ as benchmark
 from cnn_jax.benchmark import cases
-from cnn_jax.benchmark.recipes import RECIPES
 from cnn_jax.benchmark.results import Result, goals
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
+from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.timing import (
     OURS,
     SCANNED,
@@ -211,4 +211,4 @@ def test_patterns_select():
     assert [case.name for case in cases.select(("mnist",), quick=False)] == ["mnist"]
     assert {case.name for case in cases.select((), quick=True)} < set(names)
     chosen = [case.name for case in cases.select(("lenet5/128/C?/forward", "*/step"), quick=False)]
-    assert chosen == [f"{name}/step" for name in RECIPES] + [f"lenet5/128/{c}/forward" for c in ("C1", "C3", "C5")]
+    assert chosen == [f"{name}/step" for name in STEP_CASES] + [f"lenet5/128/{c}/forward" for c in ("C1", "C3", "C5")]

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.benchmark import agreement, cases, layers, recipes, steps, stock
+from cnn_jax.benchmark import agreement, cases, layers, step_cases, steps, stock
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH
 from cnn_jax.benchmark.yardstick import Yardstick
@@ -137,7 +137,7 @@ def test_a_wrong_layer_is_found(direction, monkeypatch):
 
 def test_train_steps_agree():
     yardstick = WITH if importlib.util.find_spec("torch") else WITHOUT
-    field = steps.build_step("case", recipes.lenet5(batch=8, scanned=2), yardstick)
+    field = steps.build_step("case", step_cases.lenet5(batch=8, scanned=2), yardstick)
     assert [c.name for c in field.contenders] == [OURS, STOCK, SCANNED, *(TORCH[:2] if yardstick is WITH else ())]
     assert [c.amount for c in field.contenders][:3] == [1, 1, 2]
 
@@ -149,7 +149,7 @@ def test_a_wrong_train_step_is_found(monkeypatch):
 
     monkeypatch.setitem(steps.STOCK_NETWORKS, "lenet5", Other)
     with pytest.raises(agreement.DisagreementError, match=r"this case: .* of ours"):
-        steps.build_step("this case", recipes.lenet5(batch=8, scanned=2), WITHOUT)
+        steps.build_step("this case", step_cases.lenet5(batch=8, scanned=2), WITHOUT)
 
 
 def occurring(jaxpr):
@@ -171,15 +171,15 @@ def occurring(jaxpr):
                 yield from occurring(inner)
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", step_cases.STEP_CASES)
 def test_every_layer_of_the_networks_is_measured(name):
-    recipe = recipes.RECIPES[name]
+    case = step_cases.STEP_CASES[name]
     network = {"lenet5": stock.StockLeNet5, "cifarnet": stock.StockCifarNet, "resnet18": stock.StockResNet}
-    model = network[recipe.network]()
-    images = jax.ShapeDtypeStruct((recipe.batch, 32, 32, recipe.channels), np.float32)
+    model = network[case.network]()
+    images = jax.ShapeDtypeStruct((case.batch, 32, 32, case.channels), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
-    measured = {shape for case, shape in cases.SHAPES.items() if case.startswith(f"{name}/")}
+    measured = {shape for layer, shape in cases.SHAPES.items() if layer.startswith(f"{name}/")}
     assert measured == set(occurring(program.jaxpr))
 
 

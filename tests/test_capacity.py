@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from cnn_jax import command, models
 from cnn_jax.augment import Affine
+from cnn_jax.detection import Windows
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import Experiment, run_experiment
 from cnn_jax.runs import Execution, Place, capacity, fit
@@ -162,14 +162,9 @@ def test_a_lack_of_memory_that_shows_later_is_one_line():
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 
-def test_more_scenes_than_memory(memory, monkeypatch):
-    path = Path(__file__).parent.parent / "experiments" / "detect_digits.py"
-    spec = importlib.util.spec_from_file_location("detect_digits", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "detect_digits", module)  # where its dataclasses look for their annotations
-    spec.loader.exec_module(module)
+def test_more_scenes_than_memory(memory):
     with pytest.raises(InputError, match=r"scenes: 1,000,000,000 scenes need at least .* expected at most "):
-        module.windows(module.Config(scenes=10**9), make_dataset())
+        Windows(scenes=10**9)("train", (32, 32))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,17 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import augment, data, models, parts, training
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+[MY_PARTS] = re.findall(r"<!-- my_parts.py -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+PYTHON_BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if block != MY_PARTS]
+
+
+@pytest.fixture
+def my_parts(tmp_path):
+    """A folder with the README's my_parts.py in it."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "my_parts.py").write_text(MY_PARTS)
+    return tmp_path / "mine"
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=lambda block: block.split("\n")[0])
-def test_python_runs(block, capsys):
+def test_python_runs(block, capsys, my_parts, monkeypatch):
+    monkeypatch.syspath_prepend(my_parts)
     namespace: dict = {}
     exec(compile(block, "README.md", "exec"), namespace)  # the point is to run what a reader pastes
     if "result" in namespace:
-        accuracy = namespace["result"].evaluations["test"].accuracy
+        [accuracy] = namespace["result"].values("test", "accuracy")
         assert accuracy > 0.9
         assert f"{accuracy:.2%} of 360 digits" in capsys.readouterr().out
     elif "table" in namespace:
@@ -32,6 +47,10 @@ def test_python_runs(block, capsys):
         assert namespace["pool"](x, (2, 2), strides=(2, 2)).shape == (1, 4, 4, 3)
         variables = namespace["conv"].init(jax.random.key(0), x)
         np.testing.assert_allclose(namespace["apply"](variables, x), namespace["conv"].apply(variables, x), atol=1e-5)
+    elif "found" in namespace:
+        values = 100 * namespace["found"].values("test", "accuracy")
+        assert capsys.readouterr().out == f"{values.mean():.2f} ± {values.std(ddof=1):.2f} %\n"
+        assert namespace["found"].values("test", "confidence").shape == (3,)
     elif "kept" in namespace:
         assert isinstance(namespace["kept"], bool)  # what it does is seen in test_memory.py, in a process of its own
     else:
@@ -40,7 +59,48 @@ def test_python_runs(block, capsys):
 
 
 def test_there_is_python_to_run():
-    assert len(PYTHON_BLOCKS) == 5
+    assert len(PYTHON_BLOCKS) == 6
+
+
+def test_parts_of_a_file_are_trained_and_evaluated_anywhere(my_parts, tmp_path):
+    """By the README's command, on digits; afterwards the file is gone, and the run is read from another folder."""
+    [line] = re.findall(r"<!-- my_parts line -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    python, script, *options = shlex.split(line.replace("\\\n", " "))
+    assert python == "python"
+
+    def run(folder, *arguments):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    trained = run(my_parts, str(ROOT / script), *options, "--epochs", "1", "--no-report", "--out", "run")
+    assert "confidence" in trained
+    (my_parts / "my_parts.py").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    run_folder = my_parts / "run"
+    evaluated = run(tmp_path / "elsewhere", "-m", "cnn_jax", "evaluate", str(run_folder))
+    [accuracy] = re.findall(r"^test .* ([\d.]+%) of 360$", trained, flags=re.MULTILINE)
+    assert accuracy in evaluated
+
+
+def test_the_parts_named_are_those_there_are():
+    cells = re.findall(r"^\| `--(\w+)` \|.*\| (.*) \|$", README, flags=re.MULTILINE)
+    named = {option: [text.partition("(")[0] for text in re.findall("`(.*?)`", texts)] for option, texts in cells}
+    bases = {
+        "loss": training.Loss,
+        "metrics": training.Metric,
+        "optimizer": training.Optimizer,
+        "schedule": training.Schedule,
+        "groups": training.Group,
+        "augment": augment.Augmentation,
+        "averaging": training.Averaging,
+        "data": data.Source,
+    }
+    there = {"model": sorted(models.MODELS)} | {option: list(parts.registry(base)) for option, base in bases.items()}
+    assert {option: sorted(names) for option, names in named.items()} == there
 
 
 @pytest.mark.parametrize("marker", ["run line", "test line"])
@@ -54,7 +114,7 @@ def test_the_two_lines_are_one_line_each(marker):
 
 
 def test_the_places_named_exist():
-    places = re.findall(r"^\| `([^`]+)` \|", README, flags=re.MULTILINE)
+    places = re.findall(r"^\| `([^`-][^`]*)` \|", README, flags=re.MULTILINE)
     assert len(places) >= 8
     for place in places:
         assert (ROOT / place).exists(), place

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from cnn_jax.benchmark.recipes import RECIPES
 from cnn_jax.benchmark.shapes import ConvDirection, ConvShape, PoolDirection, PoolShape
+from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.errors import InputError
 
@@ -94,8 +94,8 @@ _BOTH = "pool/"
 def catalogue() -> Iterator[Case]:
     """All cases, train steps first; the last is the one that no run takes unasked."""
     # What builds them is imported when it builds: to refuse a name no one should wait for JAX.
-    for name, recipe in RECIPES.items():
-        yield _case(f"{name}/step", "step", "steps", "build_step", recipe)
+    for name, step_case in STEP_CASES.items():
+        yield _case(f"{name}/step", "step", "steps", "build_step", step_case)
     for name, shape in SHAPES.items():
         if isinstance(shape, ConvShape):
             for direction in get_args(ConvDirection):

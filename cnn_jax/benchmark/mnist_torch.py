@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_jax.benchmark.recipes import lenet5
+from cnn_jax.benchmark.step_cases import lenet5
 from cnn_jax.benchmark.torch_networks import LeNet5
 from cnn_jax.benchmark.torch_steps import make_optimizer
 
-RECIPE = lenet5(batch=64, scanned=1)
+CASE = lenet5(batch=64, scanned=1)
 EVAL_BATCH = 256
 
 
@@ -75,19 +75,19 @@ def train(folder: Path, memory_format: torch.memory_format, epochs: int, seed: i
     module: Any = LeNet5()
     initialise(module)
     module = module.to(memory_format=memory_format)
-    optimizer = make_optimizer(RECIPE, module)
+    optimizer = make_optimizer(CASE, module)
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
-    batches = order.split(RECIPE.batch)
-    rates = learning_rates(len(batches), RECIPE.learning_rate)
+    batches = order.split(CASE.batch)
+    rates = learning_rates(len(batches), CASE.learning_rate)
     accuracy, epoch = 0.0, 1
     for step, (batch, rate) in enumerate(zip(batches, rates, strict=True), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         scores = module(images[batch])
-        torch.nn.functional.cross_entropy(scores, labels[batch], label_smoothing=RECIPE.label_smoothing).backward()
+        torch.nn.functional.cross_entropy(scores, labels[batch], label_smoothing=CASE.label_smoothing).backward()
         optimizer.step()
-        if step * RECIPE.batch >= epoch * len(images) or step == len(batches):
+        if step * CASE.batch >= epoch * len(images) or step == len(batches):
             accuracy, epoch = evaluate(module, *test), epoch + 1
     return accuracy
 

@@ -14,7 +14,7 @@ import optax
 
 from cnn_jax import models, training
 from cnn_jax.benchmark import agreement
-from cnn_jax.benchmark.recipes import Recipe
+from cnn_jax.benchmark.step_cases import StepCase
 from cnn_jax.benchmark.stock import StockCifarNet, StockLeNet5, StockResNet
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
@@ -28,38 +28,38 @@ Step = Callable[[Any, dict[str, jax.Array]], tuple[Any, jax.Array]]
 """(state, batch) -> (state, loss before the step)."""
 
 
-def build_step(name: str, recipe: Recipe, yardstick: Yardstick) -> Field:
+def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
     """The contenders of a train step, all found to take the same.
 
     Raises:
         DisagreementError: they do not.
     """
-    batch = make_batch(recipe)
-    model, optimizer = models.build(recipe.network), make_optimizer(recipe)
+    batch = make_batch(case)
+    model, optimizer = models.build(case.network), make_optimizer(case)
     state = training.create_state(model, optimizer, batch["image"].shape[1:], seed=0)
-    ours = our_step(model, optimizer, recipe)
-    stock = stock_step(STOCK_NETWORKS[recipe.network](), optimizer, recipe)
+    ours = our_step(model, optimizer, case)
+    stock = stock_step(STOCK_NETWORKS[case.network](), optimizer, case)
     stock_state = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
     jitted = jax.jit(stock, donate_argnums=0)  # compiled once for both of the following
 
     def probe(move: Callable[[Any], Any]) -> dict[str, np.ndarray]:
         moved = stock_state | {"params": jax.tree.map(move, stock_state["params"])}
-        return _Stepper(jitted, moved, batch | {"image": move(batch["image"])}, recipe).numbers()
+        return _Stepper(jitted, moved, batch | {"image": move(batch["image"])}, case).numbers()
 
     expected = probe(jnp.asarray)
-    tolerance = _tolerance(recipe, expected, probe)
+    tolerance = _tolerance(case, expected, probe)
     our_jitted = yardstick.jit(ours, donate_argnums=0)
     contenders = [
-        _Stepper(our_jitted, state, batch, recipe).contender(OURS),
-        _Stepper(jitted, stock_state, batch, recipe).contender(STOCK),
-        _scanned(ours, state, batch, recipe, yardstick.jit),
+        _Stepper(our_jitted, state, batch, case).contender(OURS),
+        _Stepper(jitted, stock_state, batch, case).contender(STOCK),
+        _scanned(ours, state, batch, case, yardstick.jit),
     ]
     skipped: dict[str, str] = {}
     if yardstick.torch is None:
         from cnn_jax.benchmark.torch_steps import step_contenders
 
         params = jax.tree.map(np.asarray, state.params)
-        found, skipped = step_contenders(recipe, params, batch["image"], batch["label"], yardstick)
+        found, skipped = step_contenders(case, params, batch["image"], batch["label"], yardstick)
         contenders += found
     for contender in contenders:
         numbers = contender.numbers()
@@ -67,26 +67,26 @@ def build_step(name: str, recipe: Recipe, yardstick: Yardstick) -> Field:
     return Field(contenders, skipped)
 
 
-def make_batch(recipe: Recipe) -> dict[str, np.ndarray]:
+def make_batch(case: StepCase) -> dict[str, np.ndarray]:
     """Normal float32 images (N, 32, 32, C) and int32 labels (N,)."""
     draw = np.random.default_rng(0)
-    images = draw.standard_normal((recipe.batch, 32, 32, recipe.channels), np.float32)
-    return {"image": images, "label": draw.integers(0, 10, recipe.batch, dtype=np.int32)}
+    images = draw.standard_normal((case.batch, 32, 32, case.channels), np.float32)
+    return {"image": images, "label": draw.integers(0, 10, case.batch, dtype=np.int32)}
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """The optimiser of a recipe."""
-    if recipe.optimizer == "sgd":
-        return optax.sgd(recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
-    config = training.OptimizerConfig(
-        name="adamw", learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    return training.make_optimizer(config, optax.constant_schedule(recipe.learning_rate))
+def make_optimizer(case: StepCase) -> optax.GradientTransformation:
+    """The optimiser of a step."""
+    optimizer: training.Optimizer
+    if case.optimizer == "sgd":
+        optimizer = training.SGD(case.learning_rate, momentum=case.momentum, nesterov=True)
+    else:
+        optimizer = training.AdamW(case.learning_rate, case.weight_decay)
+    return optimizer(optax.constant_schedule(case.learning_rate))
 
 
-def our_step(model: nn.Module, optimizer: optax.GradientTransformation, recipe: Recipe) -> Step:
+def our_step(model: nn.Module, optimizer: optax.GradientTransformation, case: StepCase) -> Step:
     """`training.make_train_step` on images that are floats already."""
-    loss = training.make_loss(training.LossConfig(label_smoothing=recipe.label_smoothing))
+    loss = training.SoftmaxCrossEntropy(case.label_smoothing)
     take = training.make_train_step(model, optimizer, loss, preprocess=lambda images: images)
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
@@ -96,14 +96,14 @@ def our_step(model: nn.Module, optimizer: optax.GradientTransformation, recipe: 
     return step
 
 
-def stock_step(model: nn.Module, optimizer: optax.GradientTransformation, recipe: Recipe) -> Step:
+def stock_step(model: nn.Module, optimizer: optax.GradientTransformation, case: StepCase) -> Step:
     """The step as one writes it with Flax and Optax; the state has "params", "batch_stats" and "opt_state"."""
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
         def mean_loss(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state["batch_stats"]}
             scores, updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-            targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], scores.shape[-1]), recipe.label_smoothing)
+            targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], scores.shape[-1]), case.label_smoothing)
             return optax.softmax_cross_entropy(scores, targets).mean(), updated.get("batch_stats", {})
 
         (loss, batch_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(state["params"])
@@ -114,9 +114,9 @@ def stock_step(model: nn.Module, optimizer: optax.GradientTransformation, recipe
     return step
 
 
-def gradients(opt_state: Any, recipe: Recipe) -> dict[str, np.ndarray]:
+def gradients(opt_state: Any, case: StepCase) -> dict[str, np.ndarray]:
     """The gradient of the first step by path, as the optimiser has it in its average after that step."""
-    average, share = ("trace", 1.0) if recipe.optimizer == "sgd" else ("mu", 0.1)
+    average, share = ("trace", 1.0) if case.optimizer == "sgd" else ("mu", 0.1)
     tree = optax.tree_utils.tree_get(opt_state, average)
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(str(key.key) for key in path): np.asarray(leaf) / np.float32(share) for path, leaf in leaves}
@@ -125,10 +125,10 @@ def gradients(opt_state: Any, recipe: Recipe) -> dict[str, np.ndarray]:
 class _Stepper:
     """A compiled step, its state, which each step uses up, and the batch that it learns."""
 
-    def __init__(self, step: Step, state: Any, batch: dict[str, np.ndarray], recipe: Recipe):
+    def __init__(self, step: Step, state: Any, batch: dict[str, np.ndarray], case: StepCase):
         self.take, self.state = step, jax.tree.map(lambda leaf: leaf.copy(), state)
         self.batch = jax.tree.map(jnp.asarray, batch)
-        self.recipe = recipe
+        self.case = case
 
     def step(self) -> jax.Array:
         """Takes a step and returns the loss before it."""
@@ -139,7 +139,7 @@ class _Stepper:
         """The losses before the first two steps and the gradient of the first."""
         first = np.asarray(self.step())
         opt_state = self.state["opt_state"] if isinstance(self.state, dict) else self.state.opt_state
-        found = gradients(opt_state, self.recipe)
+        found = gradients(opt_state, self.case)
         return {"loss 1": first, **found, "loss 2": np.asarray(self.step())}
 
     def contender(self, name: str) -> Contender:
@@ -147,24 +147,22 @@ class _Stepper:
 
 
 def _scanned(
-    step: Step, state: Any, batch: dict[str, np.ndarray], recipe: Recipe, jit: Callable[..., Any]
+    step: Step, state: Any, batch: dict[str, np.ndarray], case: StepCase, jit: Callable[..., Any]
 ) -> Contender:
     """Several of our steps in one `lax.scan` over a stack of batches, all of them the same."""
-    batches = {key: np.stack([array] * recipe.scanned) for key, array in batch.items()}
+    batches = {key: np.stack([array] * case.scanned) for key, array in batch.items()}
     take = jit(functools.partial(jax.lax.scan, step), donate_argnums=0)
-    stepper = _Stepper(take, state, batches, recipe)
+    stepper = _Stepper(take, state, batches, case)
 
     def numbers() -> dict[str, np.ndarray]:
         losses = np.asarray(stepper.step())
         return {"loss 1": losses[0], "loss 2": losses[1]}
 
-    return Contender(
-        name=SCANNED, call=stepper.step, wait=jax.block_until_ready, numbers=numbers, amount=recipe.scanned
-    )
+    return Contender(name=SCANNED, call=stepper.step, wait=jax.block_until_ready, numbers=numbers, amount=case.scanned)
 
 
 def _tolerance(
-    recipe: Recipe,
+    case: StepCase,
     expected: dict[str, np.ndarray],
     probe: Callable[[Callable[[Any], Any]], dict[str, np.ndarray]],
 ) -> dict[str, float]:
@@ -174,7 +172,7 @@ def _tolerance(
     every parameter, so that it happens at each layer, is moved by the rounding of the step's longest sum, and the
     losses and gradients are watched.
     """
-    error = agreement.typical(recipe.longest)
+    error = agreement.typical(case.longest)
     draw = np.random.default_rng(1)
 
     def move(array: Any) -> Any:

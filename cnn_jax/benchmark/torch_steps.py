@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_jax.benchmark.recipes import Recipe
+from cnn_jax.benchmark.step_cases import StepCase
 from cnn_jax.benchmark.timing import CHANNELS_LAST, COMPILED, CONTIGUOUS, Contender
 from cnn_jax.benchmark.torch_layers import to_torch, why_not
 from cnn_jax.benchmark.torch_networks import NETWORKS, gradients, load
@@ -20,7 +20,7 @@ class Stepper:
 
     Args:
         module: takes images (N, C, H, W) and gives scores; its parameters are those to begin from.
-        recipe: of loss and optimiser.
+        case: has loss and optimiser.
         images, labels: of the batch, (N, H, W, C) and (N,).
         channels_last: memory format of images and weights.
         compiled: compile the forward pass with the loss and, with it, the backward pass.
@@ -29,7 +29,7 @@ class Stepper:
     def __init__(
         self,
         module: Any,
-        recipe: Recipe,
+        case: StepCase,
         images: np.ndarray,
         labels: np.ndarray,
         channels_last: bool,
@@ -39,13 +39,13 @@ class Stepper:
         self.module = module.to(memory_format=memory_format).train()
         self.images = to_torch(images).contiguous(memory_format=memory_format)
         self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.recipe = recipe
-        self.optimizer = make_optimizer(recipe, self.module)
+        self.case = case
+        self.optimizer = make_optimizer(case, self.module)
         self._loss = torch.compile(self.loss) if compiled else self.loss
 
     def loss(self) -> torch.Tensor:
         scores = self.module(self.images)
-        return torch.nn.functional.cross_entropy(scores, self.labels, label_smoothing=self.recipe.label_smoothing)
+        return torch.nn.functional.cross_entropy(scores, self.labels, label_smoothing=self.case.label_smoothing)
 
     def step(self) -> torch.Tensor:
         """Takes a step and returns the loss before it."""
@@ -56,27 +56,27 @@ class Stepper:
         return loss.detach()
 
 
-def make_optimizer(recipe: Recipe, module: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, in its fused form; only weights of two dimensions and more are decayed."""
+def make_optimizer(case: StepCase, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a step, in its fused form; only weights of two dimensions and more are decayed."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, nesterov=True, fused=True)
+    if case.optimizer == "sgd":
+        return torch.optim.SGD(parameters, case.learning_rate, case.momentum, nesterov=True, fused=True)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": case.weight_decay},
         {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, case.learning_rate, fused=True)
 
 
 def step_contenders(
-    recipe: Recipe, params: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, yardstick: Yardstick
+    case: StepCase, params: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, yardstick: Yardstick
 ) -> tuple[list[Contender], dict[str, str]]:
     """One for each memory format, and a compiled one; with the reason where there is none."""
 
     def make(name: str, channels_last: bool, compiled: bool = False) -> tuple[Contender, Stepper]:
-        module = NETWORKS[recipe.network](channels=images.shape[-1])
+        module = NETWORKS[case.network](channels=images.shape[-1])
         load(module, params)
-        stepper = Stepper(module, recipe, images, labels, channels_last, compiled)
+        stepper = Stepper(module, case, images, labels, channels_last, compiled)
 
         def numbers() -> dict[str, np.ndarray]:
             first = stepper.step()

@@ -1,10 +1,11 @@
-"""`cnn-jax evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
+"""`cnn-jax train | evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,9 @@ from tyro.conf import Positional, arg
 import cnn_jax
 from cnn_jax import command
 
-DESCRIPTION = """Use a finished run: measure it, let it read pictures or find digits in them, or show what is in it.
+DESCRIPTION = """Train a network, or use a finished run: measure it, let it read pictures, or show what is in it.
 
+    cnn-jax train --data 'folder("photos")'    a network on any images, without a script
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
     cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
     cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
@@ -28,6 +30,11 @@ Bad input is one line on standard error and exit code 2."""
 
 RunPath = Annotated[Path, Positional, arg(metavar="RUN")]
 Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(at least one)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Any model on any images, without a script; `cnn-jax train --help` lists the options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,7 @@ class Verify:
     """Folder of a run, also of one of several seeds."""
 
 
-COMMANDS: Any = Evaluate | Predict | Detect | Describe | Report | Verify
+COMMANDS: Any = Train | Evaluate | Predict | Detect | Describe | Report | Verify
 
 
 def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> None:
@@ -176,4 +183,11 @@ def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> No
 
 def main() -> None:
     """Does what the command line asks for, and ends the process."""
+    if sys.argv[1:2] == ["train"]:
+        from cnn_jax.cli.train import DESCRIPTION as TRAINING
+        from cnn_jax.cli.train import train
+        from cnn_jax.experiment import Experiment
+
+        command.main(train, Experiment, description=TRAINING, command="train")
+        return
     command.main(run, COMMANDS, description=DESCRIPTION, version=f"cnn-jax {cnn_jax.__version__}")

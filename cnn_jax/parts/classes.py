@@ -49,8 +49,9 @@ def _own_hints(kind: type) -> Iterator[tuple[str, Any]]:
 def registry(base: type) -> dict[str, type]:
     """The package's own parts that derive from a base class, of its own package, by their short names, sorted.
 
-    These are the dataclasses among its subclasses; a class between them that only narrows a kind is none. Whatever is
-    defined elsewhere in the package has no short name, as nothing says that it has been imported.
+    These are the dataclasses among it and its subclasses that are not abstract; a class between them that only narrows
+    the kind is none. Whatever is defined elsewhere in the package has no short name, as nothing says that it has been
+    imported.
     """
     found: dict[str, type] = {
         snake(each.__name__): each

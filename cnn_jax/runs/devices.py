@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,6 +40,14 @@ def select_device(name: str) -> None:
         seen = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
         raise InputError(f"device: expected one that JAX sees ({seen}), got {name!r}") from None
     jax.config.update("jax_default_device", device if index else platform)
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for products of bfloat16; where nobody says, it has none."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        return any(name in flags for name in ("avx512_bf16", "amx_bf16"))
+    return False
 
 
 def split_cpu() -> None:

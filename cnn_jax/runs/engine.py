@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +13,20 @@ import numpy as np
 
 from cnn_jax import data, lowering
 from cnn_jax.data.feed import Resident
+from cnn_jax.errors import InputError
+from cnn_jax.runs.devices import has_bfloat16
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.mesh import Layout
+from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.state import TrainState
+from cnn_jax.training.statistics import make_estimate
 from cnn_jax.training.step import Metrics, make_train_steps
 
+Variables = Mapping[str, Any]
+"""What `model.apply` takes: "params", and "batch_stats" where there are any."""
+_ESTIMATED = 4096  # images that statistics of norms are estimated from
 # How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
 _CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
@@ -40,6 +47,7 @@ class Engine:
         held_out: names of the splits to measure on, "validation" before "test".
         schedule: step -> learning rate.
         measures: the metrics by name.
+        smooths: whether the loss smooths the labels.
     """
 
     def __init__(
@@ -79,21 +87,65 @@ class Engine:
         self._images = {"validation": self._feed.images, **self._images}
 
         classes = len(train.class_names)
-        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total)
+        ends = recipe.epoch_ends(self.images)
+        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
         self.measures = recipe.measures(classes)
+        self.smooths = recipe.loss.floor(classes) is not None
         self.schedule = jax.jit(functions.schedule)
         compiled = self._layout.compile
         self._init = compiled(lambda seed: functions.init(jax.random.key(seed)), (0,))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
         train_steps = make_train_steps(functions.train_step, self._feed.take, self._feed.length)
-        self._train_steps = self._layout.compile_steps(train_steps, compiler(execution))
+        self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
         self._eval_step = compiled(functions.eval_step, (0, 0))
+        estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
+        shapes = jax.eval_shape(functions.init, jax.random.key(0))
+        self._estimate: Any = None
+        if estimates and shapes.batch_stats:
+            estimate = make_estimate(recipe.model, functions.preprocess, recipe.precision, self._feed.take)
+            self._batches = min(self.total, -(-min(_ESTIMATED, self.images) // recipe.batch_size))
+            self._estimate = compiled(lambda state, chunk: estimate(state, chunk, self._batches), (0, (None, 0)))
         self._all_finite = self._layout.compile_light(all_finite)
         self._choose = self._layout.compile_light(_choose)
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self._init(self._layout.spread([np.int32(seed) for seed in self.seeds]))
+        return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]))
+
+    def begin_with(self, state: TrainState, variables: Variables) -> tuple[TrainState, list[str]]:
+        """The state before the first step with other variables in it, the same for all seeds.
+
+        Returns:
+            The state, and the paths of those that the model has in other shapes or lacks, which are left out.
+
+        Raises:
+            InputError: none fits.
+        """
+        own = {"params": state.params, "batch_stats": state.batch_stats}
+        leaves, structure = jax.tree_util.tree_flatten_with_path(own)
+        given = {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
+        lead = len(self.seeds) > 1
+        fits = {
+            name: leaf
+            for name, leaf in given.items()
+            if any(_path(path) == name and old.shape[lead:] == leaf.shape for path, old in leaves)
+        }
+        if not any(name.startswith("params/") for name in fits):
+            raise InputError(f"init: expected parameters of the model's shapes, got {', '.join(list(given)[:4])}, ...")
+
+        def put(path: Any, old: jax.Array) -> jax.Array:
+            new = fits.get(_path(path))
+            return old if new is None else jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
+
+        begun = jax.tree.unflatten(structure, [put(path, old) for path, old in leaves])
+        if lead:
+            begun = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), begun, own)
+        average = state.average
+        if isinstance(average, Average):
+            copied = jax.tree.map(jnp.copy, begun)
+            average = average.replace(params=copied["params"], batch_stats=copied["batch_stats"])
+        state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"], average=average)
+        return state, [name for name in given if name not in fits]
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.
@@ -107,6 +159,20 @@ class Engine:
         if not self._settled:
             self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
         return self._train_steps(*arguments(self.per_call))
+
+    def settle(self, state: TrainState) -> TrainState:
+        """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
+
+        They are of the first batches of a run, of so many images that their statistics are settled.
+        """
+        if self._estimate is None:
+            return state
+        return self._estimate(state, self._feed.chunk(0, self._batches, self._batches))
+
+    def lower(self, state: TrainState) -> Any:
+        """The program of the train steps, to be compiled."""
+        length = self.per_call
+        return self._train_steps.lower(state, self._feed.chunk(0, min(length, self.total), length), np.int32(1))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
@@ -132,6 +198,10 @@ class Engine:
         return self._choose(np.array(chosen), state, other)
 
 
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
     """How many steps one call of a compiled program takes at most: what is configured, or those of the longest epoch.
 
@@ -140,9 +210,10 @@ def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
     return min(execution.steps_per_call or images, -(-images // recipe.batch_size))
 
 
-def compiler(execution: Execution) -> Callable[..., Any]:
-    """What compiles the train steps: `jax.jit`, or `lowering.jit` where oneDNN is asked for."""
-    return lowering.jit if execution.onednn else jax.jit
+def compiler(recipe: Recipe, execution: Execution) -> Callable[..., Any]:
+    """What compiles the steps: `lowering.jit` where oneDNN is asked for or is the way to bfloat16, else `jax.jit`."""
+    half = recipe.precision == "bfloat16" and has_bfloat16()
+    return lowering.jit if execution.onednn or half else jax.jit
 
 
 def all_finite(state: TrainState) -> jax.Array:

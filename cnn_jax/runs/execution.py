@@ -64,6 +64,8 @@ class Place:
     """Replace the run in the folder given by `out`."""
     report: bool = True
     """Write report.html into the folder of the run when it has ended, as `cnn-jax report` does; it takes seconds."""
+    dry_run: bool = False
+    """Build and compile everything, say how large it is, and train nothing; nothing is written."""
 
     def __post_init__(self) -> None:
         both = self.resume and self.overwrite

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.runs.capacity import check_fits
 from cnn_jax.runs.display import Display
-from cnn_jax.runs.engine import Engine
+from cnn_jax.runs.engine import Engine, Variables
 from cnn_jax.runs.execution import Execution, check_seeds
 from cnn_jax.runs.folder import RunFolder, seed_folder
 from cnn_jax.runs.loop import Loop
@@ -42,6 +42,7 @@ class Result:
         evaluations: by split, an `Evaluation` of each seed: "validation" and "test" at the last state, and "best", the
             test split at the seed's best checkpoint by validation. Empty where the run was interrupted.
         measures: the metrics by name.
+        smooths: whether the loss smooths the labels.
         seconds: time spent in `fit`, over all starts of a resumed run.
         images_per_second: speed of the train steps of this start, all seeds together, without compilation and
             evaluation.
@@ -53,6 +54,7 @@ class Result:
     train: dict[str, np.ndarray]
     evaluations: dict[str, list[Evaluation]]
     measures: dict[str, Metric]
+    smooths: bool
     seconds: float
     images_per_second: float
     interrupted: signal.Signals | None = None
@@ -82,6 +84,7 @@ def fit(
     validation: data.Dataset | None = None,
     test: data.Dataset | None = None,
     execution: Execution | None = None,
+    begin_with: Callable[[], Variables] | None = None,
     folder: RunFolder | None = None,
     display: Display | None = None,
 ) -> Result:
@@ -100,6 +103,8 @@ def fit(
             training images (`Recipe.validation`).
         test: measured at the end, and after each epoch where there are no validation images.
         execution: how fast and how safely; by default as `Execution()` says.
+        begin_with: gives what `model.apply` takes, to begin with where nothing is resumed; of that, arrays which the
+            model has in other shapes, as those of other classes, are left out and named on standard error.
         folder: where to keep checkpoints and records, and what to resume; None keeps nothing on disk. Of several seeds
             the checkpoints hold all; the records of each go to its own folder, `seed-K`, which at the end becomes that
             of an ordinary run.
@@ -111,8 +116,9 @@ def fit(
 
     Raises:
         TrainingDivergedError: something of a seed became NaN or infinite, which stops all; no checkpoint holds it.
-        InputError: a seed is none; there are two kinds of validation images; there are checkpoints in `folder`, but
-            none is whole; or the run cannot fit, see `check_fits`.
+        InputError: a seed is none; there are two kinds of validation images, or none to be patient by; there are
+            checkpoints in `folder`, but none is whole; nothing of what to begin with fits the model; or the run cannot
+            fit, see `check_fits`.
         StorageError: a checkpoint, a record or a seed's folder cannot be written.
     """
     clock = time.monotonic()
@@ -132,7 +138,7 @@ def fit(
         for path in paths:
             with storing(path):
                 path.mkdir(exist_ok=True)
-        with contextlib.closing(Loop(engine, recipe, execution, folder, paths, display, clock)) as loop:
+        with contextlib.closing(Loop(engine, recipe, execution, folder, paths, display, clock, begin_with)) as loop:
             interrupted = loop.run(interrupts)
             if folder and several and interrupted is None:
                 leave_seed_folders(folder.path, seeds, loop.progress, loop.state, loop.best)
@@ -143,6 +149,7 @@ def fit(
                 train={name: np.array([one[name] for one in means]) for name in means[0]},
                 evaluations=loop.evaluations,
                 measures=engine.measures,
+                smooths=engine.smooths,
                 seconds=loop.seconds(),
                 images_per_second=loop.images_per_second(),
                 interrupted=interrupted,
@@ -163,3 +170,5 @@ def _check(recipe: Recipe, seeds: Sequence[int], validation: data.Dataset | None
         raise InputError(
             f"validation: expected 0 where there are validation images of their own, got {recipe.validation:g}"
         )
+    if recipe.patience is not None and validation is None and not recipe.validation:
+        raise InputError("patience: expected images held out to judge by, got none; give --validation, as 0.1")

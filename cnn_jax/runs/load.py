@@ -25,6 +25,7 @@ from cnn_jax.runs.texts import from_json
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
+from cnn_jax.training.precision import Precision
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import init_variables
 from cnn_jax.training.step import make_eval_step
@@ -46,6 +47,7 @@ class Run:
         statistics: of the training images.
         loss: the loss that was minimised.
         metrics: what was measured beside it.
+        precision: what the model computed in, and does when it is measured.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Run:
     statistics: data.Statistics
     loss: Loss
     metrics: tuple[Metric, ...]
+    precision: Precision = "float32"
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -73,7 +76,7 @@ class Run:
     @functools.cached_property
     def _eval_step(self) -> Any:
         preprocess = functools.partial(data.normalise, statistics=self.statistics)
-        return jax.jit(make_eval_step(self.model, self.loss, preprocess, self.measures))
+        return jax.jit(make_eval_step(self.model, self.loss, preprocess, self.measures, self.precision))
 
     def evaluate(self, dataset: data.Dataset) -> Evaluation:
         """Measures the model on a data set whose images have as many channels as the run's.
@@ -166,7 +169,9 @@ def load_run(path: Path) -> Run:
     try:
         seeds = list(contents["seeds"])
         files = code_of(path, contents)
-        model, loss, metrics = (from_json(n, contents["recipe"][n], files) for n in ("model", "loss", "metrics"))
+        recipe = contents["recipe"]
+        model, loss, metrics = (from_json(name, recipe[name], files) for name in ("model", "loss", "metrics"))
+        averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
         mean, std, ink = (described["statistics"][key] for key in ("mean", "std", "ink"))
         statistics = data.Statistics(mean=tuple(map(float, mean)), std=tuple(map(float, std)), ink=ink and float(ink))
@@ -192,18 +197,22 @@ def load_run(path: Path) -> Run:
 
     variables = jax.eval_shape(lambda: init_variables(model, input_shape, jax.random.key(0)))
     wanted = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    like = {"step": abstract((), np.int32), **jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), wanted)}
+    wanted = jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), wanted)
+    like = {"step": abstract((), np.int32)}
+    like |= {"average": wanted | {"count": abstract((), np.int32)}} if averages else wanted
     with contextlib.closing(Checkpoints(path, identity, read_only=True)) as checkpoints:
         best, restored = _restore(checkpoints, like)
     if restored is None:
         raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
-    step = int(restored[0].pop("step"))
+    state = restored[0]
+    step = int(state["step"])
+    held = state["average"] if averages else state
     if not best:
         _note_later_records(path, step)
     return Run(
-        path=path, model=model, variables=restored[0], step=step, best=best, data_name=data_name,
-        image_shape=(height, width, channels), class_names=class_names, statistics=statistics, loss=loss,
-        metrics=metrics,
+        path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best,
+        data_name=data_name, image_shape=(height, width, channels), class_names=class_names, statistics=statistics,
+        loss=loss, metrics=metrics, precision=precision,
     )  # fmt: skip
 
 

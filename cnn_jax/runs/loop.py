@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
-from cnn_jax.runs.engine import Engine
+from cnn_jax.runs.engine import Engine, Variables
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.folder import RunFolder
 from cnn_jax.runs.progress import Progress, from_json, to_json
@@ -47,6 +47,7 @@ class Loop:
         record_paths: where each seed's records go; empty without a folder.
         display: shows how it goes; None is silent.
         began: `time.monotonic()` when the call began.
+        begin_with: gives the variables to begin with where nothing is resumed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Loop:
         record_paths: Sequence[Path],
         display: Display | None,
         began: float,
+        begin_with: Callable[[], Variables] | None = None,
     ):
         self.engine, self.recipe, self.execution, self.began = engine, recipe, execution, began
         self.display = display or Display(silent=True)
@@ -68,7 +70,7 @@ class Loop:
         self.evaluations: dict[str, list[Evaluation]] = {}
         self.pending: list[tuple[int, Metrics]] = []  # of each call since the last fetch: its steps, and theirs
         self.timed_steps, self.timed_seconds = 0, 0.0
-        self.folder, self.record_paths = folder, record_paths
+        self.folder, self.record_paths, self.begin_with = folder, record_paths, begin_with
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
         # By the first metric the best is chosen, and it is what is shown beside the loss.
@@ -125,6 +127,10 @@ class Loop:
                 self.checkpoints.discard_after(self.step)
                 self._restore_best()
             self.records = [Records(path, self.step) for path in self.record_paths]
+        if self.step == 0 and self.begin_with is not None:
+            self.state, left_out = self.engine.begin_with(self.state, self.begin_with())
+            for name in left_out:
+                terminal.complain(f"init: {name} does not fit this model, which begins with its own")
         self.seconds_before = self.progress[0].seconds
 
     def _restore_best(self) -> None:
@@ -137,7 +143,7 @@ class Loop:
         if best is None:
             self.checkpoints.discard_after(-1, best=True)
             for progress in self.progress:
-                progress.best = []
+                progress.best, progress.stale = [], 0
         elif len(self.engine.seeds) > 1:  # of which some may do better from here on, and others not
             self.best = best
 
@@ -153,13 +159,11 @@ class Loop:
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
         total = self.engine.total
-        self.display.start(
-            self.step, total, self.recipe.epochs, self.chief, smoothed="cross_entropy" in self.engine.measures
-        )
+        self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed=self.engine.smooths)
         saved = lap = time.monotonic()
         compiled = False
         stop = interrupts.received is not None
-        while self.step < total and not stop:
+        while self.step < total and not stop and not self._out_of_patience():
             if self._epochs(self.step) > self._epochs(self.step - 1):
                 for progress in self.progress:
                     progress.new_epoch()
@@ -184,12 +188,20 @@ class Loop:
             self.display.update(self.step, self._means(), self.images_per_second(), self._steps_per_second())
             if epoch_ends:
                 self._end_epoch()
+            if self._out_of_patience():
+                self.display.line(f"stopped: no better for {self.recipe.patience} epochs")
+                save = True
             if save:
                 self._save()
                 saved = time.monotonic()
             lap = time.monotonic()
         if self.checkpoints:
             self.checkpoints.wait()
+
+    def _out_of_patience(self) -> bool:
+        """Whether no seed has got better for as long as the recipe allows."""
+        patience = self.recipe.patience
+        return patience is not None and all(progress.stale >= patience for progress in self.progress)
 
     def _final_evaluations(self, interrupts: Interrupts) -> None:
         """Measures the splits at the last state where that has not been done; goes back to the best for the test."""
@@ -249,16 +261,20 @@ class Loop:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 self._diverged(f"{name} is {values[name]}", k, step)
-        progress.add({name: value for name, value in values.items() if name != "grad_norm"})
+        progress.add(values)
         if self.records and step % FETCH_EVERY == 0:
-            rate = float(self.engine.schedule(step - 1))
-            self.records[k].write("batch", step, values | {"learning_rate": rate})
+            self.records[k].write("batch", step, values | self._pace(step))
+
+    def _pace(self, step: int) -> dict[str, float]:
+        """The learning rate of a step, and the speed of one seed so far."""
+        rate = float(self.engine.schedule(step - 1))
+        return {"learning_rate": rate, "images_per_second": self._steps_per_second() * self.recipe.batch_size}
 
     def _end_epoch(self) -> None:
-        rate = self._steps_per_second() * self.recipe.batch_size
         for progress, records in zip(self.progress, self.records, strict=False):
-            values = progress.means() | {"images_per_second": rate, "seconds": self.seconds()}
+            values = progress.means() | self._pace(self.step) | {"seconds": self.seconds()}
             records.write("train", self.step, values)
+        self.state = self.engine.settle(self.state)
         self.evaluations = {}
         name = next(iter(self.engine.held_out), None)  # validation where it is held out, else test
         if name is not None:
@@ -276,6 +292,8 @@ class Loop:
     def _keep_best(self, found: Sequence[Evaluation]) -> None:
         ranks = [[self.chief.rank(one.metrics[self.chief.name]), -one.loss] for one in found]
         better = [rank > progress.best for rank, progress in zip(ranks, self.progress, strict=True)]
+        for progress, is_better in zip(self.progress, better, strict=True):
+            progress.stale = 0 if is_better else progress.stale + 1
         if not any(better):
             return
         for rank, progress, is_better in zip(ranks, self.progress, better, strict=True):
@@ -308,12 +326,12 @@ class Loop:
 
     def _diverged(self, what: str, k: int, step: int) -> None:
         seed = f"of seed {self.engine.seeds[k]} " if len(self.engine.seeds) > 1 else ""
-        unclipped = getattr(self.recipe.optimizer, "clip_norm", 0.0) is None
+        clip = " no --optimizer.clip-norm," if getattr(self.recipe.optimizer, "clip_norm", 0.0) is None else ""
         raise TrainingDivergedError(
             f"training {seed}diverged: {what} at step {step} of {self.engine.total}; last good checkpoint: "
             f"{self._last_good()}; likely causes: the learning rate "
-            f"({self.recipe.optimizer.learning_rate:g}) is too high,{' no --optimizer.clip-norm,' if unclipped else ''} or "
-            "inputs that are not finite; start a new run with a lower one"
+            f"({self.recipe.optimizer.learning_rate:g}) is too high,{clip} or inputs that are "
+            "not finite; start a new run with a lower one"
         )
 
     def _last_good(self) -> str:

@@ -17,12 +17,14 @@ class Progress:
         sums: of the loss and each metric over those steps, by name.
         best: the first metric, the higher the better, and the negative loss on the validation images after the best
             epoch so far.
+        stale: epochs since then.
         seconds: time spent so far, over all starts.
     """
 
     steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     best: list[float] = field(default_factory=list)
+    stale: int = 0
     seconds: float = 0.0
 
     def add(self, metrics: Mapping[str, float]) -> None:

@@ -64,5 +64,6 @@ def from_json(name: str, text: str, files: Mapping[str, Path]) -> Any:
     """
     hint = kinds()[name]
     base = _base(hint)
+    assert base is not None
     parse = parts.parse if base is hint else parts.parse_several
     return parse(text, base, models.MODELS if base is nn.Module else None, files)

@@ -1,9 +1,11 @@
 """Training as pure functions: recipes and what they are made of, state, steps, and whole trainings."""
 
+from cnn_jax.training.averaging import EMA, SWA, Averaging, Lookahead
 from cnn_jax.training.evaluation import Evaluation, evaluate
+from cnn_jax.training.groups import Group, Grouping
 from cnn_jax.training.losses import MAP, BinaryCrossEntropy, Focal, Loss, SoftmaxCrossEntropy, SquaredError
 from cnn_jax.training.metrics import Accuracy, CalibrationError, CrossEntropy, Metric, TopK
-from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Optimizer, RMSprop
+from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSprop
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Schedule, Step, WarmupStableDecay
 from cnn_jax.training.state import TrainState, create_state
@@ -12,13 +14,16 @@ from cnn_jax.training.summary import Summary, summarise
 from cnn_jax.training.train import make_train, train_arrays
 
 __all__ = [
+    "EMA",
     "LAMB",
     "LARS",
     "MAP",
     "SGD",
+    "SWA",
     "Accuracy",
     "Adam",
     "AdamW",
+    "Averaging",
     "BinaryCrossEntropy",
     "CalibrationError",
     "Constant",
@@ -26,10 +31,14 @@ __all__ = [
     "CrossEntropy",
     "Evaluation",
     "Focal",
+    "Group",
+    "Grouping",
     "Linear",
     "Lion",
+    "Lookahead",
     "Loss",
     "Metric",
+    "Muon",
     "OneCycle",
     "Optimizer",
     "RMSprop",

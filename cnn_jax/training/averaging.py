@@ -137,7 +137,7 @@ class SWA(Averaging):
 
 @dataclass(frozen=True)
 class Lookahead(Averaging):
-    """Slow weights, which every few steps move towards the fast ones, that then go on from there (Zhang et al. 2019)."""
+    """Slow weights that every few steps move towards the fast ones, which go on from there (Zhang et al. 2019)."""
 
     sync_period: int = 6
     """Steps from one such move to the next."""

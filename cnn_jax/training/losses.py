@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.errors import InputError
 from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_share
 
 
@@ -47,8 +48,11 @@ class SoftmaxCrossEntropy(Loss):
 
     def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
         targets = optax.smooth_labels(targets, self.label_smoothing)
-        if len(self.class_weights):
-            targets = targets * jnp.array(self.class_weights, targets.dtype)
+        classes, weights = targets.shape[-1], self.class_weights
+        if len(weights) not in (0, classes):
+            raise InputError(f"class_weights: expected {classes}, one a class, got {len(weights)}")
+        if len(weights):
+            targets = targets * jnp.array(weights, targets.dtype)
         return optax.softmax_cross_entropy(scores, targets)
 
     def floor(self, classes: int) -> float | None:

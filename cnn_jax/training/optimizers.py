@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_share
 
 
 @dataclass(frozen=True)
-class Optimizer(Part):
+class Optimizer(Part, abc.ABC):
     """What turns gradients into updates: the base of all optimisers."""
 
     learning_rate: float = 1e-3
     """Peak learning rate; the schedule scales it."""
 
+    @abc.abstractmethod
     def __call__(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """The transformation of gradients into updates.
 
         Args:
             schedule: step -> learning rate, whose peak is that of this optimiser.
         """
-        raise NotImplementedError
 
 
 def decays(params: Any) -> Any:
@@ -210,3 +212,44 @@ class RMSprop(_L2):
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         none = is_concrete(self.momentum) and not self.momentum
         return optax.rmsprop(schedule, decay=self.decay, eps=self.eps, momentum=None if none else self.momentum)
+
+
+@dataclass(frozen=True)
+class Muon(_Clipping):
+    """Updates of kernels whose singular values are all about 1; AdamW for biases and norms (Jordan et al. 2024).
+
+    A kernel (*window, I, O) of a convolution is taken as a matrix (O, I times window).
+    """
+
+    beta: float = 0.95
+    """Share of the average of gradients that is kept."""
+    nesterov: bool = True
+    """Look ahead, as in Nesterov's momentum."""
+    ns_steps: int = 5
+    """Steps of the Newton-Schulz iteration, which brings the singular values to about 1."""
+    adam_learning_rate: float | None = None
+    """Peak learning rate of AdamW; by default, or with None, `learning_rate`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("beta", is_share, "a number from 0 to below 1")
+        self.check("ns_steps", lambda steps: steps >= 1, "a whole number >= 1")
+        self.check("adam_learning_rate", lambda rate: rate is None or is_positive(rate), "a positive number or None")
+
+    def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        other = self.adam_learning_rate
+        adam = None if other is None else lambda count: schedule(count) * (other / self.learning_rate)
+        return contrib.muon(
+            schedule, beta=self.beta, nesterov=self.nesterov, ns_steps=self.ns_steps, weight_decay=self.weight_decay,
+            adam_learning_rate=adam, muon_weight_dimension_numbers=_as_matrices,
+        )  # fmt: skip
+
+
+def _as_matrices(params: Any) -> Any:
+    """How Muon takes each parameter for a matrix: inputs and window against outputs; None of those that are none."""
+
+    def axes(leaf: Any) -> contrib.MuonDimensionNumbers | None:
+        last = leaf.ndim - 1
+        return contrib.MuonDimensionNumbers(tuple(range(last)), last) if last > 0 else None
+
+    return jax.tree.map(axes, params)

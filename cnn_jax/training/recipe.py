@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 
 from cnn_jax import data, models
 from cnn_jax.augment import Augmentation
 from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
+from cnn_jax.training.averaging import Averaging
+from cnn_jax.training.groups import Grouping, make_optimizer
 from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
 from cnn_jax.training.optimizers import AdamW, Optimizer
+from cnn_jax.training.precision import Precision
 from cnn_jax.training.schedules import OneCycle, Schedule
 from cnn_jax.training.state import TrainState, init_state
-from cnn_jax.training.step import Batch, Metrics, make_eval_step, make_train_step
+from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_train_step
 
 _MOST_STEPS = 2**31 - 1
 
@@ -40,14 +44,30 @@ class Recipe:
     """What turns gradients into updates."""
     schedule: Schedule = OneCycle()
     """How the learning rate moves over the run."""
+    groups: tuple[Grouping, ...] = ()
+    """Parameters that are trained otherwise than the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
     """How training images are changed, anew in every step, on the device: one after the other."""
+    averaging: tuple[Averaging, ...] = ()
+    """How the weights are averaged that the model is measured and used by; one way, or none."""
+    precision: Precision = "float32"
+    """What the model computes in. Parameters, optimiser, statistics of norms, scores and loss are float32 in any case.
+    On a CPU with instructions for bfloat16 such a run takes oneDNN's convolutions, as with --onednn."""
     epochs: int = 10
     """Passes over the training images."""
     batch_size: int = 128
     """Images a step."""
+    accumulate: int = 1
+    """Take the gradient of a batch in so many equal parts, one after the other, which need less memory."""
+    norm_batch: int | None = None
+    """Images that batch norms take their statistics over in training; by default, or with None, all of a part."""
     validation: float = 0.0
     """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images."""
+    patience: int | None = None
+    """Stop when the first metric has not been better on the validation images for so many epochs; by default, or with
+    None, all epochs are trained."""
+    init: str | None = None
+    """Folder of a run to begin with the weights of; those that do not fit, as of other classes, begin as usual."""
     pixel_range: tuple[float, float] | None = None
     """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
     get mean 0 and variance 1 in each channel."""
@@ -55,13 +75,22 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
+        whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
+        check(whole, "accumulate", f"a whole number that divides batch_size, {self.batch_size}", self.accumulate)
+        if self.norm_batch is not None:
+            part = self.batch_size // self.accumulate
+            whole = self.norm_batch >= 1 and part % self.norm_batch == 0
+            check(whole, "norm_batch", f"a whole number that divides the images of a part, {part}", self.norm_batch)
+        check(len(self.averaging) <= 1, "averaging", "one way or none", " | ".join(map(repr, self.averaging)))
+        check(self.precision in get_args(Precision), "precision", " or ".join(get_args(Precision)), self.precision)
         share = self.validation
         valid = math.isfinite(share) and share >= 0 and (share < 1 or float(share).is_integer())
         check(valid, "validation", "a fraction from 0 to 1 or a whole number of images", share)
         names = [metric.name for metric in self.metrics]
-        taken = {"loss", "count", "grad_norm"}.intersection(names)
-        once = len(set(names)) == len(names) and not taken
-        check(once, "metrics", "names that are there once, and none of loss, count, grad_norm", " | ".join(names))
+        once = len(set(names)) == len(names) and not {"loss", "count", *NORMS}.intersection(names)
+        check(once, "metrics", f"names that differ, and none of loss, count, {', '.join(NORMS)}", " | ".join(names))
+        if self.patience is not None:
+            check(self.patience >= 1, "patience", "a whole number >= 1 or None", self.patience)
         if self.pixel_range is not None:
             black, white = self.pixel_range
             valid = math.isfinite(black) and math.isfinite(white) and black < white
@@ -85,6 +114,10 @@ class Recipe:
                 f"of {self.batch_size:,}, as steps are counted in 32 bits; got {self.epochs:,}"
             )
         return steps
+
+    def epoch_ends(self, images: int) -> np.ndarray:
+        """After how many steps each epoch has ended, of so many images: int64 (epochs,)."""
+        return -(-np.arange(1, self.epochs + 1) * images // self.batch_size)
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.
@@ -111,17 +144,24 @@ class Functions(NamedTuple):
         init: random key -> `TrainState` before the first step.
         train_step: (state, batch) -> (state, metrics), see `make_train_step`.
         eval_step: (variables, batch) -> (sums, scores), see `make_eval_step`.
+        preprocess: uint8 images -> float32 images as the model takes them.
         schedule: step -> learning rate.
     """
 
     init: Callable[[jax.Array], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     eval_step: Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]
+    preprocess: Preprocess
     schedule: optax.Schedule
 
 
 def make_functions(
-    recipe: Recipe, statistics: data.Statistics, image_shape: tuple[int, ...], classes: int, steps: int
+    recipe: Recipe,
+    statistics: data.Statistics,
+    image_shape: tuple[int, ...],
+    classes: int,
+    steps: int,
+    epoch_ends: Sequence[int] | np.ndarray = (),
 ) -> Functions:
     """The functions of a recipe, whose numbers may be traced.
 
@@ -131,25 +171,30 @@ def make_functions(
         image_shape: (height, width, channels) of one image as the model takes it.
         classes: number of classes.
         steps: length of the run, which the schedule is stretched to.
+        epoch_ends: the numbers of steps after which an epoch has ended, see `Recipe.epoch_ends`.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
-    schedule = _rate(recipe, steps)
-    optimizer = recipe.optimizer(schedule)
+    rate = functools.partial(_rate, steps)
+    schedule = rate(recipe.schedule, recipe.optimizer.learning_rate)
+    optimizer = make_optimizer(recipe.optimizer, recipe.schedule, recipe.groups, rate)
     measures = recipe.measures(classes)
     in_training = {metric.name: metric for metric in (*recipe.metrics, Accuracy())}
+    averaging = recipe.averaging[0] if recipe.averaging else None
     return Functions(
-        init=functools.partial(init_state, recipe.model, optimizer, image_shape),
+        init=lambda key: init_state(recipe.model, optimizer, image_shape, key, averaging),
         train_step=make_train_step(
-            recipe.model, optimizer, recipe.loss, preprocess, recipe.augment, in_training, classes, steps
+            recipe.model, optimizer, recipe.loss, preprocess, recipe.augment, in_training, classes=classes,
+            steps=steps, epoch_ends=epoch_ends, precision=recipe.precision, averaging=averaging,
+            accumulate=recipe.accumulate, norm_batch=recipe.norm_batch,
         ),
-        eval_step=make_eval_step(recipe.model, recipe.loss, preprocess, measures),
+        eval_step=make_eval_step(recipe.model, recipe.loss, preprocess, measures, recipe.precision),
+        preprocess=preprocess,
         schedule=schedule,
-    )
+    )  # fmt: skip
 
 
-def _rate(recipe: Recipe, steps: int) -> optax.Schedule:
-    peak = recipe.optimizer.learning_rate
+def _rate(steps: int, schedule: Schedule, peak: Any) -> optax.Schedule:
     if is_concrete(peak):
-        return recipe.schedule(peak, steps)
-    shape = recipe.schedule(1.0, steps)  # Optax's schedules look at their peak
+        return schedule(peak, steps)
+    shape = schedule(1.0, steps)  # Optax's schedules look at their peak
     return lambda count: peak * shape(count)

@@ -107,12 +107,9 @@ class Step(Schedule):
         self.check("factor", _is_between, "a factor above 0, at most 1")
 
     def __call__(self, peak: Any, steps: int) -> optax.Schedule:
-        # Two shares of a very short run can fall on one step: their factors are then multiplied.
-        boundaries: dict[int, float] = {}
-        for share in self.at:
-            step = round(share * steps)
-            boundaries[step] = boundaries.get(step, 1.0) * self.factor
-        return optax.piecewise_constant_schedule(peak, boundaries)
+        boundaries = [round(share * steps) for share in self.at]
+        # Optax's own looks at the factor, which a sweep traces.
+        return lambda count: peak * self.factor ** sum(count >= boundary for boundary in boundaries)
 
 
 @dataclass(frozen=True)

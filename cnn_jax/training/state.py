@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.training.averaging import Average, Averaging
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that the next step depends on, besides the data.
@@ -21,6 +23,7 @@ class TrainState(flax.struct.PyTreeNode):
         batch_stats: running statistics of batch norms; an empty dict where the model has none.
         opt_state: the state of the Optax optimiser.
         rng: the run's random key. It never changes: step k draws from `fold_in(rng, k)`.
+        average: the averaged variables; an empty tuple where nothing is averaged.
     """
 
     step: jax.Array
@@ -28,20 +31,29 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     rng: jax.Array
+    average: Average | tuple[()] = ()
 
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes, to be trained on."""
-        return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
+        return _variables(self)
 
     @property
     def eval_variables(self) -> dict[str, Any]:
-        """What `model.apply` takes, to be measured and used."""
-        return self.variables
+        """What `model.apply` takes, to be measured and used: the averaged variables where there are any."""
+        return _variables(self.average or self)
+
+
+def _variables(held: Any) -> dict[str, Any]:
+    return {"params": held.params, "batch_stats": held.batch_stats} if held.batch_stats else {"params": held.params}
 
 
 def init_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    key: jax.Array,
+    averaging: Averaging | None = None,
 ) -> TrainState:
     """The state before the first step, as a pure function, not compiled.
 
@@ -50,16 +62,18 @@ def init_state(
         optimizer: its state is created for the new parameters.
         image_shape: (height, width, channels) of one image.
         key: decides the parameters and all later randomness.
+        averaging: how variables are averaged, if they are.
     """
     params_key, rng = jax.random.split(key)
     variables = init_variables(model, image_shape, params_key)
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         rng=rng,
+        average=averaging.begin(params, batch_stats) if averaging else (),
     )
 
 

@@ -8,15 +8,19 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnn_jax import augment as augmenting
 from cnn_jax.augment import Augmentation, Context
 from cnn_jax.training import gradients
+from cnn_jax.training.averaging import Average, Averaging, Moment
 from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
+from cnn_jax.training.precision import Precision, apply
 from cnn_jax.training.state import TrainState
 
+NORMS = "grad_norm", "param_norm", "update_norm"
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 Preprocess = Callable[[jax.Array], jax.Array]
@@ -30,8 +34,14 @@ def make_train_step(
     preprocess: Preprocess,
     augment: Sequence[Augmentation] = (),
     metrics: Mapping[str, Metric] | None = None,
+    *,
     classes: int | None = None,
     steps: int = 1,
+    epoch_ends: Sequence[int] | np.ndarray = (),
+    precision: Precision = "float32",
+    averaging: Averaging | None = None,
+    accumulate: int = 1,
+    norm_batch: int | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One step of gradient descent as a pure function, not yet compiled.
 
@@ -47,14 +57,38 @@ def make_train_step(
         metrics: what else is measured, by name.
         classes: number of classes; only batch transforms need to know.
         steps: length of the run, of which contexts have the share that is done.
+        epoch_ends: the numbers of steps after which an epoch has ended; only averaging looks at them.
+        precision: what the model computes in.
+        averaging: averages the variables after each step.
+        accumulate: in so many equal parts, one after the other, the gradient of a batch is taken. For a model without
+            batch statistics and dropout it is that of the whole batch, to rounding. Batch statistics are those of each
+            part, dropout draws anew for each; running statistics become the mean of what the parts make of them.
+        norm_batch: how many images batch statistics are taken over (Goyal et al. 2017, section 2.3), by default all of
+            a part; it divides that.
 
     Returns:
         `train_step(state, batch) -> (state, metrics)`. The batch holds "image", uint8 (N, H, W, C), and "label",
         int32 (N,); where there is anything in `augment` also "index" and "epoch", int32 (N,), the image's number in
         its set and the pass over it. The metrics are float32 scalars: the mean "loss" and the metrics of the batch
-        before the step, and "grad_norm", the global norm of the gradient before clipping.
+        before the step, "grad_norm", the global norm of the gradient before clipping, "param_norm", that of the
+        parameters before the step, and "update_norm", that of what was added to them.
     """
     metrics = metrics or {}
+    ends = np.asarray(epoch_ends, np.int32)
+
+    def forward(params: Any, batch_stats: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+        options: dict[str, Any] = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": key}}
+        scores, updated = apply(model, variables, images, precision, **options)
+        return scores, updated.get("batch_stats", {})
+
+    def forward_in_groups(params: Any, batch_stats: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        if norm_batch is None or norm_batch >= len(images):
+            return forward(params, batch_stats, images, key)
+        grouped = images.reshape(-1, norm_batch, *images.shape[1:])
+        keys = jax.random.split(key, len(grouped))
+        scores, updated = jax.vmap(forward, (None, None, 0, 0))(params, batch_stats, grouped, keys)
+        return jax.lax.collapse(scores, 0, 2), jax.tree.map(lambda stats: jnp.mean(stats, axis=0), updated)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         images, target = preprocess(batch["image"]), {"label": batch["label"]}
@@ -74,25 +108,34 @@ def make_train_step(
             target = {"target": targets} if mixes else target
 
         def mean_loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
-            variables = state.replace(params=params).variables
-            rngs = {"dropout": key}
-            scores, updated = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"], rngs=rngs)
+            own = jax.random.fold_in(key, batch["part"][0]) if "part" in batch else key
+            scores, updated = forward_in_groups(params, state.batch_stats, batch["image"], own)
             targets = distributions(batch, scores.shape[-1])
             measured = {name: jnp.mean(metric(scores, targets), axis=0) for name, metric in metrics.items()}
-            return jnp.mean(loss(scores, targets)), (measured, updated.get("batch_stats", {}))
+            return jnp.mean(loss(scores, targets)), (measured, updated)
 
         separate = getattr(model, "separate", False)
         batch = {"image": images, **target}
-        (value, (means, batch_stats)), grads = gradients.of_batch(mean_loss, state.params, batch, separate)
+        if accumulate > 1:  # Streams from 2 on: augmentations draw from the first.
+            batch["part"] = jnp.repeat(jnp.arange(2, 2 + accumulate), len(images) // accumulate)
+        found = gradients.of_batch(mean_loss, state.params, batch, separate, accumulate)
+        (value, (means, batch_stats)), grads = found
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params, average = optax.apply_updates(state.params, updates), state.average
+        if averaging is not None:
+            moment = Moment(step=state.step + 1, steps=steps, ends_epoch=jnp.any(ends == state.step + 1))
+            average, params = averaging(cast(Average, average), params, batch_stats, moment)
         measured = {name: metrics[name].finish(mean) for name, mean in means.items()}
+        before = state.params
         state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
+            average=average,
         )
-        return state, {"loss": value, **measured, "grad_norm": optax.global_norm(grads)}
+        norms = dict(zip(NORMS, map(optax.global_norm, (grads, before, updates)), strict=True))
+        return state, {"loss": value, **measured, **norms}
 
     return train_step
 
@@ -147,7 +190,11 @@ def make_train_steps(
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, preprocess: Preprocess, metrics: Mapping[str, Metric] | None = None
+    model: nn.Module,
+    loss: Loss,
+    preprocess: Preprocess,
+    metrics: Mapping[str, Metric] | None = None,
+    precision: Precision = "float32",
 ) -> Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]:
     """The measuring of one batch as a pure function, not yet compiled.
 
@@ -157,10 +204,10 @@ def make_eval_step(
         each of the metrics gives, by its name, and their "count"; scores are float32 (N, classes), padding included.
     """
 
-    measures = {"loss": loss, **(metrics or {})}
+    measures: dict[str, Loss | Metric] = {"loss": loss, **(metrics or {})}
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
-        scores = cast(jax.Array, model.apply(variables, preprocess(batch["image"]), train=False))
+        scores = cast(jax.Array, apply(model, variables, preprocess(batch["image"]), precision, train=False))
         mask, targets = batch["mask"], distributions(batch, scores.shape[-1])
 
         def total(values: jax.Array) -> jax.Array:

@@ -46,10 +46,12 @@ def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
     """
     for name, value in numbers.items():
         part, _, field = name.partition(".")
-        old = getattr(recipe, part, None)
-        if not dataclasses.is_dataclass(old) or field not in {f.name for f in dataclasses.fields(old)}:
+        old: Any = getattr(recipe, part, None)
+        fields = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
+        if field not in fields:
             raise InputError(f"{name}: expected a part of a recipe and a field of it, as 'optimizer.learning_rate'")
-        recipe = dataclasses.replace(recipe, **{part: dataclasses.replace(old, **{field: value})})
+        changes: dict[str, Any] = {part: dataclasses.replace(old, **{field: value})}
+        recipe = dataclasses.replace(recipe, **changes)
     return recipe
 
 
@@ -69,13 +71,14 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
     recipe = dataclasses.replace(recipe, model=models.with_classes(recipe.model, classes))
 
     def run(key: jax.Array, numbers: Numbers, data: Batch) -> tuple[TrainState, Metrics]:
-        steps, image_shape = len(data["order"]), data["image"].shape[1:]
+        (steps, batch_size), image_shape = data["order"].shape, data["image"].shape[1:]
         chosen = with_numbers(recipe, numbers)
-        functions = make_functions(chosen, train.statistics, image_shape, classes, steps)
         images = {"image": data["image"], "label": data["label"]}
+        ends = chosen.epoch_ends(len(data["label"]))
+        functions = make_functions(chosen, train.statistics, image_shape, classes, steps, ends)
         order: dict[str, jax.Array] = {"index": data["order"]}
         if recipe.augment:
-            order["epoch"] = _epochs(*data["order"].shape, len(data["image"]))
+            order["epoch"] = _epochs(steps, batch_size, len(data["image"]))
 
         def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
             return functions.train_step(state, Resident.take((images, order), k))

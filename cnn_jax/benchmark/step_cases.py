@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class StepCase:
     """A step of gradient descent on the cross-entropy with smoothed labels.
 
     Attributes:
@@ -31,21 +31,21 @@ class Recipe:
     label_smoothing: float = 0.1
 
 
-def lenet5(batch: int, scanned: int) -> Recipe:
+def lenet5(batch: int, scanned: int) -> StepCase:
     """The recipe of experiments/lenet5.py."""
-    return Recipe(
+    return StepCase(
         network="lenet5", channels=1, batch=batch, scanned=scanned, longest=batch * 28**2, optimizer="adamw",
         learning_rate=5e-3, weight_decay=0.05,
     )  # fmt: skip
 
 
-RECIPES = {
+STEP_CASES = {
     "lenet5/128": lenet5(128, 16),
     "lenet5/1024": lenet5(1024, 4),
-    "cifarnet/128": Recipe(
+    "cifarnet/128": StepCase(
         network="cifarnet", channels=3, batch=128, scanned=2, longest=128 * 31**2, optimizer="sgd", learning_rate=1e-3
     ),
-    "resnet18/32": Recipe(
+    "resnet18/32": StepCase(
         network="resnet18", channels=3, batch=32, scanned=2, longest=32 * 32**2, optimizer="sgd", learning_rate=1e-3
     ),
 }
