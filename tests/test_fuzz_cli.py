@@ -75,7 +75,7 @@ TEXTS = [
 SPELT = ("LeNet5", "lenet5 ")  # as texts of a model, case and spaces do not matter
 OPTIONS = [
     [],
-    *([word] for word in ("evalute", "train", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
+    *([word] for word in ("evalute", "trian", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
     *(["describe", name] for name in NAMES if name not in SPELT),
     *(["describe", text] for text in TEXTS),
     *(["evaluate", name] for name in NAMES),
