@@ -170,8 +170,8 @@ def test_runs_started_in_one_second_have_folders_of_their_own(tmp_path, monkeypa
     state = TrainState(step=np.int32(1), params={}, batch_stats={}, opt_state=(), rng=jax.random.key(0))
     train = {"loss": np.array([1.0]), "accuracy": np.array([0.5])}
     result = Result(
-        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, smooths=False, seconds=1.0,
-        images_per_second=1.0,
+        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, smooths=False,
+        seconds=1.0, images_per_second=1.0,
     )  # fmt: skip
     config = Experiment(recipe=Recipe(model=MLP(features=(4,))), place=Place(report=False))
     monkeypatch.chdir(tmp_path)

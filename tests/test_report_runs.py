@@ -125,8 +125,8 @@ def finish(tmp_path, monkeypatch):
     state = TrainState(step=np.int32(1), params={}, batch_stats={}, opt_state=(), rng=jax.random.key(0))
     train = {"loss": np.array([1.0]), "accuracy": np.array([0.5])}
     result = Result(
-        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, smooths=False, seconds=1.0,
-        images_per_second=1.0,
+        seeds=(0,), state=state, train=train, evaluations={}, measures={"accuracy": Accuracy()}, smooths=False,
+        seconds=1.0, images_per_second=1.0,
     )  # fmt: skip
     monkeypatch.setattr(experiment, "fit", lambda *args, **options: result)
 
