@@ -15,7 +15,7 @@ from cnn_jax.report.findings import Findings, Measured
 from cnn_jax.runs import Run
 from cnn_jax.runs.digests import seal
 from cnn_jax.runs.folder import FORMAT
-from cnn_jax.training import Accuracy, Evaluation, Metric, SoftmaxCrossEntropy
+from cnn_jax.training import Accuracy, Evaluation, SoftmaxCrossEntropy
 
 VOID = {"meta", "link", "br", "wbr", "img", "input"}
 
