@@ -65,7 +65,7 @@ class Group(Part):
         if self.weight_decay is not None:
             if not hasattr(own, "weight_decay"):
                 raise InputError(f"groups: expected an optimiser with weight_decay, {parts.short_text(own)} has none")
-            own = dataclasses.replace(own, weight_decay=self.weight_decay)  # type: ignore[call-arg]
+            own = dataclasses.replace(own, weight_decay=self.weight_decay)
         peak = own.learning_rate * self.rate
         own = dataclasses.replace(own, learning_rate=peak)
         return own(rate(schedule if self.schedule is None else parts.parse(self.schedule, Schedule), peak))

@@ -161,7 +161,7 @@ def make_functions(
     image_shape: tuple[int, ...],
     classes: int,
     steps: int,
-    epoch_ends: Sequence[int] = (),
+    epoch_ends: Sequence[int] | np.ndarray = (),
 ) -> Functions:
     """The functions of a recipe, whose numbers may be traced.
 

@@ -37,7 +37,7 @@ def make_train_step(
     *,
     classes: int | None = None,
     steps: int = 1,
-    epoch_ends: Sequence[int] = (),
+    epoch_ends: Sequence[int] | np.ndarray = (),
     precision: Precision = "float32",
     averaging: Averaging | None = None,
     accumulate: int = 1,
