@@ -210,9 +210,9 @@ def load_run(path: Path) -> Run:
     if not best:
         _note_later_records(path, step)
     return Run(
-        path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best, data_name=data_name,
-        image_shape=(height, width, channels), class_names=class_names, statistics=statistics, loss=loss,
-        metrics=metrics, precision=precision,
+        path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best,
+        data_name=data_name, image_shape=(height, width, channels), class_names=class_names, statistics=statistics,
+        loss=loss, metrics=metrics, precision=precision,
     )  # fmt: skip
 
 
