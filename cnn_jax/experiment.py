@@ -36,6 +36,8 @@ from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.summary import summarise
 
+_ANY = (224, 224)  # height and width of images that differ, for a model that takes any size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -101,7 +103,7 @@ def run_experiment(
             begin_with()
 
     # Data.
-    size = models.input_size(recipe.model)
+    size = models.input_size(recipe.model) or _ANY
     train, test = config.data("train", size), config.data("test", size)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
@@ -256,9 +258,9 @@ def _columns(result: Result, names: Iterable[str]) -> dict[str, Callable[[float]
 
 def _heading(result: Result, name: str) -> str:
     """What a table calls the loss or a metric."""
-    if "cross_entropy" not in result.measures or name not in ("loss", "cross_entropy"):
-        return name
-    return {"loss": "smoothed loss", "cross_entropy": "cross-entropy"}[name]
+    if name == "loss":
+        return "smoothed loss" if result.smooths else "loss"
+    return name.replace("cross_entropy", "cross-entropy").replace("_", " ")
 
 
 def _show_splits(result: Result) -> None:

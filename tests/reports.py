@@ -84,6 +84,9 @@ HOSTILE = (
 )
 
 
+METRICS = (Accuracy(),)
+
+
 def write_config(path: Path, contents: dict) -> None:
     """The configuration of a run as the run would have sealed it."""
     (path / "config.json").write_text(json.dumps(seal(contents)))
@@ -97,7 +100,7 @@ def make_findings(
     count=30,
     test=True,
     records=(),
-    metrics: tuple[Metric, ...] = (Accuracy(),),
+    metrics=METRICS,
     seeds=(3,),
     **recipe,
 ) -> Findings:

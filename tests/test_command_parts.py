@@ -12,7 +12,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 import tyro
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import command, models, options
@@ -232,6 +232,7 @@ WORDS = """
 """
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=6))
 def test_any_command_line_is_read_or_refused_in_a_line(words):
     said = "a line"

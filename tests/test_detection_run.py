@@ -10,11 +10,12 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import cli, data, detection, pictures
+from cnn_jax import cli, command, data, detection, parts, pictures
 from cnn_jax.cli import detect as cli_detect
 from cnn_jax.detection import measure, source
 from cnn_jax.errors import InputError
@@ -109,6 +110,44 @@ def test_evaluate_measures_a_detector_on_windows(trained, call, monkeypatch):
     last = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()][-1]
     assert last["split"] == "test"
     assert found["accuracy"] == pytest.approx(last["accuracy"])
+
+
+def test_windows_are_those_of_scenes_by_their_own_seed(monkeypatch, capsys):
+    monkeypatch.setattr(source, "window_dataset", lambda digits, key, scenes, config: (digits, key, scenes))
+    monkeypatch.setattr(source, "replace", lambda made, fingerprint: (*made, fingerprint))
+    made = {
+        (split, scenes, seed): detection.Windows(scenes=scenes, seed=seed)(split, (32, 32))
+        for split in ("train", "test")
+        for scenes in (None, 5)
+        for seed in (0, 1)
+    }
+    for (split, scenes, seed), (digits, key, count, _) in made.items():
+        assert (digits.split, digits.images.shape[1:3]) == (split, (32, 32))
+        # Test scenes are the same for all.
+        expected = ((seed, 1), scenes or 1000) if split == "train" else ((0, 2), source.TEST_SCENES)
+        assert (key == jax.random.fold_in(jax.random.key(expected[0][0]), expected[0][1]), count) == (True, expected[1])
+    # Splits of one source have one fingerprint, that of its training windows.
+    marks = {split: [found[-1] for (own, *_), found in made.items() if own == split] for split in ("train", "test")}
+    assert marks["train"] == marks["test"]
+    assert len(set(marks["train"])) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("cutting windows out of 1,000 scenes\n") == 2
+    with pytest.raises(InputError, match="whose input_size is a square"):
+        detection.Windows()("train", (32, 28))
+
+
+def test_windows_are_chosen_on_the_command_line(monkeypatch):
+    script = load_script(monkeypatch)
+    for arguments in (["--data.name", "mnist", "--data.scenes", "5"], ["--data", 'windows("mnist", scenes=5)']):
+        windows = command.parse(script.Config, arguments).data
+        assert windows == detection.Windows("mnist", scenes=5)
+    text = parts.text(windows.here())
+    assert text == "cnn_jax.detection.source:Windows(name='mnist', dir=None, scenes=5, seed=0)"
+    assert parts.parse(text, data.Source) == windows
+    for wrong in (["--data.scenes", "0"], ["--data.seed", "-1"], ["--data.name", " "]):
+        with pytest.raises(InputError, match="windows"):
+            command.parse(script.Config, wrong)
 
 
 def test_the_figures_are_those_of_a_count_by_hand():

@@ -68,22 +68,15 @@ def refused(*arguments):
 
 NUMBERS = ["", "x", "0", "-1", "1.5", "1e3", "nan", "99999999999999999999", "--", "⅕", "0x10"]
 NAMES = ["", " ", "LeNet5", "lenet", "lenet5 ", "\n", "../x", "é", "-x", "no/such/run", "x" * 300, "a\x1bb", "nul\ttab"]
-TEXTS = ["lenet5(", "lenet5(num_classes=0)", "lenet5(classes=3)", "lenet5('x')", "lenet5(1, 2, 3)", "lenet6()", "sgd()"]
-TEXTS += [
-    "no.py:Tiny()",
-    "json:Tiny()",
-    "os:system('ls')",
-    "lenet5()()",
-    "lenet5() | mlp()",
-    "(lenet5())",
-    "mlp(features=x)",
-]
+TEXTS = [
+    "lenet5(", "lenet5(num_classes=0)", "lenet5(classes=3)", "lenet5('x')", "lenet5(1, 2, 3)", "lenet6()", "sgd()",
+    "no.py:Tiny()", "json:Tiny()", "os:system('ls')", "lenet5()()", "lenet5() | mlp()", "lenet5()[0]", "mlp(features=x)",
+]  # fmt: skip
+SPELT = ("LeNet5", "lenet5 ")  # as texts of a model, case and spaces do not matter
 OPTIONS = [
     [],
     *([word] for word in ("evalute", "train", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
-    *(
-        ["describe", name] for name in NAMES if name.strip() not in ("LeNet5", "lenet5")
-    ),  # case and spaces do not matter
+    *(["describe", name] for name in NAMES if name not in SPELT),
     *(["describe", text] for text in TEXTS),
     *(["evaluate", name] for name in NAMES),
     *(["predict", name, "x.png"] for name in NAMES),
@@ -312,8 +305,9 @@ def test_real_processes(arguments, path, tmp_path):
         if file.is_file() and "ocdbt" in str(file):
             os.truncate(file, file.stat().st_size // 2)
     lacking = damaged_copy(path, tmp_path / "lacking")
-    values = (file for file in (lacking / "checkpoints").rglob("*") if file.is_file() and "ocdbt" in str(file))
-    max(values, key=lambda file: file.stat().st_size).unlink()
+    # One file may hold what only training needs.
+    for file in [*(lacking / "checkpoints").rglob("d/*")]:
+        file.unlink()
     before = tree_hash(tmp_path)
     arguments = [{"RUN": str(path), "CUT": str(cut), "LACKING": str(lacking)}.get(word, word) for word in arguments]
     command_line = [sys.executable, "-m", "cnn_jax", *map(os.fsencode, arguments)]

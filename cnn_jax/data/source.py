@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import re
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from cnn_jax.parts import Part, snake
 
 
 @dataclass(frozen=True)
-class Source(Part):
+class Source(Part, abc.ABC):
     """The base of data sources. One that is asked twice for a split gives equal arrays, in the same order."""
 
+    @abc.abstractmethod
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
         """Reads one split.
 
@@ -32,7 +34,6 @@ class Source(Part):
         Raises:
           InputError: for data that are not there or cannot be used, or a split that they do not have.
         """
-        raise NotImplementedError
 
     def label(self) -> str:
         """A short name for folders and screens: letters, digits, "-" and "_" only."""

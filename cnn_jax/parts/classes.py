@@ -49,8 +49,8 @@ def _own_hints(kind: type) -> Iterator[tuple[str, Any]]:
 def registry(base: type) -> dict[str, type]:
     """The package's own parts that derive from a base class, of its own package, by their short names, sorted.
 
-    These are the dataclasses among its subclasses; the base of a kind is none, nor is a class between them that only
-    narrows the kind. Whatever is defined elsewhere in the package has no short name, as nothing says that it has been
+    These are the dataclasses among it and its subclasses that are not abstract; a class between them that only narrows
+    the kind is none. Whatever is defined elsewhere in the package has no short name, as nothing says that it has been
     imported.
     """
     found: dict[str, type] = {
@@ -61,7 +61,6 @@ def registry(base: type) -> dict[str, type]:
         and not each.__name__.startswith("_")
         and "__dataclass_fields__" in vars(each)
         and not inspect.isabstract(each)
-        and each is not kind_of(each)
     }
     return dict(sorted(found.items()))
 

@@ -47,6 +47,7 @@ class Engine:
         held_out: names of the splits to measure on, "validation" before "test".
         schedule: step -> learning rate.
         measures: the metrics by name.
+        smooths: whether the loss smooths the labels.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Engine:
         ends = recipe.epoch_ends(self.images)
         functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
         self.measures = recipe.measures(classes)
+        self.smooths = recipe.loss.floor(classes) is not None
         self.schedule = jax.jit(functions.schedule)
         compiled = self._layout.compile
         self._init = compiled(lambda seed: functions.init(jax.random.key(seed)), (0,))

@@ -42,6 +42,7 @@ class Result:
         evaluations: by split, an `Evaluation` of each seed: "validation" and "test" at the last state, and "best", the
             test split at the seed's best checkpoint by validation. Empty where the run was interrupted.
         measures: the metrics by name.
+        smooths: whether the loss smooths the labels.
         seconds: time spent in `fit`, over all starts of a resumed run.
         images_per_second: speed of the train steps of this start, all seeds together, without compilation and
             evaluation.
@@ -53,6 +54,7 @@ class Result:
     train: dict[str, np.ndarray]
     evaluations: dict[str, list[Evaluation]]
     measures: dict[str, Metric]
+    smooths: bool
     seconds: float
     images_per_second: float
     interrupted: signal.Signals | None = None
@@ -147,6 +149,7 @@ def fit(
                 train={name: np.array([one[name] for one in means]) for name in means[0]},
                 evaluations=loop.evaluations,
                 measures=engine.measures,
+                smooths=engine.smooths,
                 seconds=loop.seconds(),
                 images_per_second=loop.images_per_second(),
                 interrupted=interrupted,

@@ -159,9 +159,7 @@ class Loop:
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
         total = self.engine.total
-        self.display.start(
-            self.step, total, self.recipe.epochs, self.chief, smoothed="cross_entropy" in self.engine.measures
-        )
+        self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed=self.engine.smooths)
         saved = lap = time.monotonic()
         compiled = False
         stop = interrupts.received is not None

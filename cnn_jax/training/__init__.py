@@ -2,7 +2,7 @@
 
 from cnn_jax.training.averaging import EMA, SWA, Averaging, Lookahead
 from cnn_jax.training.evaluation import Evaluation, evaluate
-from cnn_jax.training.groups import Group
+from cnn_jax.training.groups import Group, Grouping
 from cnn_jax.training.losses import MAP, BinaryCrossEntropy, Focal, Loss, SoftmaxCrossEntropy, SquaredError
 from cnn_jax.training.metrics import Accuracy, CalibrationError, CrossEntropy, Metric, TopK
 from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSprop
@@ -32,6 +32,7 @@ __all__ = [
     "Evaluation",
     "Focal",
     "Group",
+    "Grouping",
     "Linear",
     "Lion",
     "Lookahead",

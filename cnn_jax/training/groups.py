@@ -18,11 +18,34 @@ from cnn_jax.training.optimizers import Optimizer
 from cnn_jax.training.schedules import Schedule
 
 _REST = "rest"
+Rate = Callable[[Schedule, Any], optax.Schedule]
+"""(schedule, peak) -> learning rate by step."""
+
+
+class Grouping(Part):
+    """Some parameters, and what is different with them: the base of all groups. The first that fits one counts."""
+
+    def fits(self, path: str) -> bool:
+        """Whether a parameter belongs to it, by its path, such as block_1/conv_1/kernel."""
+        raise NotImplementedError
+
+    def transformation(self, optimizer: Optimizer, schedule: Schedule, rate: Rate) -> optax.GradientTransformation:
+        """What turns these parameters' gradients into updates.
+
+        Args:
+            optimizer: of the recipe.
+            schedule: of the recipe.
+            rate: schedule and peak -> learning rate by step.
+
+        Raises:
+            InputError: that cannot be.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Group(Part):
-    """Parameters whose path has a pattern in it, and what is different with them. The first that fits counts."""
+class Group(Grouping):
+    """Parameters whose path has a pattern in it, and what is different with them."""
 
     pattern: str
     """Regular expression, looked for anywhere in a path such as block_1/conv_1/kernel."""
@@ -46,19 +69,10 @@ class Group(Part):
         self.check("rate", is_positive, "a positive number")
         self.check("weight_decay", lambda decay: decay is None or is_non_negative(decay), "a number >= 0 or None")
 
-    def transformation(
-        self, optimizer: Optimizer, schedule: Schedule, rate: Callable[[Schedule, Any], optax.Schedule]
-    ) -> optax.GradientTransformation:
-        """What turns these parameters' gradients into updates.
+    def fits(self, path: str) -> bool:
+        return re.search(self.pattern, path) is not None
 
-        Args:
-            optimizer: of the recipe.
-            schedule: of the recipe.
-            rate: schedule and peak -> learning rate by step.
-
-        Raises:
-            InputError: a text is none of an optimiser or a schedule, or the optimiser has no decay.
-        """
+    def transformation(self, optimizer: Optimizer, schedule: Schedule, rate: Rate) -> optax.GradientTransformation:
         if self.frozen:
             return optax.set_to_zero()
         own = optimizer if self.optimizer is None else parts.parse(self.optimizer, Optimizer)
@@ -81,8 +95,8 @@ def _is_pattern(pattern: str) -> bool:
 def make_optimizer(
     optimizer: Optimizer,
     schedule: Schedule,
-    groups: Sequence[Group],
-    rate: Callable[[Schedule, Any], optax.Schedule],
+    groups: Sequence[Grouping],
+    rate: Rate,
 ) -> optax.GradientTransformation:
     """The optimiser of a recipe, with what is different in its groups. Each clips by the norm of its own gradient.
 
@@ -93,7 +107,7 @@ def make_optimizer(
         rate: schedule and peak -> learning rate by step.
 
     Raises:
-        InputError: as `Group.transformation`; or, from its `init`, a group has no parameters.
+        InputError: as `Grouping.transformation`; or, from its `init`, a group has no parameters.
     """
     rest = optimizer(rate(schedule, optimizer.learning_rate))
     if not groups:
@@ -102,15 +116,15 @@ def make_optimizer(
     return optax.partition({_REST: rest, **own}, lambda params: _labels(params, groups))
 
 
-def _labels(params: Any, groups: Sequence[Group]) -> Any:
+def _labels(params: Any, groups: Sequence[Grouping]) -> Any:
     """The label of each parameter: the number of its group, or `_REST`."""
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    found = [next((str(k) for k, g in enumerate(groups) if re.search(g.pattern, name)), _REST) for name in names]
+    found = [next((str(k) for k, g in enumerate(groups) if g.fits(name)), _REST) for name in names]
     for k, group in enumerate(groups):
         if str(k) not in found:
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise InputError(
-                f"groups: expected a pattern that fits a parameter no other group has ({some}), got {group.pattern!r}"
+                f"groups: expected one that fits a parameter which no other has ({some}), got {parts.short_text(group)}"
             )
     return jax.tree.unflatten(jax.tree.structure(params), found)

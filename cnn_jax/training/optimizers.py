@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +14,19 @@ from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_sh
 
 
 @dataclass(frozen=True)
-class Optimizer(Part):
+class Optimizer(Part, abc.ABC):
     """What turns gradients into updates: the base of all optimisers."""
 
     learning_rate: float = 1e-3
     """Peak learning rate; the schedule scales it."""
 
+    @abc.abstractmethod
     def __call__(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """The transformation of gradients into updates.
 
         Args:
             schedule: step -> learning rate, whose peak is that of this optimiser.
         """
-        raise NotImplementedError
 
 
 def decays(params: Any) -> Any:

@@ -18,7 +18,7 @@ from cnn_jax.augment import Augmentation
 from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
 from cnn_jax.training.averaging import Averaging
-from cnn_jax.training.groups import Group, make_optimizer
+from cnn_jax.training.groups import Grouping, make_optimizer
 from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
 from cnn_jax.training.optimizers import AdamW, Optimizer
@@ -44,7 +44,7 @@ class Recipe:
     """What turns gradients into updates."""
     schedule: Schedule = OneCycle()
     """How the learning rate moves over the run."""
-    groups: tuple[Group, ...] = ()
+    groups: tuple[Grouping, ...] = ()
     """Parameters that are trained otherwise than the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
     """How training images are changed, anew in every step, on the device: one after the other."""
