@@ -146,7 +146,7 @@ def test_windows_are_chosen_on_the_command_line(monkeypatch):
     assert text == "cnn_jax.detection.source:Windows(name='mnist', dir=None, scenes=5, seed=0)"
     assert parts.parse(text, data.Source) == windows
     for wrong in (["--data.scenes", "0"], ["--data.seed", "-1"], ["--data.name", " "]):
-        with pytest.raises(InputError, match="windows"):
+        with pytest.raises(InputError, match=rf"^{wrong[0]}: expected"):
             command.parse(script.Config, wrong)
 
 

@@ -70,12 +70,12 @@ NUMBERS = ["", "x", "0", "-1", "1.5", "1e3", "nan", "99999999999999999999", "--"
 NAMES = ["", " ", "LeNet5", "lenet", "lenet5 ", "\n", "../x", "é", "-x", "no/such/run", "x" * 300, "a\x1bb", "nul\ttab"]
 TEXTS = [
     "lenet5(", "lenet5(num_classes=0)", "lenet5(classes=3)", "lenet5('x')", "lenet5(1, 2, 3)", "lenet6()", "sgd()",
-    "no.py:Tiny()", "json:Tiny()", "os:system('ls')", "lenet5()()", "lenet5() | mlp()", "lenet5()[0]", "mlp(features=x)",
+    "no.py:Tiny()", "json:Tiny()", "os:system('ls')", "lenet5()()", "lenet5() | mlp()", "lenet5()[0]", "mlp(x)",
 ]  # fmt: skip
 SPELT = ("LeNet5", "lenet5 ")  # as texts of a model, case and spaces do not matter
 OPTIONS = [
     [],
-    *([word] for word in ("evalute", "train", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
+    *([word] for word in ("evalute", "trian", "", "-", "--", "--run", "evaluate", "predict", "describe", "--helpp")),
     *(["describe", name] for name in NAMES if name not in SPELT),
     *(["describe", text] for text in TEXTS),
     *(["evaluate", name] for name in NAMES),
