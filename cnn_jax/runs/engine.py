@@ -87,7 +87,7 @@ class Engine:
         self._images = {"validation": self._feed.images, **self._images}
 
         classes = len(train.class_names)
-        ends = recipe.epoch_ends(self.images)
+        ends = recipe.epoch_ends(self.images) if recipe.averaging else ()
         functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
         self.measures = recipe.measures(classes)
         self.smooths = recipe.loss.floor(classes) is not None
