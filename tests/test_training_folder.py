@@ -11,7 +11,8 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.runs import Place
-from cnn_jax.runs.folder import FORMAT, RunFolder, code_of, environment, read_config
+from cnn_jax.runs.code import code_of
+from cnn_jax.runs.folder import FORMAT, RunFolder, environment, read_config
 from tests.tiny import make_folder
 
 CONTENTS = {"recipe": {"optimizer": "sgd()", "epochs": 3}, "data": {"name": "d"}, "seeds": [0], "source": "tfds()"}

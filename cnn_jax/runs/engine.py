@@ -87,7 +87,7 @@ class Engine:
         self._images = {"validation": self._feed.images, **self._images}
 
         classes = len(train.class_names)
-        ends = recipe.epoch_ends(self.images)
+        ends = recipe.epoch_ends(self.images) if recipe.averaging else ()
         functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
         self.measures = recipe.measures(classes)
         self.smooths = recipe.loss.floor(classes) is not None
@@ -99,9 +99,8 @@ class Engine:
         self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
         self._eval_step = compiled(functions.eval_step, (0, 0))
         estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
-        shapes = jax.eval_shape(functions.init, jax.random.key(0))
         self._estimate: Any = None
-        if estimates and shapes.batch_stats:
+        if estimates and jax.eval_shape(functions.init, jax.random.key(0)).batch_stats:
             estimate = make_estimate(recipe.model, functions.preprocess, recipe.precision, self._feed.take)
             self._batches = min(self.total, -(-min(_ESTIMATED, self.images) // recipe.batch_size))
             self._estimate = compiled(lambda state, chunk: estimate(state, chunk, self._batches), (0, (None, 0)))

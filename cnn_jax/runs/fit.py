@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data, models
@@ -157,7 +158,13 @@ def fit(
 
 
 def for_data(recipe: Recipe, train: data.Dataset) -> Recipe:
-    """The recipe with a model of as many classes as the data have."""
+    """The recipe with a model of as many classes as the data have.
+
+    Raises:
+        InputError: the model or the loss cannot have so many.
+    """
+    scores = jax.ShapeDtypeStruct((1, len(train.class_names)), jnp.float32)
+    jax.eval_shape(recipe.loss, scores, scores)
     return dataclasses.replace(recipe, model=models.with_classes(recipe.model, len(train.class_names)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -23,13 +22,13 @@ import cnn_jax
 from cnn_jax.errors import InputError
 from cnn_jax.runs.checkpoints import BEST, NEWEST, UNFINISHED
 from cnn_jax.runs.clearing import check_folder, delete, plan
+from cnn_jax.runs.code import CODE, Code
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import is_sealed, seal
 from cnn_jax.runs.storage import storing
 
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
-CODE = "code"  # the run's copies of users' files that its parts are from
 FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
 _TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
 _OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, CODE, *(name + ".tmp" for name in _TEXTS)}
@@ -209,7 +208,7 @@ class RunFolder:
         code: Mapping[str, Path] | None = None,
     ):
         self.path = path
-        kept = _Code(code or {})
+        kept = Code(code or {})
         contents = {"format": FORMAT, **contents, "code": kept.described}
         try:
             with contextlib.ExitStack() as on_refusal:
@@ -248,7 +247,7 @@ class RunFolder:
                 "repeat the run's options, or start a new run"
             )
 
-    def _start(self, contents: dict[str, Any], code: _Code) -> None:
+    def _start(self, contents: dict[str, Any], code: Code) -> None:
         # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
         # name, for after a crash it says which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
@@ -262,52 +261,6 @@ class RunFolder:
     def close(self) -> None:
         """Releases the lock."""
         self._lock.close()
-
-
-class _Code:
-    """The users' files that parts of a run are from, read once: what is described is what is copied."""
-
-    def __init__(self, files: Mapping[str, Path]):
-        self._contents: dict[str, bytes] = {}
-        self.described: dict[str, dict[str, str]] = {}
-        for written, file in files.items():
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise InputError(f"{written}: expected a file that can be read, got: {error.strerror}") from None
-            # Two files of one name in different folders are told apart by a number.
-            name, number = file.name, 1
-            while name in self._contents:
-                number += 1
-                name = f"{file.stem}-{number}.py"
-            self._contents[name] = content
-            self.described[written] = {"copy": f"{CODE}/{name}", "sha256": hashlib.sha256(content).hexdigest()}
-
-    def copy_to(self, folder: Path) -> None:
-        """Writes the files into a folder, if there are any."""
-        if self._contents:
-            folder.mkdir(exist_ok=True)
-        for name, content in self._contents.items():
-            (folder / name).write_bytes(content)
-
-
-def code_of(path: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
-    """The run's copies of users' files, by their paths as texts have them.
-
-    Raises:
-        InputError: a copy is missing, or is not what was copied.
-    """
-    found = {}
-    for written, described in contents["code"].items():
-        copy = path / described["copy"]
-        try:
-            digest = hashlib.sha256(copy.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"{copy}: expected the run's copy of {written}, got: {error.strerror}") from None
-        if digest != described["sha256"]:
-            raise InputError(f"{copy}: expected the run's copy of {written}, but it has been changed; put it back")
-        found[written] = copy
-    return found
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -18,8 +18,9 @@ from cnn_jax import data, models, parts, terminal
 from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.code import code_of
 from cnn_jax.runs.devices import current_device
-from cnn_jax.runs.folder import CONFIG, code_of, read_config, seed_folder
+from cnn_jax.runs.folder import CONFIG, read_config, seed_folder
 from cnn_jax.runs.records import read_records
 from cnn_jax.runs.texts import from_json
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate

@@ -11,9 +11,10 @@ from pathlib import Path
 import jax
 
 from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.code import CODE
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import digest_json, seal
-from cnn_jax.runs.folder import CODE, CONFIG, read_config, seed_folder, write_atomically
+from cnn_jax.runs.folder import CONFIG, read_config, seed_folder, write_atomically
 from cnn_jax.runs.progress import Progress, to_json
 from cnn_jax.training.state import TrainState
 

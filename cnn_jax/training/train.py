@@ -74,7 +74,7 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         (steps, batch_size), image_shape = data["order"].shape, data["image"].shape[1:]
         chosen = with_numbers(recipe, numbers)
         images = {"image": data["image"], "label": data["label"]}
-        ends = chosen.epoch_ends(len(data["label"]))
+        ends = chosen.epoch_ends(len(data["label"])) if chosen.averaging else ()
         functions = make_functions(chosen, train.statistics, image_shape, classes, steps, ends)
         order: dict[str, jax.Array] = {"index": data["order"]}
         if recipe.augment:
