@@ -107,6 +107,7 @@ def run_experiment(
     train, test = config.data("train", size), config.data("test", size)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
+    validation = None if recipe.validation else config.data.validation(size)
     held_out = 0
     if recipe.validation:
         held_out = len(data.holdout_indices(train, recipe.validation, config.seed)[1])
@@ -138,16 +139,17 @@ def run_experiment(
     # Training.
     display = Display()
     name = parts.short_text(recipe.model, models.MODELS).partition("(")[0]
+    chosen_by = len(validation) if validation else held_out
     display.line(
         f"{terminal.plain(f'{name} on {train.name} {train.version}')} ({len(train) - held_out:,} train, "
-        f"{f'{held_out:,} validation, ' if held_out else ''}{len(test):,} test images), "
+        f"{f'{chosen_by:,} validation, ' if chosen_by else ''}{len(test):,} test images), "
         f"{_lengths(config)} on {current_device().platform}, in {shown(path)}"
     )
     try:
         with short_of_memory(recipe):
             result = fit(
-                recipe, train, seeds=config.seeds, test=test, execution=execution, begin_with=begin_with,
-                folder=folder, display=display,
+                recipe, train, seeds=config.seeds, validation=validation, test=test, execution=execution,
+                begin_with=begin_with, folder=folder, display=display,
             )  # fmt: skip
     finally:
         folder.close()

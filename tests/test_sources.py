@@ -96,11 +96,13 @@ def test_a_validation_split_is_tested_on_where_there_is_no_other(capsys):
     _, test = both(data.Folder("photos"))
     np.testing.assert_array_equal(test.images, np.stack(list(val.values())))
     assert test.split == "test"
+    assert data.Folder("photos").validation(SIZE) is None
     assert lines(capsys) == ["cnn_jax: photos has no test split; its split val is taken for it"]
     test = draw_classes("photos/test", seed=2)
     source = data.Folder("photos")
     np.testing.assert_array_equal(source("test", SIZE).images, np.stack(list(test.values())))
-    np.testing.assert_array_equal(source("val", SIZE).images, np.stack(list(val.values())))
+    for found in (source("val", SIZE), source.validation(SIZE)):
+        np.testing.assert_array_equal(found.images, np.stack(list(val.values())))
     assert lines(capsys) == []
 
 
@@ -430,6 +432,9 @@ def test_a_file_of_arrays(capsys):
         assert dataset.statistics == train.statistics
         assert dataset.fingerprint == train.fingerprint
     np.testing.assert_allclose(train.statistics.mean, held["train_images"].mean() / 255)
+    np.testing.assert_array_equal(data.Arrays("set.npz").validation(SIZE).labels, held["val_labels"])
+    np.savez("two.npz", **arrays())
+    assert data.Arrays("two.npz").validation(SIZE) is None
     assert lines(capsys) == []
 
 

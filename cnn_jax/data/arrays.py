@@ -15,7 +15,7 @@ from cnn_jax.data.dataset import Dataset, make_datasets
 from cnn_jax.data.folders import say_once
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.source import Source, absolute, path_as_text, short_name
-from cnn_jax.data.splits import find_split, repeated, share_of
+from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
 from cnn_jax.errors import InputError
 from cnn_jax.files import expanded
 from cnn_jax.terminal import one_line
@@ -50,6 +50,15 @@ class Arrays(Source):
         self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
+        datasets = self._splits()
+        return replace(datasets[find_split(self.label(), split, datasets)], split=split)
+
+    def validation(self, image_size: tuple[int, int]) -> Dataset | None:
+        datasets = self._splits()
+        split = validation_of(datasets)
+        return datasets[split] if split else None
+
+    def _splits(self) -> dict[str, Dataset]:
         path = expanded(self.path, "file of arrays")
         if not path.is_file():
             raise InputError(f"{shown(path)}: expected a file of arrays, there is none")
@@ -57,10 +66,9 @@ class Arrays(Source):
             datasets, notes = _read(path.absolute(), path.stat().st_mtime_ns, self.test_share)
         except InputError as error:
             raise InputError(f"{shown(path)}: {error}") from None
-        found = find_split(self.label(), split, datasets)
         for note in notes:
             say_once(f"{self.label()}: {note}")
-        return replace(datasets[found], split=split)
+        return datasets
 
     def label(self) -> str:
         return short_name(Path(absolute(self.path, "file of arrays")).stem)

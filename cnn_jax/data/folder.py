@@ -20,7 +20,7 @@ from cnn_jax.data.geometry import checked_size
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.pile import Pile, in_order, read_pile
 from cnn_jax.data.source import Source, absolute, path_as_text, short_name
-from cnn_jax.data.splits import find_split, repeated, share_of
+from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
 from cnn_jax.errors import InputError
 from cnn_jax.files import expanded
 from cnn_jax.terminal import one_line, plain
@@ -81,6 +81,10 @@ class Folder(Source):
             labels=decoded.labels, class_names=decoded.class_names, statistics=decoded.training.statistics,
             fingerprint=decoded.training.fingerprint,
         )  # fmt: skip
+
+    def validation(self, image_size: tuple[int, int]) -> Dataset | None:
+        split = validation_of(list_files(expanded(self.path, "folder")).splits)
+        return self(split, image_size) if split else None
 
     def label(self) -> str:
         return short_name(Path(absolute(self.path, "folder")).name)

@@ -35,6 +35,10 @@ class Source(Part, abc.ABC):
           InputError: for data that are not there or cannot be used, or a split that they do not have.
         """
 
+    def validation(self, image_size: tuple[int, int]) -> Dataset | None:
+        """The images that the data have for choosing the best checkpoint, beside those to test on; None without."""
+        return None
+
     def label(self) -> str:
         """A short name for folders and screens: letters, digits, "-" and "_" only."""
         return snake(type(self).__name__)

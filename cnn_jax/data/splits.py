@@ -29,6 +29,12 @@ def find_split(label: str, split: str, splits: Iterable[str]) -> str:
     raise InputError(f"data set {label}: expected one of the splits {', '.join(known)}; got {split!r}")
 
 
+def validation_of(splits: Iterable[str]) -> str | None:
+    """The split to choose by, where there is one to test on beside it."""
+    known = list(splits)
+    return next((name for name in HELD_OUT[1:] if name in known), None) if HELD_OUT[0] in known else None
+
+
 def share_of(content: bytes | memoryview | io.BufferedReader) -> float:
     """A number from 0 to 1 that some content has for ever: below the share of the test split, it belongs there.
 

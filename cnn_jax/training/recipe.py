@@ -62,7 +62,8 @@ class Recipe:
     norm_batch: int | None = None
     """Images that batch norms take their statistics over in training; by default, or with None, all of a part."""
     validation: float = 0.0
-    """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images."""
+    """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images.
+    With 0, a folder or file of arrays that has validation images beside its test images lends those."""
     patience: int | None = None
     """Stop when the first metric has not been better on the validation images for so many epochs; by default, or with
     None, all epochs are trained."""
