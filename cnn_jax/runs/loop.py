@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
+from cnn_jax.runs.calendar import FETCH_EVERY, Calendar
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine, Variables
@@ -26,10 +27,6 @@ from cnn_jax.training.evaluation import Evaluation
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Metrics
-
-# Fetching metrics waits for the device, so it is done after so many steps or more; one batch in as many is recorded.
-FETCH_EVERY = 16
-LONGEST_CALL = 1.0  # seconds that one call should take at most: signals and the clock are heeded between calls
 
 
 class TrainingDivergedError(InputError):
@@ -73,6 +70,10 @@ class Loop:
         self.folder, self.record_paths, self.begin_with = folder, record_paths, begin_with
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
+        self.calendar = Calendar(
+            images=engine.images, batch_size=recipe.batch_size, epochs=recipe.epochs, total=engine.total,
+            checkpoint=execution.checkpoint,
+        )  # fmt: skip
         # By the first metric the best is chosen, and it is what is shown beside the loss.
         self.chief = next(iter(engine.measures.values()))
 
@@ -164,10 +165,12 @@ class Loop:
         compiled = False
         stop = interrupts.received is not None
         while self.step < total and not stop and not self._out_of_patience():
-            if self._epochs(self.step) > self._epochs(self.step - 1):
+            if self.calendar.ends_epoch(self.step):
                 for progress in self.progress:
                     progress.new_epoch()
-            count = self._steps_of_next_call() if compiled else 1
+            count = (
+                self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second()) if compiled else 1
+            )
             self.state, metrics = self.engine.train_steps(self.state, self.step, count)
             self.step += count
             self.pending.append((count, metrics))
@@ -177,8 +180,8 @@ class Loop:
                 self.timed_steps -= 1
 
             stop = interrupts.received is not None
-            epoch_ends = self._epochs(self.step) > self._epochs(self.step - 1)
-            save = stop or self.step == total or self._save_is_due(time.monotonic() - saved)
+            epoch_ends = self.calendar.ends_epoch(self.step)
+            save = stop or self.step == total or self.calendar.save_is_due(self.step, time.monotonic() - saved)
             pending = sum(count for count, _ in self.pending)
             if not (epoch_ends or save or pending >= FETCH_EVERY):
                 continue
@@ -215,22 +218,6 @@ class Loop:
             if self.best is not None and "test" in self.engine.held_out:
                 self.evaluations["best"] = self.engine.evaluate(self.best, "test")
 
-    def _epochs(self, step: int) -> int:
-        """Whole epochs in so many steps. The last step may reach into one epoch more, which is not begun."""
-        return min(step * self.recipe.batch_size // self.engine.images, self.recipe.epochs) if step > 0 else 0
-
-    def _steps_of_next_call(self) -> int:
-        """Up to the end of the epoch, of the run, or where a checkpoint is due, if one call can take so many."""
-        images, batch_size = self.engine.images, self.recipe.batch_size
-        epoch_ends = -(-(self.step * batch_size // images + 1) * images // batch_size)
-        steps_per_second = self._steps_per_second()
-        most = max(1, int(steps_per_second * LONGEST_CALL)) if steps_per_second else FETCH_EVERY
-        stops = [self.step + min(most, self.engine.per_call), epoch_ends, self.engine.total]
-        every_steps = self.execution.checkpoint.every_steps
-        if every_steps is not None:
-            stops.append((self.step // every_steps + 1) * every_steps)
-        return min(stops) - self.step
-
     def _means(self) -> dict[str, float]:
         """Means over the epoch so far and all seeds."""
         means = [progress.means() for progress in self.progress]
@@ -238,12 +225,6 @@ class Loop:
 
     def _steps_per_second(self) -> float:
         return self.timed_steps / self.timed_seconds if self.timed_seconds else 0.0
-
-    def _save_is_due(self, elapsed: float) -> bool:
-        every_steps, every_seconds = self.execution.checkpoint.every_steps, self.execution.checkpoint.every_seconds
-        return (every_steps is not None and self.step % every_steps == 0) or (
-            every_seconds is not None and elapsed >= every_seconds
-        )
 
     def _fetch(self) -> None:
         """Brings the metrics of the last steps from the device, counts them, and stops if they are not finite."""
@@ -281,7 +262,7 @@ class Loop:
             found = self._evaluate(name)
             if name == "validation":
                 self._keep_best(found)
-        self.display.epoch(self._epochs(self.step), self.evaluations)
+        self.display.epoch(self.calendar.epochs_after(self.step), self.evaluations)
 
     def _evaluate(self, name: str) -> list[Evaluation]:
         self.evaluations[name] = self.engine.evaluate(self.state, name)
