@@ -12,4 +12,4 @@ Its subpackages, each importing only from those before it:
 - `cnn_jax.cli`: what to do with a finished run.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
