@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from cnn_jax import options, start, terminal
 from cnn_jax.errors import InputError, StorageError
 from cnn_jax.files import provide_home
-from cnn_jax.misread import explain, needs
+from cnn_jax.misread import explain, needs, with_flags
 from cnn_jax.terminal import signals
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ def parse(
     try:
         with contextlib.redirect_stderr(errors), _unlimited_columns():
             return tyro.cli(config, args=rest, prog=program, config=(tyro.conf.FlagCreatePairsOff,), **own)
+    except InputError as error:  # of a dataclass within the dataclass
+        raise refusals[-1] if refusals else InputError(with_flags(str(error))) from None
     except SystemExit as stop:
         if not stop.code:
             raise

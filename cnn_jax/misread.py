@@ -42,8 +42,11 @@ def explain(said: str, config: Any, args: Sequence[str], default: Any = None) ->
         option = found and next((option for option in known if found[1] in (option.name, option.value)), None)
         if option:
             return _bad_value(option, [] if title == "Missing argument" else args)
-    # What a dataclass says itself of its fields.
-    text = re.sub(r"^Error parsing \w+: ", "", body[0] if body else "the options cannot be read")
+    return with_flags(re.sub(r"^Error parsing \w+: ", "", body[0] if body else "the options cannot be read"))
+
+
+def with_flags(text: str) -> str:
+    """What a dataclass says of its fields, said of their options."""
     text = re.sub(r"^[a-z_.]+(, [a-z_.]+)*(?=: )", _flags, text)
     return re.sub("`([a-z_.]+)`", lambda found: "--" + found[1].replace("_", "-"), text)
 

@@ -513,7 +513,7 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
         (lambda: Recipe(epochs=0), "epochs: expected a whole number >= 1, got 0"),
         (lambda: Recipe(batch_size=0), "batch_size: expected a whole number >= 1, got 0"),
         (lambda: Recipe(validation=1.5), "validation: expected a fraction from 0 to 1 or a whole number of images"),
-        (lambda: Recipe(metrics=(TopK(5), TopK(5))), "metrics: expected names that are there once"),
+        (lambda: Recipe(metrics=(TopK(5), TopK(5))), "metrics: expected names that differ"),
         (lambda: Recipe(pixel_range=(1.0, 0.0)), "pixel_range: expected two finite numbers, black below white"),
     ],
 )
@@ -529,5 +529,5 @@ def test_metrics_may_not_be_called_as_what_is_there_already():
     class Loss(Accuracy):
         """Called "loss"."""
 
-    with pytest.raises(InputError, match="none of loss, count, grad_norm, got 'loss'"):
+    with pytest.raises(InputError, match="none of loss, count, grad_norm, param_norm, update_norm, got 'loss'"):
         Recipe(model=LeNet5(), metrics=(Loss(),))

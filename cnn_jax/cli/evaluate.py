@@ -10,7 +10,7 @@ import numpy as np
 from cnn_jax import parts, terminal
 from cnn_jax.cli.opening import check_finite
 from cnn_jax.cli.tables import WIDTH, percent, show_json
-from cnn_jax.data.source import TFDS, Source
+from cnn_jax.data.source import Source
 from cnn_jax.detection import as_trained_on
 from cnn_jax.errors import InputError
 from cnn_jax.pictures.confusion import most_frequent
@@ -79,10 +79,8 @@ def evaluate(path: Path, text: str | None, split: str, data_dir: Path | None, as
 
 
 def _read(text: str) -> Source:
-    """The source that a text is the call of, or `TFDS` of a name."""
+    """The source of a text."""
     try:
-        if "(" not in text and text not in parts.registry(Source):
-            return TFDS(text)
         source: Source = parts.parse(text, Source)
     except InputError as error:
         raise InputError(f"--data: {error}") from error

@@ -35,6 +35,11 @@ class Source(Part, abc.ABC):
           InputError: for data that are not there or cannot be used, or a split that they do not have.
         """
 
+    @classmethod
+    def named(cls, name: str) -> Source:
+        """What a text means that is a name and no call: a data set of TensorFlow Datasets."""
+        return TFDS(name)
+
     def validation(self, image_size: tuple[int, int]) -> Dataset | None:
         """The images that the data have for choosing the best checkpoint, beside those to test on; None without."""
         return None

@@ -11,7 +11,7 @@ import jax
 from cnn_jax import layers
 from cnn_jax.errors import InputError
 from cnn_jax.models import checks
-from cnn_jax.models.activations import activation
+from cnn_jax.models.activations import Activation, activation
 
 Pool = Literal["max", "average"]
 
@@ -40,7 +40,7 @@ class ConvNet(nn.Module):
 
     filters: Sequence[int] = (12,)
     kernel_size: int = 3
-    activation: str = "relu"
+    activation: Activation = "relu"
     pool: Pool = "max"
     features: Sequence[int] = ()
     num_classes: int = 10

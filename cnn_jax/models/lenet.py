@@ -12,7 +12,7 @@ import jax
 
 from cnn_jax import layers
 from cnn_jax.models import checks
-from cnn_jax.models.activations import activation
+from cnn_jax.models.activations import Activation, activation
 
 
 class LeNet5(nn.Module):
@@ -41,7 +41,7 @@ class LeNet5(nn.Module):
     """
 
     num_classes: int = 10
-    activation: str = "tanh"
+    activation: Activation = "tanh"
 
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)

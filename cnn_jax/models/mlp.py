@@ -11,7 +11,7 @@ import jax
 from cnn_jax import layers
 from cnn_jax.errors import InputError
 from cnn_jax.models import checks
-from cnn_jax.models.activations import activation
+from cnn_jax.models.activations import Activation, activation
 
 
 class MLP(nn.Module):
@@ -27,7 +27,7 @@ class MLP(nn.Module):
 
     features: Sequence[int] = (100, 100)
     num_classes: int = 10
-    activation: str = "sigmoid"
+    activation: Activation = "sigmoid"
 
     # The image height and width to bring data to where nothing else is asked for; any other size will do.
     input_size: ClassVar[tuple[int, int]] = (32, 32)

@@ -114,7 +114,7 @@ def _part_group(member: Member, about: str) -> Group:
         about += f" (default: {parts.short_text(member.value, member.known)})"
     if member.part is not None:
         kind: Any = type(member.part)
-        title += f", of {parts.class_text(kind, member.known)}"
+        title += f", of {parts.class_text(kind, member.known).rpartition(':')[2]}"  # without its file or module
         texts, hints, own = docstrings(kind), parts.hints(kind), [field.name for field in offered(kind)]
         for name in own:
             text = re.sub(r"`(\w+)`", lambda found: _flag(found, f"{member.name}.", own), texts.get(name, ""))

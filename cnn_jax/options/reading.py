@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,11 @@ def _check_field(member: Member, flag: str) -> None:
         raise InputError(f"{flag}: expected no such option, as the data decide it")
     own = [each.name for each in offered(kind)]
     if field.replace("-", "_").removeprefix("no_") not in own:
-        there = ", ".join(f"{member.flag}.{name.replace('_', '-')}" for name in own) or "no fields that are options"
-        raise InputError(f"there is no option {flag}; {parts.class_text(kind, member.known)} has {there}")
+        flags = [f"{member.flag}.{name.replace('_', '-')}" for name in own]
+        near = difflib.get_close_matches(flag, flags, n=1, cutoff=0.8)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        there = ", ".join(flags) or "no fields that are options"
+        raise InputError(f"there is no option {flag}; {parts.class_text(kind, member.known)} has {there}{hint}")
 
 
 def registry(there: Sequence[Member], refusals: list[InputError]) -> Any:

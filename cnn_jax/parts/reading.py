@@ -42,7 +42,8 @@ def parse(
 ) -> Any:
     """The part that a text is the constructor call of: `sgd(0.1, momentum=0.9)`, `sgd`, `my_model.py:Tiny(depth=3)`.
 
-    Arguments are literals; nothing is evaluated. A file that is named is imported as the user's code.
+    Arguments are literals; nothing is evaluated. A file that is named is imported as the user's code. A kind may have a
+    class method `named`, for texts that are a name and no call, as `mnist`.
 
     Args:
         text: the constructor call. Case and underscores of a short name do not matter.
@@ -54,6 +55,9 @@ def parse(
         InputError: no part of this kind can be made of the text.
     """
     call = _call(text)
+    named = getattr(base, "named", None)
+    if named is not None and _is_name(text) and _folded(text) not in map(_folded, known_of(base, known)):
+        return named(text)
     if isinstance(call, str):
         raise InputError(
             f"expected {_article(noun(base))} such as {example(base, known)}, got {_short(text.strip())!r} ({call})"
@@ -146,6 +150,11 @@ def _known_class(name: str, base: type, known: Mapping[str, type]) -> type:
     hint = f"did you mean {names[near[0]]}?" if near else "one of a file is FILE.py:CLASS(...)"
     there = f", one of {', '.join(known)}" if known else ""
     raise InputError(f"expected {_article(noun(base))}{there}, got {_short(name)}; {hint}")
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text could be the name of something with versions and configurations: mnist, emnist/letters:3.1.0."""
+    return re.fullmatch(r"\w[\w./:-]*", text) is not None and ".py:" not in text
 
 
 def _folded(name: str) -> str:
