@@ -179,7 +179,7 @@ def test_a_part_of_a_file(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         read("--rule mine.py:Mine --help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "rule options, of mine.py:Mine:" in text
+    assert "rule options, of Mine:" in text
     assert "--rule.power NUMBER How strong it is. (default: 1)" in text
     assert "--rule.table" not in text
     assert "--rule.other" not in text

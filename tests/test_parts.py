@@ -226,7 +226,7 @@ def test_models_are_told_apart_from_parts():
         parse("lenet6()", nn.Module, models.MODELS)
     with pytest.raises(InputError, match="activation"):
         parse("lenet5(activation='rleu')", nn.Module, models.MODELS)
-    with pytest.raises(InputError, match="lenet5: expected activation to be a text in quotes, got 3"):
+    with pytest.raises(InputError, match="lenet5: expected activation to be one of"):
         parse("lenet5(activation=3)", nn.Module, models.MODELS)
 
 
