@@ -49,7 +49,7 @@ COMPILING = (
     "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_export",
     "test_figures", "test_groups", "test_lenets", "test_lowering_empty", "test_models", "test_models_modern",
     "test_norms", "test_optimised", "test_patience", "test_precision", "test_receptive_field", "test_recipe_parts",
-    "test_rehearsal", "test_rematerialization", "test_replicas", "test_replicas_folder", "test_run_output",
+    "test_rematerialization", "test_replicas", "test_replicas_folder", "test_run_output",
     "test_seeds", "test_storage", "test_switches", "test_training_folder", "test_training_gradients",
     "test_training_loop", "test_training_step", "test_training_train", "test_warm_start",
 )  # fmt: skip
