@@ -103,10 +103,10 @@ def test_several_seeds_begin_with_the_same(here):
 )
 @pytest.mark.parametrize("dry", [False, True], ids=["run", "dry run"])
 def test_what_cannot_be_is_refused_in_a_line_and_leaves_nothing(here, tmp_path, changes, message, dry):
-    root, three, _ = here
+    root, _, two = here  # whose head does not fit either
     place = Place(out=tmp_path / "run", report=False, dry_run=dry)
     with pytest.raises(InputError, match=r".") as caught:
-        run(three, None, place=place, **({"init": str(root / "source")} | STILL | changes))
+        run(two, None, place=place, **({"init": str(root / "source")} | STILL | changes))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
