@@ -179,11 +179,12 @@ def test_statistics_for_swa_are_the_means_over_batches(seeds):
     state = engine.settle(state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.batch_stats), trained)
     average = jax.device_get(state.average)
+    if len(seeds) == 1:
+        average = jax.tree.map(lambda leaf: leaf[None], average)
     for k, seed in enumerate(seeds):
-        params, stats = ((a if len(seeds) == 1 else jax.tree.map(lambda leaf: leaf[k], a)) for a in
-                         (average.params, average.batch_stats["BatchNorm_0"]))  # fmt: skip
+        stats = {name: values[k] for name, values in average.batch_stats["BatchNorm_0"].items()}
         order = data.train_order(60, 12, seed)(0, 5)
-        kernel, bias = (np.asarray(params["Conv_0"][name], np.float64) for name in ("kernel", "bias"))
+        kernel, bias = (np.asarray(average.params["Conv_0"][name][k], np.float64) for name in ("kernel", "bias"))
         means, variances = [], []
         for rows in order:
             images = np.asarray(data.normalise(train.images[rows], train.statistics), np.float64)

@@ -54,8 +54,8 @@ def test_a_folder_of_pictures(tmp_path, monkeypatch, capsys):
 
 
 def test_a_dry_run(tmp_path, monkeypatch, capsys):
-    code, out, err = run_command(monkeypatch, capsys, "train", *SMALL, "--dry-run")
-    assert (code, err) == (0, "")
+    code, out, _ = run_command(monkeypatch, capsys, "train", *SMALL, "--dry-run")
+    assert code == 0
     assert "parameters" in out
     assert list(tmp_path.glob("runs")) == []
 

@@ -96,7 +96,7 @@ def test_several_seeds_stop_when_all_are_stale(tmp_path):
 
 
 def test_without_images_held_out_it_is_refused_in_a_line():
-    with pytest.raises(InputError, match="^patience: expected images held out to judge by, got none; give --validat"):
+    with pytest.raises(InputError, match=r"^patience: expected images held out to judge by, got none; give --validat"):
         fit(RECIPE, TRAIN, test=TEST)
-    with pytest.raises(InputError, match="^patience: expected a whole number >= 1 or None, got 0$"):
+    with pytest.raises(InputError, match=r"^patience: expected a whole number >= 1 or None, got 0$"):
         make_recipe(patience=0)

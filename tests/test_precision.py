@@ -89,5 +89,5 @@ def test_running_statistics_are_those_of_float32():
 
 
 def test_another_precision_is_refused_in_a_line():
-    with pytest.raises(InputError, match="^precision: expected float32 or bfloat16, got 'float16'$"):
+    with pytest.raises(InputError, match=r"^precision: expected float32 or bfloat16, got 'float16'$"):
         Recipe(precision="float16")
