@@ -96,7 +96,7 @@ def test_without_groups_it_is_the_recipes_optimiser():
             optax.sgd(optax.linear_schedule(0.6, 0.0, STEPS)),
         ),
     ],
-    ids=str,
+    ids=["rate", "decay", "rate and no decay", "optimizer", "optimizer and rate", "schedule", "parts"],
 )
 def test_a_group_is_trained_as_its_leaves_are_by_optax(group, expected):
     found = descend_in(group)

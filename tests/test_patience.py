@@ -20,7 +20,7 @@ TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
 NOISE = dataclasses.replace(
     make_dataset(40, seed=3), labels=np.random.default_rng(5).integers(0, 3, 40).astype(np.int32)
 )
-EPOCHS, EPOCH = 30, 61 / 8
+EPOCHS, EPOCH = 16, 61 / 8
 RECIPE = make_recipe(epochs=EPOCHS, metrics=(CrossEntropy(),), patience=3, optimizer=SGD(0.1))
 
 
