@@ -26,7 +26,7 @@ from cnn_jax.runs.compilation import keep_compiled
 from cnn_jax.runs.devices import current_device, select_device, split_cpu
 from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.execution import Execution, Place, check_seeds
-from cnn_jax.runs.fit import Result, fit, for_data
+from cnn_jax.runs.fit import Result, check_parameters, check_run, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.runs.load import load_run
 from cnn_jax.runs.memory import keep_memory
@@ -96,11 +96,12 @@ def run_experiment(
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
     holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
-    begin_with = None
+    check_run(recipe, config.seeds)
+    begin_with, weights = None, None
     if recipe.init is not None:
         begin_with = functools.partial(_weights, Path(recipe.init))
         if not (holds_run and place.resume):  # which may be the only thing left of it
-            begin_with()
+            weights = begin_with()
 
     # Data.
     size = models.input_size(recipe.model) or _ANY
@@ -116,6 +117,8 @@ def run_experiment(
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
+    if recipe.groups or weights is not None:  # it takes a trace of the model
+        check_parameters(recipe, train, weights)
 
     if place.dry_run:
         rows = rehearse(recipe, train, test, config.seeds, execution)

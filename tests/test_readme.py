@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import augment, data, models, parts, training
+from cnn_jax import augment, command, data, models, parts, training
+from cnn_jax.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -111,6 +112,17 @@ def test_the_two_lines_are_one_line_each(marker):
     for word in words:
         if word.endswith(".py"):
             assert (ROOT / word).is_file()
+
+
+def test_the_lines_of_recipes_are_taken(monkeypatch):
+    """They are not run here: each part has tests of its own."""
+    [block] = re.findall(r"<!-- recipe lines -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines():
+        program, verb, *options = shlex.split(line, comments=True)
+        assert (program, verb) == ("cnn-jax", "train")
+        monkeypatch.setattr("sys.argv", [program, verb, *options])
+        config = command.parse(Experiment, options, "About it.")
+        assert config != Experiment()
 
 
 def test_the_places_named_exist():

@@ -120,23 +120,14 @@ class Engine:
         Raises:
             InputError: none fits.
         """
-        own = {"params": state.params, "batch_stats": state.batch_stats}
-        leaves, structure = jax.tree_util.tree_flatten_with_path(own)
-        given = {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
-        lead = len(self.seeds) > 1
-        fits = {
-            name: leaf
-            for name, leaf in given.items()
-            if any(_path(path) == name and old.shape[lead:] == leaf.shape for path, old in leaves)
-        }
-        if not any(name.startswith("params/") for name in fits):
-            raise InputError(f"init: expected parameters of the model's shapes, got {', '.join(list(given)[:4])}, ...")
+        own, lead = {"params": state.params, "batch_stats": state.batch_stats}, len(self.seeds) > 1
+        fits, left_out = fitting(own, variables, int(lead))
 
         def put(path: Any, old: jax.Array) -> jax.Array:
             new = fits.get(_path(path))
             return old if new is None else jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
 
-        begun = jax.tree.unflatten(structure, [put(path, old) for path, old in leaves])
+        begun = jax.tree_util.tree_map_with_path(put, own)
         if lead:
             begun = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), begun, own)
         average = state.average
@@ -144,7 +135,7 @@ class Engine:
             copied = jax.tree.map(jnp.copy, begun)
             average = average.replace(params=copied["params"], batch_stats=copied["batch_stats"])
         state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"], average=average)
-        return state, [name for name in given if name not in fits]
+        return state, left_out
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.
@@ -195,6 +186,28 @@ class Engine:
         if len(self.seeds) == 1:
             return state
         return self._choose(np.array(chosen), state, other)
+
+
+def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, Any], list[str]]:
+    """What a model can begin with of some variables.
+
+    Args:
+        own: the model's variables, or their shapes and dtypes.
+        variables: those to begin with.
+        lead: how many leading axes the model's own have beside theirs.
+
+    Returns:
+        By their paths those that the model has in the same shapes; and the paths of the others.
+
+    Raises:
+        InputError: no parameter fits.
+    """
+    given = {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
+    shapes = {_path(path): leaf.shape[lead:] for path, leaf in jax.tree_util.tree_flatten_with_path(own)[0]}
+    fits = {name: leaf for name, leaf in given.items() if shapes.get(name) == leaf.shape}
+    if not any(name.startswith("params/") for name in fits):
+        raise InputError(f"init: expected parameters of the model's shapes, got {', '.join(list(given)[:4])}, ...")
+    return fits, [name for name in given if name not in fits]
 
 
 def _path(path: Any) -> str:

@@ -18,7 +18,7 @@ from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.runs.capacity import check_fits
 from cnn_jax.runs.display import Display
-from cnn_jax.runs.engine import Engine, Variables
+from cnn_jax.runs.engine import Engine, Variables, fitting
 from cnn_jax.runs.execution import Execution, check_seeds
 from cnn_jax.runs.folder import RunFolder, seed_folder
 from cnn_jax.runs.loop import Loop
@@ -27,7 +27,7 @@ from cnn_jax.runs.signals import Interrupts
 from cnn_jax.runs.storage import storing
 from cnn_jax.training.evaluation import Evaluation, input_size
 from cnn_jax.training.metrics import Metric
-from cnn_jax.training.recipe import Recipe
+from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.summary import Summary, summarise
 
@@ -125,7 +125,7 @@ def fit(
     clock = time.monotonic()
     execution = execution or Execution()
     seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
-    _check(recipe, seeds, validation)
+    check_run(recipe, seeds, validation)
     recipe = for_data(recipe, train)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
@@ -168,7 +168,26 @@ def for_data(recipe: Recipe, train: data.Dataset) -> Recipe:
     return dataclasses.replace(recipe, model=models.with_classes(recipe.model, len(train.class_names)))
 
 
-def _check(recipe: Recipe, seeds: Sequence[int], validation: data.Dataset | None) -> None:
+def check_parameters(recipe: Recipe, train: data.Dataset, begin_with: Variables | None) -> None:
+    """Refuses, before anything is compiled or written, what does not go with the parameters of the model.
+
+    Args:
+        recipe: with the model `for_data`.
+        train: the training images.
+        begin_with: what to begin with, if anything.
+
+    Raises:
+        InputError: a group has no parameters, or an optimiser that cannot be; or nothing of `begin_with` fits.
+    """
+    shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
+    functions = make_functions(recipe, train.statistics, shape, len(train.class_names), steps=1)
+    state = jax.eval_shape(functions.init, jax.random.key(0))
+    if begin_with is not None:
+        fitting({"params": state.params, "batch_stats": state.batch_stats}, begin_with)
+
+
+def check_run(recipe: Recipe, seeds: Sequence[int], validation: data.Dataset | None = None) -> None:
+    """Refuses seeds and validation images that `fit` cannot take, by InputError."""
     for seed in seeds:
         check_seeds(seed)
     if not seeds or len(set(seeds)) < len(seeds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -104,7 +105,11 @@ class EMA(Averaging):
 
     def __call__(self, average: Average, params: Any, batch_stats: Any, moment: Moment) -> tuple[Average, Any]:
         due = moment.ends_epoch if self.each == "epoch" else jnp.bool_(True)
-        weight = (1 - self.decay) / (1 - jnp.power(self.decay, (average.count + 1).astype(jnp.float32)))
+        # 1 - decay^n as it is written would lose most of its digits: decay is close to 1, and so is its power.
+        logarithm = math.log(self.decay) if self.decay else -math.inf
+        rest = -jnp.expm1((average.count + 1).astype(jnp.float32) * logarithm)
+        # The first value replaces what was there before training, to the bit.
+        weight = jnp.where(average.count == 0, 1.0, (1 - self.decay) / rest)
         return _moved(average, params, batch_stats, weight, due), params
 
 

@@ -15,7 +15,8 @@ def apply(model: nn.Module, variables: Any, images: jax.Array, precision: Precis
     """`model.apply`, computed in a precision. Whatever is kept stays in float32.
 
     With "bfloat16" the model is given its parameters and the images in that dtype, so that its convolutions and
-    products are taken in it; norms add up their statistics in float32 all the same, and the running ones stay so.
+    products are taken in it (on CPU some forms of `cnn_jax.lowering` widen what they multiply); norms add up their
+    statistics in float32 all the same, and the running ones stay so.
 
     Args:
         model: a Linen module whose layers compute in the common dtype of parameters and inputs, as Flax's and those

@@ -1,0 +1,165 @@
+"""Batches taken in parts, and norms over parts of a batch: the same as those parts by hand."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import layers
+from cnn_jax.errors import InputError
+from cnn_jax.training import SoftmaxCrossEntropy, create_state, make_train_step
+from tests import quick
+from tests.test_training_step import ACCURACY, LOSS, Everything, Linear, preprocess, random_batch
+from tests.tiny import assert_close, make_recipe
+
+SHAPE = (4, 4, 1)
+SGD = optax.sgd(0.5, momentum=0.9)
+
+
+class Separate(nn.Module):
+    """One that may be taken in tiles."""
+
+    separate = True
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.relu(layers.Conv(3, (3, 3))(images))
+        return layers.Dense(3)(x.reshape(len(x), -1))
+
+
+class Normed(nn.Module):
+    """A norm without dropout."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Conv(4, (3, 3))(images)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+        return nn.Dense(3)(nn.relu(x).mean(axis=(1, 2)))
+
+
+class Dropped(nn.Module):
+    """Scores that are what dropout leaves of the pixels."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(len(images), -1)
+        self.param("unused", nn.initializers.zeros, (1,))
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+def step_of(model, batch, loss=LOSS, state=None, **options):
+    state = state or create_state(model, SGD, batch["image"].shape[1:], 0)
+    step = make_train_step(model, SGD, loss, preprocess, metrics=ACCURACY, **options)
+    return state, *jax.device_get(quick.jit(step)(state, batch))
+
+
+@pytest.mark.parametrize("model", [Linear(), Separate()], ids=["joined", "separate"])
+@pytest.mark.parametrize("parts", [2, 4, 12])
+def test_the_gradient_of_parts_is_that_of_the_batch(model, parts):
+    batch = random_batch(n=12)
+    _, whole, expected = step_of(model, batch)
+    _, state, metrics = step_of(model, batch, accumulate=parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.params, whole.params)
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+
+
+def test_targets_that_were_mixed_go_with_their_images():
+    from cnn_jax.augment import Mixup
+
+    batch = random_batch(n=12) | {"index": np.arange(12, dtype=np.int32), "epoch": np.zeros(12, np.int32)}
+    options = {"augment": (Mixup(1.0),), "classes": 3}
+    _, whole, _ = step_of(Linear(), batch, **options)
+    _, state, _ = step_of(Linear(), batch, accumulate=3, **options)
+    assert_close(state.params, whole.params)
+
+
+class Zeros(SoftmaxCrossEntropy):
+    """Notes the scores, in the order of the parts."""
+
+    def __call__(self, scores, targets):
+        jax.debug.callback(lambda found: SEEN.append(np.asarray(found)), scores)
+        return jnp.zeros(len(scores))
+
+
+SEEN: list[np.ndarray] = []
+
+
+@pytest.mark.parametrize("options", [{"accumulate": 3}, {"norm_batch": 4}, {"accumulate": 3, "norm_batch": 2}], ids=str)
+def test_each_part_has_its_own_dropout(options):
+    SEEN.clear()
+    batch = {"image": np.full((12, *SHAPE), 255, np.uint8), "label": np.zeros(12, np.int32)}
+    step_of(Dropped(), batch, loss=Zeros(), **options)
+    jax.effects_barrier()
+    masks = np.concatenate(SEEN)
+    assert masks.shape == (12, 16)
+    assert set(np.unique(masks)) == {0.0, 2.0}
+    assert len(np.unique(masks, axis=0)) == 12
+
+
+def by_hand(state, model, batch, size):
+    """Mean gradient over groups of so many images, each alone, and what their running statistics come to."""
+    images, labels = preprocess(batch["image"]), batch["label"]
+
+    def loss(params, images, labels):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        scores, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return LOSS(scores, jax.nn.one_hot(labels, 3)).mean(), updated["batch_stats"]
+
+    of_group, count = quick.jit(jax.value_and_grad(loss, has_aux=True)), len(images) // size
+    chosen = [slice(k * size, (k + 1) * size) for k in range(count)]
+    both = [jax.device_get(of_group(state.params, images[one], labels[one])) for one in chosen]
+    return jax.tree.map(lambda *each: sum(each) / count, *both)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"norm_batch": 3}, 3),
+        ({"norm_batch": 12}, 12),
+        ({"accumulate": 3}, 4),
+        ({"accumulate": 2, "norm_batch": 3}, 3),
+        ({"accumulate": 4, "norm_batch": 1}, 1),
+    ],
+    ids=str,
+)
+def test_norms_see_the_images_of_a_group_alone(options, size):
+    model, batch = Normed(), random_batch(n=12)
+    before, state, metrics = step_of(model, batch, **options)
+    (loss, stats), grads = by_hand(before, model, batch, size)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert_close(state.batch_stats, stats, rtol=1e-5, atol=1e-6)
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, before.params, grads)
+    assert_close(state.params, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.global_norm(grads), rtol=1e-4)
+
+
+def test_everything_at_once_is_finite_and_moves():
+    before, state, metrics = step_of(Everything(), random_batch(n=12), accumulate=2, norm_batch=3)
+    assert all(np.isfinite(value) for value in metrics.values())
+    moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), before.params, state.params)
+    assert moved["Dense_0"] == {"kernel": True, "bias": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulate": 0}, "accumulate: expected a whole number that divides batch_size, 8, got 0"),
+        ({"accumulate": 3}, "accumulate: expected a whole number that divides batch_size, 8, got 3"),
+        ({"norm_batch": 0}, "norm_batch: expected a whole number that divides the images of a part, 8, got 0"),
+        ({"norm_batch": 3}, "norm_batch: expected a whole number that divides the images of a part, 8, got 3"),
+        (
+            {"accumulate": 2, "norm_batch": 8},
+            "norm_batch: expected a whole number that divides the images of a part, 4, got 8",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_divide_is_refused_in_a_line(changes, message):
+    with pytest.raises(InputError, match=r".") as caught:
+        make_recipe(**changes)
+    assert str(caught.value) == message
