@@ -96,7 +96,6 @@ def run_experiment(
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
     holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
-    check_run(recipe, config.seeds)
     begin_with, weights = None, None
     if recipe.init is not None:
         begin_with = functools.partial(_weights, Path(recipe.init))
@@ -109,6 +108,7 @@ def run_experiment(
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
     validation = None if recipe.validation else config.data.validation(size)
+    check_run(recipe, config.seeds, validation)
     held_out = 0
     if recipe.validation:
         held_out = len(data.holdout_indices(train, recipe.validation, config.seed)[1])
