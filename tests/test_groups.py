@@ -12,7 +12,7 @@ from optax import contrib
 from cnn_jax import command, parts
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import Experiment
-from cnn_jax.runs import fit
+from cnn_jax.runs import fit, texts
 from cnn_jax.training import (
     SGD,
     AdamW,
@@ -22,6 +22,7 @@ from cnn_jax.training import (
     Linear,
     Muon,
     OneCycle,
+    Recipe,
     create_state,
     make_train,
     train_arrays,
@@ -233,3 +234,20 @@ def test_muon_leaves_biases_to_adam(other):
     adam = optax.adamw(other or 0.02, weight_decay=0.0, nesterov=True)
     for layer in SHAPES:
         same(found[layer]["bias"], alone(adam, layer, "bias"))
+
+
+def test_the_file_of_a_groups_own_optimiser_is_one_of_the_run(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\nimport optax\nfrom cnn_jax.training import Optimizer\n"
+        "@dataclass(frozen=True)\nclass Plain(Optimizer):\n"
+        "    def __call__(self, schedule):\n        return optax.sgd(schedule)\n"
+    )
+    group = Group("bias", optimizer=f"{file}:Plain(0.1)")
+    recipe = Recipe(groups=(group,))
+    assert parts.files_of(*texts.parts_of(recipe)) == {str(file): file}
+
+
+def test_a_text_that_is_none_is_refused_at_once():
+    with pytest.raises(InputError, match="sgd"):
+        Group("bias", optimizer="sdg(0.1)")

@@ -43,12 +43,12 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def parts_of(recipe: Recipe) -> list[Any]:
-    """All parts of a recipe."""
+    """All parts of a recipe, also those that its groups name."""
     found: list[Any] = []
     for name in kinds():
         value = getattr(recipe, name)
         found += value if isinstance(value, tuple) else [value]
-    return found
+    return found + [part for group in recipe.groups for part in group.inner()]
 
 
 def from_json(name: str, text: str, files: Mapping[str, Path]) -> Any:

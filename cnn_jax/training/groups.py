@@ -29,6 +29,10 @@ class Grouping(Part):
         """Whether a parameter belongs to it, by its path, such as block_1/conv_1/kernel."""
         raise NotImplementedError
 
+    def inner(self) -> list[Part]:
+        """The parts that it names itself; none where nothing else is said."""
+        return []
+
     def transformation(self, optimizer: Optimizer, schedule: Schedule, rate: Rate) -> optax.GradientTransformation:
         """What turns these parameters' gradients into updates.
 
@@ -68,6 +72,7 @@ class Group(Grouping):
         self.check("pattern", _is_pattern, "a regular expression that fits something")
         self.check("rate", is_positive, "a positive number")
         self.check("weight_decay", lambda decay: decay is None or is_non_negative(decay), "a number >= 0 or None")
+        self.inner()  # which refuses texts that are none
 
     def fits(self, path: str) -> bool:
         return re.search(self.pattern, path) is not None
@@ -75,14 +80,23 @@ class Group(Grouping):
     def transformation(self, optimizer: Optimizer, schedule: Schedule, rate: Rate) -> optax.GradientTransformation:
         if self.frozen:
             return optax.set_to_zero()
-        own = optimizer if self.optimizer is None else parts.parse(self.optimizer, Optimizer)
+        own = self._optimizer() or optimizer
         if self.weight_decay is not None:
             if not hasattr(own, "weight_decay"):
                 raise InputError(f"groups: expected an optimiser with weight_decay, {parts.short_text(own)} has none")
             own = dataclasses.replace(own, weight_decay=self.weight_decay)
         peak = own.learning_rate * self.rate
         own = dataclasses.replace(own, learning_rate=peak)
-        return own(rate(schedule if self.schedule is None else parts.parse(self.schedule, Schedule), peak))
+        return own(rate(self._schedule() or schedule, peak))
+
+    def inner(self) -> list[Part]:
+        return [part for part in (self._optimizer(), self._schedule()) if part is not None]
+
+    def _optimizer(self) -> Optimizer | None:
+        return None if self.optimizer is None else parts.parse(self.optimizer, Optimizer)
+
+    def _schedule(self) -> Schedule | None:
+        return None if self.schedule is None else parts.parse(self.schedule, Schedule)
 
 
 def _is_pattern(pattern: str) -> bool:
