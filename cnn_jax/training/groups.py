@@ -81,12 +81,13 @@ class Group(Grouping):
         if self.frozen:
             return optax.set_to_zero()
         own = self._optimizer() or optimizer
+        peak = own.learning_rate * self.rate
+        changes: dict[str, Any] = {"learning_rate": peak}
         if self.weight_decay is not None:
             if not hasattr(own, "weight_decay"):
                 raise InputError(f"groups: expected an optimiser with weight_decay, {parts.short_text(own)} has none")
-            own = dataclasses.replace(own, weight_decay=self.weight_decay)
-        peak = own.learning_rate * self.rate
-        own = dataclasses.replace(own, learning_rate=peak)
+            changes["weight_decay"] = self.weight_decay
+        own = dataclasses.replace(own, **changes)
         return own(rate(self._schedule() or schedule, peak))
 
     def inner(self) -> list[Part]:
