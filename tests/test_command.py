@@ -92,7 +92,7 @@ def test_help_fills_the_lines_there_are(shown, program, width):
 
 def test_a_switch_that_is_on_is_told_by_what_turning_it_off_does(shown):
     about = " ".join(shown("lenet5").split("--no-report")[1].split("--help")[0].split())
-    assert about.startswith("Turn this off: write report.html")
+    assert about.startswith("Do not write report.html")
     assert "by default 60 for digits and 10 for anything else" in " ".join(shown("lenet5").split())
 
 

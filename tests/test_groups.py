@@ -132,11 +132,11 @@ def test_each_clips_by_its_own_norm():
     "groups", [(Group("dense"),), (Group("conv"), Group("conv/kernel")), (Group("."), Group("scores"))], ids=str
 )
 def test_one_that_fits_nothing_is_refused_in_a_line(groups):
-    with pytest.raises(InputError, match="groups: expected one that fits a parameter which no other has") as caught:
+    with pytest.raises(InputError, match="groups: expected each to have parameters, none is left for") as caught:
         make_optimizer(SGD(), Constant(), groups, rate).init(PARAMS)
     message = str(caught.value)
     assert "conv/kernel" in message
-    assert message.endswith(f"got {parts.short_text(groups[-1])}")
+    assert f"none is left for {parts.short_text(groups[-1])}; there are conv/bias" in message
     assert "\n" not in message
 
 

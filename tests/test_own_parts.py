@@ -86,5 +86,5 @@ def test_a_run_does_not_go_on_with_another_file(trained, tmp_path):
     command = [sys.executable, FILE.name, "--out", "calm", "--resume", *OPTIONS]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert "code.my_experiment.py.sha256" in done.stderr
+    assert "my_experiment.py: has changed since the run calm began" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -152,6 +152,15 @@ def test_pictures_that_differ_in_size_are_fitted():
     assert data.Folder("photos")("train", (5, 4)).images.shape[1:] == (5, 4, 3)
 
 
+def test_margins_make_no_drawings_of_pictures():
+    from PIL import Image
+
+    for folder, side in (("train/a", 20), ("train/a", 9), ("train/b", 12), ("test/a", 12)):
+        (Path("photos") / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, 30), 255).save(f"photos/{folder}/{side}.png")
+    assert data.Folder("photos")("train", SIZE).statistics.ink is None
+
+
 def test_one_size_stays_up_to_a_limit():
     drawn = draw_classes("photos/train", 1, height=12, width=9)
     draw_classes("photos/test", 1, height=40, seed=1)

@@ -97,7 +97,7 @@ def test_several_seeds_begin_with_the_same(here):
         ({"model": MLP(features=(3,))}, "init: expected parameters of the model's shapes, got params/"),
         ({"init": "nowhere"}, "init: nowhere: expected the folder of a run, there is no such folder"),
         ({"patience": 2}, "patience: expected images held out to judge by, got none"),
-        ({"groups": (Group("nothing"),)}, "groups: expected one that fits a parameter which no other has"),
+        ({"groups": (Group("nothing"),)}, "groups: expected each to have parameters, none is left for"),
     ],
     ids=["shapes", "nowhere", "patience", "groups"],
 )

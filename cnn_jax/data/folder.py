@@ -124,7 +124,10 @@ class Folder(Source):
         labels = {name: np.array([files[name][i].label for i in pile.read], np.int32) for name, pile in piles.items()}
         images, class_names = piles["train"].images, listing.class_names
         fingerprint = compute_fingerprint(images, labels["train"], class_names)
-        training = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
+        statistics = compute_statistics(images)
+        if piles["train"].varied:  # The margins are ours, so the images need not be light drawings on black.
+            statistics = replace(statistics, ink=None)
+        training = cache.Training(statistics=statistics, fingerprint=fingerprint)
         notes = tuple(f"{self.label()}: {note}" for note in _notes(files, piles))
         decoded = {
             name: cache.Decoded(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS, Activation
@@ -41,6 +44,7 @@ __all__ = [
     "ResNet",
     "ResNet18",
     "build",
+    "check_scores",
     "input_size",
     "with_classes",
 ]
@@ -53,8 +57,31 @@ def input_size(model: nn.Module) -> tuple[int, int] | None:
 
 
 def with_classes(model: nn.Module, classes: int) -> nn.Module:
-    """The model with so many scores, where it has a field `num_classes`; any other as it is."""
+    """The model with so many scores, where it has a field `num_classes`; any other as it is.
+
+    InputError if it cannot be called as models are trained and measured, with `train`.
+    """
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    if not any(p.name == "train" or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise InputError(
+            f"{type(model).__name__}: expected a model that is called as model(images, train=...); give its __call__ "
+            "an argument train, and a default"
+        )
     return model.clone(num_classes=classes) if hasattr(model, "num_classes") else model
+
+
+def check_scores(model: nn.Module, image_shape: tuple[int, ...], classes: int) -> None:
+    """InputError unless the model gives one score a class for images (height, width, channels)."""
+
+    def score(images: jax.Array) -> Any:
+        return model.init_with_output(jax.random.key(0), images, train=False)[0]
+
+    found = jax.eval_shape(score, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    if getattr(found, "shape", None) != (1, classes):
+        raise InputError(
+            f"{type(model).__name__}: expected scores (N, {classes}), one a class of the data, got "
+            f"{getattr(found, 'shape', type(found).__name__)} for one image; a field num_classes is set by the data"
+        )
 
 
 def build(name: str, **fields: Any) -> nn.Module:

@@ -147,7 +147,7 @@ def _option(name: str, hint: Any, default: Any, about: str) -> Option:
         expected = "no value"
         if default:
             flag = "--" + re.sub(r"([^.]+)$", r"no-\1", flag[2:])
-            about = f"Turn this off: {about[:1].lower()}{about[1:]}"
+            about = f"Do not {about[:1].lower()}{about[1:]}"
     else:
         own, expected, choices = _value(kind)
         value = value or own

@@ -15,7 +15,7 @@ class CheckpointConfig:
     """How often the state of a run is saved. It is always saved at the end and when the run is interrupted."""
 
     every_steps: int | None = None
-    """Save after each so many steps; by default, or with None, the clock alone decides."""
+    """Save every so many steps; by default, or with None, the clock alone decides."""
     every_seconds: float | None = 20.0
     """Save when so many seconds have gone by since the last save; with None the steps alone decide."""
     keep: int = 3

@@ -239,6 +239,12 @@ class RunFolder:
     def _check_same(self, contents: dict[str, Any]) -> None:
         old = read_config(self.path)
         new = json.loads(json.dumps(contents))
+        for written in old["code"]:
+            if written in new["code"] and new["code"][written] != old["code"][written]:
+                raise InputError(
+                    f"{written}: has changed since the run {self.path} began, whose numbers it decides; put back the "
+                    f"run's copy, {self.path / old['code'][written]['copy']}, or start a new run"
+                )
         changed = [line for key in _IDENTITY for line in differences(old[key], new[key], _PREFIX.get(key, f"{key}."))]
         if changed:
             fields = ", ".join(dict.fromkeys(changed))

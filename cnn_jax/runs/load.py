@@ -85,12 +85,16 @@ class Run:
         Raises:
             InputError: the images have another number of channels, or the classes are not as many.
         """
-        channels, classes = dataset.images.shape[-1], len(dataset.class_names)
-        if channels != self.image_shape[-1] or classes != len(self.class_names):
-            raise InputError(
-                f"{self.path}: expected images of {self.image_shape[-1]} channels in {len(self.class_names)} classes, "
-                f"but {dataset.name} has {channels} channels and {classes} classes; choose data like {self.data_name}"
-            )
+        counts = {
+            "channels": (self.image_shape[-1], dataset.images.shape[-1]),
+            "classes": (len(self.class_names), len(dataset.class_names)),
+        }
+        for what, (own, other) in counts.items():
+            if own != other:
+                raise InputError(
+                    f"{self.path}: expected data with as many {what} as {self.data_name} has, {own}, but "
+                    f"{dataset.name} has {other}; choose other data"
+                )
         return evaluate(self._eval_step, self.variables, at_input_size(dataset, self.input_size), self.measures)
 
     def source(self) -> Source:
@@ -156,7 +160,7 @@ class Run:
         return np.concatenate(found)
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path | str) -> Run:
     """Reads a run: the best checkpoint by validation where one was kept, else the newest.
 
     Of a checkpoint only what the model needs is read, and no optimiser is built. It is checked against the digests that
@@ -166,6 +170,7 @@ def load_run(path: Path) -> Run:
     Raises:
         InputError: the folder holds no run, its configuration is damaged or was changed, or it has no whole checkpoint.
     """
+    path = Path(path)
     contents = read_config(path)
     try:
         seeds = list(contents["seeds"])

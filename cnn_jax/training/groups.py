@@ -140,6 +140,7 @@ def _labels(params: Any, groups: Sequence[Grouping]) -> Any:
         if str(k) not in found:
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise InputError(
-                f"groups: expected one that fits a parameter which no other has ({some}), got {parts.short_text(group)}"
+                f"groups: expected each to have parameters, none is left for {parts.short_text(group)}; "
+                f"there are {some}"
             )
     return jax.tree.unflatten(jax.tree.structure(params), found)

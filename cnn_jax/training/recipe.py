@@ -68,7 +68,7 @@ class Recipe:
     """Stop when the first metric has not been better on the validation images for so many epochs; by default, or with
     None, all epochs are trained."""
     init: str | None = None
-    """Folder of a run to begin with the weights of; those that do not fit, as of other classes, begin as usual."""
+    """Begin with the weights of the run in this folder; those that do not fit, as of other classes, begin as usual."""
     pixel_range: tuple[float, float] | None = None
     """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
     get mean 0 and variance 1 in each channel."""
