@@ -10,7 +10,6 @@ import typing
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
 
 _WORDS: dict[Any, str] = {
     bool: "True or False",
@@ -32,7 +31,7 @@ def plain(value: Any) -> Any:
     Raises:
         Mismatch: no literal gives the value back.
     """
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):  # a scalar of NumPy; or an array
         value = value.item()
     if isinstance(value, PurePath):
         return str(value)
