@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import collections.abc
 import difflib
+import sys
 import types
 import typing
 from pathlib import PurePath
 from typing import Any
-
 
 _WORDS: dict[Any, str] = {
     bool: "True or False",
@@ -31,7 +31,8 @@ def plain(value: Any) -> Any:
     Raises:
         Mismatch: no literal gives the value back.
     """
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):  # a scalar of NumPy; or an array
+    numpy = sys.modules.get("numpy")  # of which there are values only where it has been imported
+    if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     if isinstance(value, PurePath):
         return str(value)
