@@ -117,6 +117,8 @@ def run_experiment(
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
+    if type(recipe.model) not in models.MODELS.values():  # of which it is known, and it takes a trace
+        models.check_scores(recipe.model, shape, len(train.class_names))
     if recipe.groups or weights is not None:  # it takes a trace of the model
         check_parameters(recipe, train, weights)
 

@@ -37,8 +37,8 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Seven(), r"Seven: expected scores \(N, 3\), .* got \(1, 7\)"),
-        (Places(), r"Places: expected scores \(N, 3\), .* got \(1, 8, 8, 3\)"),
+        (Seven(), r"Seven: expected scores \(N, 3\), .* got \(12, 7\)"),
+        (Places(), r"Places: expected scores \(N, 3\), .* got \(12, 8, 8, 3\)"),
         (Plain(), r"Plain: expected a model that is called as model\(images, train=...\)"),
     ],
 )
@@ -46,5 +46,5 @@ def test_a_model_that_does_not_fit_is_refused_in_a_line(model, said):
     images = np.zeros((12, 8, 8, 1), np.uint8)
     train = data.make_datasets("noise", ("a", "b", "c"), {"train": (images, np.arange(12) % 3)})["train"]
     with pytest.raises(InputError, match=said) as refusal:
-        runs.fit(training.Recipe(model=model), train)
+        runs.fit(training.Recipe(model=model, batch_size=12), train)
     assert "\n" not in str(refusal.value)
