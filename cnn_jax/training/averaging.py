@@ -134,10 +134,9 @@ class SWA(Averaging):
         first = moment.steps - round(self.share * moment.steps)
         begun = moment.step > first
         due = begun & (moment.ends_epoch if self.each == "epoch" else jnp.bool_(True))
-        moved = _moved(average, params, batch_stats, 1.0 / (average.count + 1), due)
-        followed = _moved(average, params, batch_stats, 1.0, average.count == 0)
-        chosen = jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, followed.replace(count=average.count))
-        return chosen, params
+        # Until the first value, for which the weight is 1 too, the average follows the trained weights.
+        moved = _moved(average, params, batch_stats, 1.0 / (average.count + 1), due | (average.count == 0))
+        return moved.replace(count=average.count + due.astype(jnp.int32)), params
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ class Loss(Part):
         return None
 
 
+def _smoothed(share: float, classes: int) -> list[float]:
+    """A certain target after smoothing, that of the right class first."""
+    return [1 - share + share / classes] + (classes - 1) * [share / classes]
+
+
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """Cross-entropy between the targets and the softmax of the scores, in nats."""
@@ -59,8 +64,7 @@ class SoftmaxCrossEntropy(Loss):
         share = self.label_smoothing
         if not is_concrete(share) or not share or self.class_weights:
             return None
-        probabilities = [1 - share + share / classes] + (classes - 1) * [share / classes]
-        return -sum(p * math.log(p) for p in probabilities)
+        return -sum(p * math.log(p) for p in _smoothed(share, classes))
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ class BinaryCrossEntropy(Loss):
         share = self.label_smoothing
         if not is_concrete(share) or not share:
             return None
-        probabilities = [1 - share + share / classes] + (classes - 1) * [share / classes]
-        return -sum(p * math.log(p) + (1 - p) * math.log1p(-p) for p in probabilities)
+        return -sum(p * math.log(p) + (1 - p) * math.log1p(-p) for p in _smoothed(share, classes))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ class Optimizer(Part, abc.ABC):
         """
 
 
+def _is_off(value: Any) -> bool:
+    """Whether a number is 0, as far as is known now; a traced one may be anything."""
+    return is_concrete(value) and not value
+
+
 def decays(params: Any) -> Any:
     """True for the leaves of `params` that weight decay applies to: kernels, not biases or the parameters of norms.
 
@@ -69,7 +74,7 @@ class _L2(_Clipping):
 
     def _before(self) -> list[optax.GradientTransformation]:
         decay = self.weight_decay
-        return [] if is_concrete(decay) and not decay else [optax.add_decayed_weights(decay, mask=decays)]
+        return [] if _is_off(decay) else [optax.add_decayed_weights(decay, mask=decays)]
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,7 @@ class SGD(_L2):
         self.check("momentum", is_share, "a number from 0 to below 1")
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        none = is_concrete(self.momentum) and not self.momentum
-        return optax.sgd(schedule, momentum=None if none else self.momentum, nesterov=self.nesterov)
+        return optax.sgd(schedule, momentum=None if _is_off(self.momentum) else self.momentum, nesterov=self.nesterov)
 
 
 def _check_averages(part: Any, fields: tuple[str, ...] = ("b1", "b2")) -> None:
@@ -98,8 +102,8 @@ def _check_averages(part: Any, fields: tuple[str, ...] = ("b1", "b2")) -> None:
 
 
 @dataclass(frozen=True)
-class Adam(_L2):
-    """Kingma and Ba 2015."""
+class _Averages(_Clipping):
+    """Those of Adam's family, which keep averages of gradients and of their squares."""
 
     b1: float = 0.9
     """Decay of the average of gradients."""
@@ -111,44 +115,30 @@ class Adam(_L2):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_averages(self)
+
+
+@dataclass(frozen=True)
+class Adam(_L2, _Averages):
+    """Kingma and Ba 2015."""
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.adam(schedule, b1=self.b1, b2=self.b2, eps=self.eps)
 
 
 @dataclass(frozen=True)
-class AdamW(_Clipping):
+class AdamW(_Averages):
     """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
-
-    b1: float = 0.9
-    """Decay of the average of gradients."""
-    b2: float = 0.999
-    """Decay of the average of their squares."""
-    eps: float = 1e-8
-    """Added to the root of the average of squares."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_averages(self)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays)
 
 
 @dataclass(frozen=True)
-class LAMB(_Clipping):
+class LAMB(_Averages):
     """AdamW with each layer's update scaled to the norm of its parameters (You et al. 2020)."""
 
-    b1: float = 0.9
-    """Decay of the average of gradients."""
-    b2: float = 0.999
-    """Decay of the average of their squares."""
     eps: float = 1e-6
     """Added to the root of the average of squares."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_averages(self)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.lamb(schedule, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay, mask=decays)
@@ -210,8 +200,8 @@ class RMSprop(_L2):
         _check_averages(self, ("momentum", "decay"))
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        none = is_concrete(self.momentum) and not self.momentum
-        return optax.rmsprop(schedule, decay=self.decay, eps=self.eps, momentum=None if none else self.momentum)
+        momentum = None if _is_off(self.momentum) else self.momentum
+        return optax.rmsprop(schedule, decay=self.decay, eps=self.eps, momentum=momentum)
 
 
 @dataclass(frozen=True)
