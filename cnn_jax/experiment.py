@@ -98,7 +98,7 @@ def run_experiment(
     holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
     begin_with, weights = None, None
     if recipe.init is not None:
-        begin_with = functools.partial(_weights, Path(recipe.init))
+        begin_with = functools.cache(functools.partial(_weights, Path(recipe.init)))
         if not (holds_run and place.resume):  # which may be the only thing left of it
             weights = begin_with()
 

@@ -52,6 +52,12 @@ def train_order(n: int, batch_size: int, seed: int) -> Callable[[int, int], np.n
     return order
 
 
+def epochs_of(n: int, batch_size: int, step: int, steps: int) -> np.ndarray:
+    """Which pass over n examples each place in the batches of `train_order` belongs to: int64 (steps, batch_size)."""
+    positions = np.arange(step * batch_size, (step + steps) * batch_size, dtype=np.int64)
+    return (positions // n).reshape(steps, batch_size)
+
+
 def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     """Yields every example exactly once, in order, in batches of one size.
 

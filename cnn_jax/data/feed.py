@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.data.batching import train_order
+from cnn_jax.data.batching import epochs_of, train_order
 from cnn_jax.data.dataset import Dataset
 
 Chunk = Any
@@ -54,8 +54,7 @@ class Resident:
         orders = [rows[order(step, count)] for rows, order in zip(self._rows, self._orders, strict=True)]
         chosen = {"index": self._spread([_padded(order, length) for order in orders])}
         if self._with_epochs:
-            positions = np.arange(step * self._batch_size, (step + count) * self._batch_size, dtype=np.int64)
-            epochs = (positions // self._rows.shape[1]).reshape(count, self._batch_size)
+            epochs = epochs_of(self._rows.shape[1], self._batch_size, step, count)
             chosen["epoch"] = self._spread([_padded(epochs, length)] * len(orders))
         return self.images, chosen
 

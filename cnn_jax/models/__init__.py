@@ -45,6 +45,7 @@ __all__ = [
     "ResNet18",
     "build",
     "check_scores",
+    "check_shape",
     "input_size",
     "with_classes",
 ]
@@ -76,11 +77,16 @@ def check_scores(model: nn.Module, image_shape: tuple[int, ...], classes: int) -
     def score(images: jax.Array) -> Any:
         return model.init_with_output(jax.random.key(0), images, train=False)[0]
 
-    found = jax.eval_shape(score, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    if getattr(found, "shape", None) != (1, classes):
+    check_shape(model, jax.eval_shape(score, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)), 1, classes)
+
+
+def check_shape(model: nn.Module, scores: Any, images: int, classes: int) -> None:
+    """InputError unless what the model gave for so many images is one score a class for each."""
+    shape = getattr(scores, "shape", None)
+    if shape != (images, classes):
         raise InputError(
             f"{type(model).__name__}: expected scores (N, {classes}), one a class of the data, got "
-            f"{getattr(found, 'shape', type(found).__name__)} for one image; a field num_classes is set by the data"
+            f"{shape or type(scores).__name__} for {images}; a field num_classes is set by the data"
         )
 
 

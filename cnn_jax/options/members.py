@@ -17,7 +17,7 @@ from typing import Any
 
 from cnn_jax import parts
 from cnn_jax.errors import InputError
-from cnn_jax.parts import Part, is_module
+from cnn_jax.parts import is_module
 
 _SET_BY_DATA = "num_classes"  # of models
 
@@ -119,7 +119,7 @@ def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Mem
         value = dataclasses.MISSING if value is MISSING else value
         hint, metadata = hints[field.name], getattr(hints[field.name], "__metadata__", ())
         bare = hint.__origin__ if metadata else hint
-        kind, is_several = _kind(bare)
+        kind, is_several = parts.kind_in(bare)
         struct = None
         if kind is None:
             holder = type(value) if value is not dataclasses.MISSING else bare
@@ -129,20 +129,6 @@ def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Mem
             name=f"{prefix}{field.name}", field=field.name, hint=hint, value=value, struct=struct,
             inner=prefix if has_no_name else f"{prefix}{field.name}.", kind=kind, is_several=is_several,
         )  # fmt: skip
-
-
-def _kind(hint: Any) -> tuple[type | None, bool]:
-    """The base class of the parts that a type is for, and whether it is a tuple of them."""
-    if not holds_parts(hint):
-        return None, False
-    is_several = typing.get_origin(hint) is tuple
-    return (typing.get_args(hint)[0] if is_several else hint), is_several
-
-
-def holds_parts(hint: Any) -> bool:
-    """Whether a type is for a part, or for a tuple of them."""
-    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
-    return isinstance(kind, type) and (issubclass(kind, Part) or is_module(kind))
 
 
 def places(config: type, prefix: str = "", default: Any = None) -> list[Member]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnn_jax import parts
 from cnn_jax.errors import InputError
-from cnn_jax.options.members import Member, holds_parts, is_set_by_data, offered, places, with_parts
+from cnn_jax.options.members import Member, is_set_by_data, offered, places, with_parts
 
 
 def take_texts(config: type, args: Sequence[str], default: Any = None) -> tuple[Any, list[str]]:
@@ -94,7 +94,7 @@ def registry(there: Sequence[Member], refusals: list[InputError]) -> Any:
     def rule(info: Any) -> StructConstructorSpec | None:
         member = next((each for each in there if each.value is info.default), None)
         # The empty tuple is one object, of whatever it is the default.
-        if member is None or not holds_parts(info.type):
+        if member is None or parts.kind_in(info.type)[0] is None:
             return None
         if member.part is None:
             return StructConstructorSpec(instantiate=lambda: member.value, fields=())

@@ -14,7 +14,7 @@ from cnn_jax.parts.base import (
     is_share,
     snake,
 )
-from cnn_jax.parts.classes import fields, hints, is_module, known_of, noun, registry
+from cnn_jax.parts.classes import fields, hints, is_module, kind_in, known_of, noun, registry
 from cnn_jax.parts.reading import example, parse, parse_several
 from cnn_jax.parts.user_files import files_of
 from cnn_jax.parts.values import Mismatch, plain
@@ -34,6 +34,7 @@ __all__ = [
     "is_non_negative",
     "is_positive",
     "is_share",
+    "kind_in",
     "known_of",
     "noun",
     "parse",

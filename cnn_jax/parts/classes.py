@@ -77,6 +77,15 @@ def kind_of(part: type) -> type:
     return [each for each in part.__mro__ if issubclass(each, Part) and each is not Part][-1]
 
 
+def kind_in(hint: Any) -> tuple[type | None, bool]:
+    """The base class of the parts that a field's type is for, None where it is for none; and whether for several."""
+    is_several = typing.get_origin(hint) is tuple
+    kind = typing.get_args(hint)[0] if is_several else hint
+    if isinstance(kind, type) and (issubclass(kind, Part) or is_module(kind)):
+        return kind, is_several
+    return None, False
+
+
 def known_of(base: type, known: Mapping[str, type] | None) -> Mapping[str, type]:
     """The classes with short names: `known`, or else the package's own of the kind."""
     if known is not None:

@@ -17,13 +17,8 @@ from cnn_jax.training.recipe import Recipe
 def kinds() -> dict[str, Any]:
     """The base class of each part of a recipe, by its field; of several joined, `tuple[BASE, ...]`."""
     hints = typing.get_type_hints(Recipe)
-    return {field.name: hints[field.name] for field in dataclasses.fields(Recipe) if _base(hints[field.name])}
-
-
-def _base(hint: Any) -> type | None:
-    """The kind of part that a field holds, or several of; None of plain values."""
-    found = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
-    return found if isinstance(found, type) and issubclass(found, parts.Part | nn.Module) else None
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    return {name: hints[name] for name in names if parts.kind_in(hints[name])[0] is not None}
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
@@ -62,8 +57,7 @@ def from_json(name: str, text: str, files: Mapping[str, Path]) -> Any:
     Raises:
         InputError: there is no such part.
     """
-    hint = kinds()[name]
-    base = _base(hint)
+    base, is_several = parts.kind_in(kinds()[name])
     assert base is not None
-    parse = parts.parse if base is hint else parts.parse_several
+    parse = parts.parse_several if is_several else parts.parse
     return parse(text, base, models.MODELS if base is nn.Module else None, files)

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from cnn_jax import augment as augmenting
+from cnn_jax import models
 from cnn_jax.augment import Augmentation, Context
-from cnn_jax.errors import InputError
 from cnn_jax.training import gradients
 from cnn_jax.training.averaging import Average, Averaging, Moment
 from cnn_jax.training.losses import Loss
@@ -111,11 +111,8 @@ def make_train_step(
         def mean_loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
             own = jax.random.fold_in(key, batch["part"][0]) if "part" in batch else key
             scores, updated = forward_in_groups(params, state.batch_stats, batch["image"], own)
-            if classes is not None and scores.shape != (len(batch["image"]), classes):
-                raise InputError(
-                    f"{type(model).__name__}: expected scores (N, {classes}), one a class of the data, got "
-                    f"{scores.shape} for {len(batch['image'])} images; a field num_classes is set by the data"
-                )
+            if classes is not None:
+                models.check_shape(model, scores, len(batch["image"]), classes)
             targets = distributions(batch, scores.shape[-1])
             measured = {name: jnp.mean(metric(scores, targets), axis=0) for name, metric in metrics.items()}
             return jnp.mean(loss(scores, targets)), (measured, updated)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data, models
+from cnn_jax.data.batching import epochs_of
 from cnn_jax.data.feed import Resident
 from cnn_jax.errors import InputError
 from cnn_jax.training.evaluation import at_input_size, input_size
@@ -78,7 +79,8 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         functions = make_functions(chosen, train.statistics, image_shape, classes, steps, ends)
         order: dict[str, jax.Array] = {"index": data["order"]}
         if recipe.augment:
-            order["epoch"] = _epochs(steps, batch_size, len(data["image"]))
+            epochs = epochs_of(len(data["image"]), batch_size, 0, steps)
+            order["epoch"] = jnp.asarray(epochs.astype(np.int32))
 
         def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
             return functions.train_step(state, Resident.take((images, order), k))
@@ -86,10 +88,6 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         return jax.lax.scan(step, functions.init(key), jnp.arange(steps))
 
     return run
-
-
-def _epochs(steps: int, batch_size: int, images: int) -> Any:
-    return (np.arange(steps * batch_size) // images).astype(np.int32).reshape(steps, batch_size)
 
 
 def train_arrays(recipe: Recipe, train: data.Dataset, seeds: int | Iterable[int]) -> dict[str, jax.Array]:
