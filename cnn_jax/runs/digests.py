@@ -17,6 +17,8 @@ import jax
 import numpy as np
 import xxhash
 
+from cnn_jax.training.state import path_of
+
 BLOCK = 1 << 22  # bytes
 _NAMED = 3  # arrays that a message names
 
@@ -58,7 +60,7 @@ def digest_arrays(tree: Any, block: int = BLOCK) -> dict[str, dict[str, Any]]:
         data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         blocks = [flat[start : start + block] for start in range(0, len(flat), block)]
-        described[jax.tree_util.keystr(path, simple=True, separator="/")] = leaf, len(blocks)
+        described[path_of(path)] = leaf, len(blocks)
         pieces += blocks
     digests = _hash(pieces)
     return {

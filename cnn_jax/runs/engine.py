@@ -20,7 +20,7 @@ from cnn_jax.runs.mesh import Layout
 from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
 from cnn_jax.training.recipe import Recipe, make_functions
-from cnn_jax.training.state import TrainState
+from cnn_jax.training.state import TrainState, path_of
 from cnn_jax.training.statistics import make_estimate
 from cnn_jax.training.step import Metrics, make_train_steps
 
@@ -124,7 +124,7 @@ class Engine:
         fits, left_out = fitting(own, variables, int(lead))
 
         def put(path: Any, old: jax.Array) -> jax.Array:
-            new = fits.get(_path(path))
+            new = fits.get(path_of(path))
             return old if new is None else jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
 
         begun = jax.tree_util.tree_map_with_path(put, own)
@@ -202,16 +202,12 @@ def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, An
     Raises:
         InputError: no parameter fits.
     """
-    given = {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
-    shapes = {_path(path): leaf.shape[lead:] for path, leaf in jax.tree_util.tree_flatten_with_path(own)[0]}
+    given = {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
+    shapes = {path_of(path): leaf.shape[lead:] for path, leaf in jax.tree_util.tree_flatten_with_path(own)[0]}
     fits = {name: leaf for name, leaf in given.items() if shapes.get(name) == leaf.shape}
     if not any(name.startswith("params/") for name in fits):
         raise InputError(f"init: expected parameters of the model's shapes, got {', '.join(list(given)[:4])}, ...")
     return fits, [name for name in given if name not in fits]
-
-
-def _path(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:

@@ -16,6 +16,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.parts import Part, is_non_negative, is_positive
 from cnn_jax.training.optimizers import Optimizer
 from cnn_jax.training.schedules import Schedule
+from cnn_jax.training.state import path_of
 
 _REST = "rest"
 Rate = Callable[[Schedule, Any], optax.Schedule]
@@ -134,7 +135,7 @@ def make_optimizer(
 def _labels(params: Any, groups: Sequence[Grouping]) -> Any:
     """The label of each parameter: the number of its group, or `_REST`."""
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    names = [path_of(path) for path, _ in paths]
     found = [next((str(k) for k, g in enumerate(groups) if g.fits(name)), _REST) for name in names]
     for k, group in enumerate(groups):
         if str(k) not in found:

@@ -48,6 +48,11 @@ def _variables(held: Any) -> dict[str, Any]:
     return {"params": held.params, "batch_stats": held.batch_stats} if held.batch_stats else {"params": held.params}
 
 
+def path_of(path: Any) -> str:
+    """A leaf's path in a tree, as `jax.tree_util` gives it, in words: params/conv_1/kernel."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
