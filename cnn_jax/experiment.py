@@ -26,7 +26,7 @@ from cnn_jax.runs.compilation import keep_compiled
 from cnn_jax.runs.devices import current_device, select_device, split_cpu
 from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.execution import Execution, Place, check_seeds
-from cnn_jax.runs.fit import Result, check_parameters, check_run, fit, for_data
+from cnn_jax.runs.fit import Result, check_parameters, check_validation, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
 from cnn_jax.runs.load import load_run
 from cnn_jax.runs.memory import keep_memory
@@ -108,7 +108,7 @@ def run_experiment(
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
     validation = None if recipe.validation else config.data.validation(size)
-    check_run(recipe, config.seeds, validation)
+    check_validation(recipe, validation)
     held_out = 0
     if recipe.validation:
         held_out = len(data.holdout_indices(train, recipe.validation, config.seed)[1])

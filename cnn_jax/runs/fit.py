@@ -124,15 +124,17 @@ def fit(
     """
     clock = time.monotonic()
     execution = execution or Execution()
-    seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
-    check_run(recipe, seeds, validation)
+    seeds = (seeds,) if isinstance(seeds, int) else seeds
+    check_validation(recipe, validation)
     recipe = for_data(recipe, train)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
     # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
         shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
-        check_fits(recipe, execution, len(train), shape, len(seeds))
+        check_fits(recipe, execution, len(train), shape, len(seeds))  # before billions of them are gone through
+        seeds = tuple(seeds)
+        check_all_seeds(seeds)
         engine = Engine(recipe, train, seeds, execution, validation, test)
         several = len(seeds) > 1
         paths = [folder.path / seed_folder(seed) if several else folder.path for seed in seeds] if folder else []
@@ -187,12 +189,16 @@ def check_parameters(recipe: Recipe, train: data.Dataset, begin_with: Variables 
         fitting({"params": state.params, "batch_stats": state.batch_stats}, begin_with)
 
 
-def check_run(recipe: Recipe, seeds: Sequence[int], validation: data.Dataset | None = None) -> None:
-    """Refuses seeds and validation images that `fit` cannot take, by InputError."""
+def check_all_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that `fit` cannot take, by InputError."""
     for seed in seeds:
         check_seeds(seed)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds: expected one or more, each once, got {', '.join(map(str, seeds)) or 'none'}")
+
+
+def check_validation(recipe: Recipe, validation: data.Dataset | None) -> None:
+    """Refuses kinds of validation images that do not go together, by InputError."""
     if validation is not None and recipe.validation:
         raise InputError(
             f"validation: expected 0 where there are validation images of their own, got {recipe.validation:g}"
