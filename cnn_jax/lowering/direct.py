@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
@@ -116,7 +117,7 @@ def dot(x: jax.Array, kernel: jax.Array, *, precision: lax.PrecisionLike) -> jax
     return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=precision)
 
 
-def _identity(reducer: str, dtype: jnp.dtype):
+def _identity(reducer: str, dtype: jnp.dtype) -> np.generic:
     """The value that leaves the reducer's other operand as it is, as a scalar of `dtype`.
 
     JAX recognises the reduction, and hence its gradient, by exactly this value.
