@@ -383,7 +383,7 @@ def test_clipping_bounds_the_gradient():
     for size in (0.1, 10.0):
         grads = {"kernel": jnp.full((2, 2), size / 2)}  # of norm `size`
         updates, _ = optimizer.update(grads, optimizer.init(params), params)
-        assert float(optax.global_norm(updates)) == pytest.approx(min(size, 0.5), rel=1e-5)
+        assert float(optax.tree.norm(updates)) == pytest.approx(min(size, 0.5), rel=1e-5)
 
 
 # Schedules, of the step k and the number of steps; the peak is 1.
