@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -218,6 +217,7 @@ def test_killed_and_resumed_is_undisturbed(together, tmp_path):
     """In the middle, and while the seeds are given their folders: two processes, forks of one that has imported."""
     path = tmp_path / "run"
     script = """
+import time
 for moment in ("checkpoints/1?", "seed-5/checkpoints/*"):
     process = os.fork()
     if not process:
