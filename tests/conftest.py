@@ -69,6 +69,15 @@ def _compiled_quickly(request):
         jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="module")
+def shared_engines():
+    """See `tests.engines.shared`."""
+    from tests.engines import shared
+
+    with shared() as engines:
+        yield engines
+
+
 @pytest.fixture
 def own_folders(tmp_path, monkeypatch):
     """A cache and a data folder of this one test's own, both empty; returns (cache, data)."""

@@ -113,7 +113,7 @@ class Config(Experiment):
         optimizer=Heavy(learning_rate=0.004),
         schedule=Sawtooth(),
         augment=(Noise(),),
-        epochs=12,
+        epochs=6,
         batch_size=20,
     )
     data: data.Source = Shapes()

@@ -33,6 +33,7 @@ from tests.tiny import (
     steps_kept,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
 apply = quick.jit(NormAlone().apply)
 AVERAGING = [EMA(0.9), SWA(0.8), Lookahead(3, 0.5)]
@@ -82,7 +83,7 @@ def test_interrupted_and_resumed_is_undisturbed_and_measured_by_its_average(part
 
 
 def test_several_seeds_average_as_each_does_alone():
-    recipe = recipe_of(SWA(0.6))
+    recipe = recipe_of(SWA(0.6), epochs=2)
     both = fit(recipe, TRAIN, seeds=(2, 7), test=TEST, execution=make_execution())
     alone = fit(recipe, TRAIN, seeds=7, test=TEST, execution=make_execution())
     assert_close(both.variables(7), alone.variables(), rtol=1e-3, atol=1e-4)

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import run_command
 from tests.tiny import records
 
 FILE = Path(__file__).parent / "my_experiment.py"
-OPTIONS = ["--validation", "0.2", "--checkpoint.every-steps", "7", "--checkpoint.every-seconds", "None"]
+OPTIONS = ["--validation", "0.2", "--checkpoint.every-steps", "25", "--checkpoint.every-seconds", "None", "--no-report"]
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str) -> None:
     done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
     """A run that was never disturbed, and one that was killed and resumed; in a folder of the user's."""
     folder = tmp_path_factory.mktemp("users folder")
     shutil.copy(FILE, folder)
-    run(folder, FILE.name, "--out", "calm", "--no-report", *OPTIONS)
+    run(folder, FILE.name, "--out", "calm", *OPTIONS)
     command = [sys.executable, FILE.name, "--out", "killed", *OPTIONS]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None and len(list((folder / "killed").glob("checkpoints/[0-9]*"))) < 2:
@@ -61,22 +61,30 @@ def test_parts_are_named_by_their_texts_and_their_file_is_kept(trained):
     assert (trained[0] / config["code"]["my_experiment.py"]["copy"]).read_bytes() == FILE.read_bytes()
 
 
-def test_evaluated_predicted_reported_and_described_from_elsewhere(trained, tmp_path):
+def test_evaluated_predicted_reported_and_described_from_elsewhere(trained, tmp_path, monkeypatch, capsys):
+    """In a process that has not seen the file."""
+
+    def command(*arguments: object) -> str:
+        code, out, err = run_command(monkeypatch, capsys, *arguments)
+        assert code == 0, out + err
+        return out
+
     elsewhere = shutil.copytree(trained[1], tmp_path / "moved" / "run")
-    found = json.loads(run(tmp_path, "-m", "cnn_jax", "evaluate", str(elsewhere), "--json"))
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(command("evaluate", elsewhere, "--json"))
     assert found["accuracy"] > 0.8
     assert found["sureness"] > 0.5
 
     row, column = np.mgrid[:20, :20]
     Image.fromarray(np.uint8(255 * (np.maximum(abs(row - 9), abs(column - 9)) <= 5))).save(tmp_path / "square.png")
-    read = json.loads(run(tmp_path, "-m", "cnn_jax", "predict", str(elsewhere), "square.png", "--json"))
+    read = json.loads(command("predict", elsewhere, "square.png", "--json"))
     assert read[0]["classes"][0]["name"] == "square"
 
-    run(tmp_path, "-m", "cnn_jax", "report", str(elsewhere), "--out", "report.html")
+    command("report", elsewhere, "--out", "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "Tiny" in page
     assert "sureness" in page
-    assert "Conv_0" in run(tmp_path, "-m", "cnn_jax", "describe", str(elsewhere))
+    assert "Conv_0" in command("describe", elsewhere)
 
 
 def test_a_run_does_not_go_on_with_another_file(trained, tmp_path):

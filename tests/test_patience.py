@@ -15,6 +15,7 @@ from cnn_jax.training import SGD, CrossEntropy
 from tests.test_training_loop import SignalAt
 from tests.tiny import assert_same_bits, make_dataset, make_execution, make_folder, make_recipe, records, steps_kept
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
 # Labels at random: what is learned from the others makes the cross-entropy of these worse, sooner or later.
 NOISE = dataclasses.replace(
@@ -86,13 +87,13 @@ def test_interrupted_and_resumed_it_stops_at_the_same_epoch(stopped, tmp_path):
 
 
 def test_several_seeds_stop_when_all_are_stale(tmp_path):
-    seeds = (0, 1, 2)
+    seeds = (0, 1)
     result = train_in(tmp_path, seeds=seeds)
     of_seeds = [measured(tmp_path / f"seed-{seed}") for seed in seeds]
     [epochs] = {len(values) for values in of_seeds}
     since = [epochs - 1 - int(np.argmin(values)) for values in of_seeds]
     assert min(since) == 3 or epochs == EPOCHS
-    assert result.state.step.tolist() == [int(np.ceil(epochs * EPOCH))] * 3
+    assert result.state.step.tolist() == [int(np.ceil(epochs * EPOCH))] * 2
 
 
 def test_without_images_held_out_it_is_refused_in_a_line():

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -36,6 +35,7 @@ from tests.tiny import (
     steps_kept,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 TRAIN, TEST = make_dataset(70), make_dataset(30, seed=1, split="test")
 # A third of the labels are wrong, so that the seeds differ and the best of each comes at another epoch.
 LABELS = np.where(np.random.default_rng(0).random(70) < 1 / 3, (TRAIN.labels + 1) % 3, TRAIN.labels)
@@ -58,8 +58,9 @@ def train(execution=EXECUTION, **arguments):
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
+def together(tmp_path_factory, shared_engines):
     path = tmp_path_factory.mktemp("together")
+    shared_engines.clear()
     TRACES.clear()
     result = train_in(path)
     # Initialisation, the train step and the evaluation step, whatever the number of seeds, splits and part batches.
@@ -69,14 +70,14 @@ def together(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The same seeds trained one after the other, each with validation images that `data.holdout` gave."""
-    paths, results = [], []
-    for seed in SEEDS:
+    """By seed, the first and the last trained on their own, with validation images that `data.holdout` gave."""
+    paths, results = {}, {}
+    for seed in (SEEDS[0], SEEDS[-1]):
         rest, validation = data.holdout(TRAIN, 0.2, seed)
-        paths.append(tmp_path_factory.mktemp("alone"))
-        folder = make_folder(paths[-1], seeds=(seed,))
+        paths[seed] = tmp_path_factory.mktemp("alone")
+        folder = make_folder(paths[seed], seeds=(seed,))
         given = {"test": TEST, "validation": validation, "execution": EXECUTION, "folder": folder}
-        results.append(fit(make_recipe(), rest, seeds=seed, **given))
+        results[seed] = fit(make_recipe(), rest, seeds=seed, **given)
         folder.close()
     return paths, results
 
@@ -89,7 +90,8 @@ def test_each_replica_is_the_run_alone(together, alone):
     result = together[1]
     assert result.seeds == SEEDS
     assert result.images_per_second > 0
-    for k, single in enumerate(alone[1]):
+    for seed, single in alone[1].items():
+        k = SEEDS.index(seed)
         assert_close(part(result.state, k), single.state)
         expected = {name: value for name, (value,) in single.train.items()}
         assert {name: values[k] for name, values in result.train.items()} == pytest.approx(expected, rel=1e-4)
@@ -108,8 +110,8 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
     path, result = together
     assert {entry.name for entry in path.glob("seed-*")} == {"seed-4", "seed-5", "seed-6"}
     assert len({steps_kept(path / f"seed-{seed}", "best")[0] for seed in SEEDS}) == 3
-    for k, (seed, single) in enumerate(zip(SEEDS, alone[0], strict=True)):
-        own = path / f"seed-{seed}"
+    for seed, single in alone[0].items():
+        k, own = SEEDS.index(seed), path / f"seed-{seed}"
         assert read_config(own)["seeds"] == [seed]
         assert steps_kept(own) == [TOTAL]
         assert steps_kept(own, "best") == steps_kept(single, "best")
@@ -120,7 +122,7 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
                 {k: v for k, v in theirs.items() if k != "split"}, rel=1e-3, abs=1e-5
             )
         checkpoints = Checkpoints(own, read_config(own)["run"], read_only=True)
-        state, progress = checkpoints.restore(alone[1][k].state)
+        state, progress = checkpoints.restore(alone[1][seed].state)
         checkpoints.close()
         assert_same_bits(state, part(result.state, k))
         (own_progress,) = progress["seeds"]
@@ -129,19 +131,23 @@ def test_each_seed_leaves_the_folder_of_the_run_alone(together, alone):
 
 def test_a_seed_s_folder_goes_on_as_a_run(together, alone, tmp_path):
     """It is finished, so resuming takes no step and gives the figures again."""
-    path = shutil.copytree(together[0] / "seed-5", tmp_path / "seed-5")
-    folder = make_folder(path, resume=True, seeds=(5,))
-    result = fit(RECIPE, TRAIN, seeds=5, test=TEST, execution=EXECUTION, folder=folder)
+    path = shutil.copytree(together[0] / "seed-6", tmp_path / "seed-6")
+    folder = make_folder(path, resume=True, seeds=(6,))
+    result = fit(RECIPE, TRAIN, seeds=6, test=TEST, execution=EXECUTION, folder=folder)
     folder.close()
-    assert_same_bits(result.state, part(together[1].state, 1))
-    for split in alone[1][1].evaluations:
-        assert result.values(split) == alone[1][1].values(split)
+    assert_same_bits(result.state, part(together[1].state, SEEDS.index(6)))
+    for split in alone[1][6].evaluations:
+        assert result.values(split) == alone[1][6].values(split)
 
 
-@pytest.mark.parametrize(("on_cpu", "steps"), [(True, 1), (True, 5), (False, 1), (False, 5)])
-def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(together, monkeypatch, on_cpu, steps):
+@pytest.mark.parametrize(("on_cpu", "steps"), [(True, 1), (False, 1), (False, 5)])
+def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(
+    together, shared_engines, monkeypatch, on_cpu, steps
+):
+    shared_engines.clear()  # before and after, as it is compiled for other devices
     monkeypatch.setattr(mesh, "_on_cpu", lambda mesh: on_cpu)
     result = train(make_execution(steps_per_call=steps))
+    shared_engines.clear()
     assert_close(result.state, together[1].state)
     assert result.values().tolist() == together[1].values().tolist()
     np.testing.assert_allclose(result.train["loss"], together[1].train["loss"], rtol=1e-4)
@@ -208,16 +214,24 @@ def start(script: str, *arguments: Path, **environment: str) -> subprocess.Popen
 
 
 def test_killed_and_resumed_is_undisturbed(together, tmp_path):
-    """In the middle, and while the seeds are given their folders."""
+    """In the middle, and while the seeds are given their folders: two processes, forks of one that has imported."""
     path = tmp_path / "run"
-    script = "train_in(Path(sys.argv[1]), resume=True)"
-    for moment in ("checkpoints/1?", "seed-5/checkpoints/*"):
-        process = start(script, path)
-        while process.poll() is None and not any(path.glob(moment)):
-            time.sleep(0.001)
-        process.kill()
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == -signal.SIGKILL, output
+    script = """
+import time
+for moment in ("checkpoints/1?", "seed-5/checkpoints/*"):
+    process = os.fork()
+    if not process:
+        train_in(Path(sys.argv[1]), resume=True)
+        os._exit(0)
+    while (status := os.waitpid(process, os.WNOHANG)) == (0, 0) and not any(Path(sys.argv[1]).glob(moment)):
+        time.sleep(0.001)
+    assert status == (0, 0), f"it ended before {moment}"
+    os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+"""
+    process = start(script, path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     assert_same_run(path, train_in(path, resume=True), together)
 
 
@@ -225,13 +239,15 @@ def test_spread_over_devices_is_the_same(together, tmp_path):
     """Of four devices six replicas take three, by twos; five take one."""
     script = """
 from cnn_jax import runs
+from tests.engines import shared
 assert [runs.replica_mesh(n).size for n in range(1, 9)] == [1, 2, 3, 4, 1, 3, 1, 4]
 six = range(4, 10)
 folder = make_folder(Path(sys.argv[2]), seeds=six)
-found = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
-folder.close()
-folder = make_folder(Path(sys.argv[2]), seeds=six, resume=True)
-again = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
+with shared():
+    found = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
+    folder.close()
+    folder = make_folder(Path(sys.argv[2]), seeds=six, resume=True)
+    again = fit(RECIPE, TRAIN, seeds=six, test=TEST, execution=EXECUTION, folder=folder)
 assert_same_bits(again.state, found.state)
 kernel = found.state.params["conv"]["kernel"]
 assert len(kernel.devices()) == 3

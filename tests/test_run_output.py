@@ -23,6 +23,8 @@ from cnn_jax.terminal.signals import Stopped
 from cnn_jax.training import Recipe, SoftmaxCrossEntropy
 from tests.tiny import make_dataset, make_execution, make_folder, make_recipe, records, steps_kept
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
+
 
 def smoothed(**options) -> Recipe:
     """A small recipe with smoothed labels."""
@@ -127,12 +129,13 @@ class SignalAfterLastEpoch(Display):
 
 def test_a_signal_after_the_last_step_stops_before_the_last_evaluations(tmp_path):
     splits = {"test": make_dataset(30, seed=1, split="test"), "validation": make_dataset(20, seed=2)}
+    images = make_dataset()
 
     def train(path, **options):
         folder = make_folder(path, resume=bool(options))
         try:
             recipe, execution = make_recipe(epochs=1), make_execution()
-            return fit(recipe, make_dataset(), execution=execution, folder=folder, **splits, **options)
+            return fit(recipe, images, execution=execution, folder=folder, **splits, **options)
         finally:
             folder.close()
 

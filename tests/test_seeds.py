@@ -268,6 +268,6 @@ def test_every_layer_maps_a_volume_to_another_differentiably():
     ]
     volume = jnp.asarray(x)
     for layer in sequence:
-        check_grads(layer, (volume,), order=1, modes=["rev"], eps=1e-6)
+        check_grads(jax.jit(layer), (volume,), order=1, modes=["rev"], eps=1e-6)
         volume = layer(volume)
     np.testing.assert_allclose(model.apply(variables, x), volume, **CLOSE)

@@ -8,6 +8,7 @@ import pytest
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import models
+from tests import quick
 from tests.drawn import draw_variables
 from tests.geometries import normal
 
@@ -25,7 +26,7 @@ def lenet():
     model = models.build("lenet5", activation="tanh")
     x = normal(8, (1, 32, 32, 1))[0]
     variables = draw_variables(model, x.shape, dtype=np.float64)
-    scores, state = model.apply(variables, x, capture_intermediates=True)
+    scores, state = quick.jit(lambda v, x: model.apply(v, x, capture_intermediates=True))(variables, x)
     state["intermediates"].pop("__call__")
     volumes = {name: np.asarray(outputs["__call__"][0][0]) for name, outputs in state["intermediates"].items()}
     return model, x, variables, scores, volumes
@@ -69,7 +70,7 @@ def test_lenets_output_is_a_probability_distribution_over_ten_digits(lenet):
 def test_a_score_comes_from_all_pixels_together(lenet):
     """An image is not its single pixels but their combination: each score depends on every one of them."""
     model, x, variables, _, _ = lenet
-    slopes = jax.grad(lambda x: model.apply(variables, x)[0, 3])(x)
+    slopes = quick.jit(jax.grad(lambda x: model.apply(variables, x)[0, 3]))(x)
     assert (np.asarray(slopes) != 0).all()
 
 
@@ -79,6 +80,7 @@ def test_a_first_layer_can_find_straight_edges_and_corners():
     picture[4:, 4:] = 1.0
     edge = np.array([[-1, 1], [-1, 1]])
     corner = np.array([[1, -1], [-1, 1]])
-    found = F.conv(picture, np.stack([edge, corner], axis=-1)[:, :, None], padding="VALID")
+    find = quick.jit(lambda x, k: F.conv(x, k, padding="VALID"))
+    found = find(picture, np.stack([edge, corner], axis=-1)[:, :, None])
     assert np.argwhere(found[..., 0]).tolist() == [[row, 3] for row in range(3, 11)]
     assert np.argwhere(found[..., 1]).tolist() == [[3, 3]]

@@ -18,6 +18,7 @@ from cnn_jax.training import EMA, SGD, Constant, Group, Recipe
 from tests.tiny import assert_same_bits, make_dataset, make_execution, make_recipe
 from tests.trained import tree_hash
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 # A step of so little that float32 holds no difference.
 STILL = {"optimizer": SGD(1e-30, momentum=0.0), "schedule": Constant(), "epochs": 1}
 

@@ -1,0 +1,43 @@
+"""Engines that the runs of a test file have in common: what one of them has traced, the next need not trace again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Iterator
+
+import pytest
+
+from cnn_jax import data
+from cnn_jax.runs.engine import Engine
+
+_fit = importlib.import_module("cnn_jax.runs.fit")  # the module; `runs.fit` is the function
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[dict]:
+    """Meanwhile `fit` takes an engine again for the recipe, the data and the seeds that it was made for.
+
+    An engine knows no files and no clock, so a run does with its folder what it does with an engine of its own.
+    Yields the engines; `clear()` makes `fit` take new ones.
+    """
+    engines: dict = {}
+
+    def engine(recipe, train, seeds, execution, *held_out):
+        splits = train, *held_out
+        # Of a recipe, what the loop alone looks at makes no difference.
+        recipe = dataclasses.replace(recipe, init=None, patience=None)
+        key = recipe, tuple(seeds), execution.steps_per_call, execution.onednn, *map(_identity, splits)
+        if key not in engines:
+            engines[key] = Engine(recipe, train, seeds, execution, *held_out), splits  # which keep their ids
+        return engines[key][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fit, "Engine", engine)
+        yield engines
+
+
+def _identity(split: data.Dataset | None) -> object:
+    """Equal for what a source has read twice: a data set of `tests.tiny` has no fingerprint."""
+    return (split.fingerprint, split.split, len(split)) if split and split.fingerprint else id(split)
