@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,12 +13,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from cnn_jax import detection
+from tests import quick
 
 ROWS = 12  # all arrays of the random cases have as many rows, so that each function is compiled once
-iou = jax.jit(detection.iou)
-cover = jax.jit(detection.cover)
-suppress = jax.jit(detection.non_max_suppression)
-match = jax.jit(detection.match)
+iou = quick.jit(detection.iou)
+cover = quick.jit(detection.cover)
+suppress = quick.jit(detection.non_max_suppression)
+match = quick.jit(detection.match)
 
 cases = settings(deadline=None, max_examples=40)
 
