@@ -108,12 +108,13 @@ class Describe:
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18) as it is by default, the text
-    of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the folder of a run."""
+    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18, resnet18_imagenet, resnet34,
+    resnet50, resnet101, resnet152) as it is by default, the text of one, such as 'resnet18(features=32)' or
+    'my_model.py:Tiny(depth=3)', or the folder of a run."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
     """Height and width of the image; by default what the model is made for, or else what the run took."""
     channels: Annotated[int | None, arg(metavar="C")] = None
-    """Channels of the image; by default the run's, or 3 for cifarnet and resnet18 and 1 for the other models."""
+    """Channels of the image; by default the run's, or 3 for cifarnet and resnets and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
     """As what to print the table: for a terminal, in Markdown, or as a fragment of HTML to put into a page."""
 

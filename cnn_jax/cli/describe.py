@@ -29,7 +29,9 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         model, own_size, own_channels = run.model, run.input_size, run.image_shape[2]
     else:
         model = _read(name)
-        own_size, own_channels = models.input_size(model), getattr(model, "input_channels", 1)
+        # A model that takes any size may say which is the usual one, as those of ImageNet do.
+        own_size = models.input_size(model) or getattr(model, "usual_size", None)
+        own_channels = getattr(model, "input_channels", 1)
     size = size or own_size
     if size is None:
         raise InputError("--size: expected height and width of the image, as this model says none, got none")

@@ -17,7 +17,7 @@ from cnn_jax.models.convnet import ConvNet
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.lenet1998 import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.models.mlp import MLP
-from cnn_jax.models.resnet import ResNet, ResNet18
+from cnn_jax.models.resnet import ResNet, ResNet18, ResNet18ImageNet, ResNet34, ResNet50, ResNet101, ResNet152
 
 MODELS: dict[str, type[nn.Module]] = {
     "cifarnet": CifarNet,
@@ -28,6 +28,11 @@ MODELS: dict[str, type[nn.Module]] = {
     "lenet5_original": OriginalLeNet5,
     "mlp": MLP,
     "resnet18": ResNet18,
+    "resnet18_imagenet": ResNet18ImageNet,
+    "resnet34": ResNet34,
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+    "resnet152": ResNet152,
 }
 
 __all__ = [
@@ -43,6 +48,11 @@ __all__ = [
     "OriginalLeNet5",
     "ResNet",
     "ResNet18",
+    "ResNet18ImageNet",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
     "build",
     "check_scores",
     "check_shape",
