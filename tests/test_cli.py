@@ -20,6 +20,7 @@ from cnn_jax.describe import describe
 from cnn_jax.runs import Run, load_run
 from cnn_jax.training import CalibrationError, Evaluation, SoftmaxCrossEntropy, TopK
 from cnn_jax.training.evaluation import by_class
+from tests import networks
 from tests.trained import draw_page, trained, tree_hash
 
 
@@ -203,12 +204,12 @@ def test_top(cnn_jax_command, path, test_split, tmp_path, top):
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_describe_prints_the_volume_table(cnn_jax_command, form):
-    for name in models.MODELS if form == "text" else ["lenet5"]:
+    for name in networks.KINDS if form == "text" else ["lenet5"]:
         code, out, err = cnn_jax_command("describe", name, *([] if form == "text" else ["--format", form]))
         assert (code, err) == (0, "")
         model: Any = models.build(name)
-        channels = 3 if name in ("cifarnet", "resnet18") else 1
-        assert out == f"{getattr(describe(model, (*model.input_size, channels)), form)()}\n"
+        size = models.input_size(model) or (224, 224)  # of ImageNet
+        assert out == f"{getattr(describe(model, (*size, networks.channels(name))), form)()}\n"
 
 
 def test_describe_takes_a_run_and_other_sizes(cnn_jax_command, path):

@@ -16,6 +16,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models.activations import ACTIVATIONS
 from tests import quick, reference
 from tests.drawn import count, draw_variables
+from tests.networks import MODERN
 
 
 def images(*shape):
@@ -161,7 +162,7 @@ def test_convnet_is_its_formula(pool):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"cifarnet", "resnet18"}))
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - set(MODERN)))
 def test_the_standard_call(name):
     model = models.build(name)
     height, width = model.input_size

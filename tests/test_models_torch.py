@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax import models
 from tests.test_models_modern import SMALL, in_float64
 
 torch = pytest.importorskip("torch")
@@ -42,25 +43,60 @@ def cifarnet(params, stats, x, train):
     return 0.3 * (pool(x, 3).flatten(1) @ params["output"]["kernel"])
 
 
-def resnet(params, stats, x, train):
-    relu = torch.nn.functional.relu
+STEM, SHORTCUT = ("stem", "stem_norm"), ("shortcut", "shortcut_norm")
+FIRST, SECOND, THIRD = (("conv_1", "norm_1"), ("conv_2", "norm_2"), ("conv_3", "norm_3"))
 
-    def conv_norm(x, p, s, conv_name, norm_name, **options):
-        return norm(conv(x, p[conv_name], **options), p[norm_name], s[norm_name], train, 0.1, 1e-5)
 
-    x = relu(conv_norm(x, params, stats, "stem", "stem_norm", padding=1))
+def conv_norm(x, params, stats, train, names, **options):
+    conv_name, norm_name = names
+    return norm(conv(x, params[conv_name], **options), params[norm_name], stats[norm_name], train, 0.1, 1e-5)
+
+
+def basic(x, *block, stride):
+    y = torch.relu(conv_norm(x, *block, FIRST, padding=1, stride=stride))
+    return conv_norm(y, *block, SECOND, padding=1)
+
+
+def bottleneck(x, *block, stride):
+    y = torch.relu(conv_norm(x, *block, FIRST))
+    y = torch.relu(conv_norm(y, *block, SECOND, padding=1, stride=stride))
+    return conv_norm(y, *block, THIRD)
+
+
+def behind_the_stem(branch, params, stats, x, train):
     for name, stride in (("block_1", 1), ("block_2", 1), ("block_3", 2)):
-        p, s = params[name], stats[name]
-        y = relu(conv_norm(x, p, s, "conv_1", "norm_1", padding=1, stride=stride))
-        y = conv_norm(y, p, s, "conv_2", "norm_2", padding=1)
-        x = relu(y + (conv_norm(x, p, s, "shortcut", "shortcut_norm", stride=stride) if "shortcut" in p else x))
+        block = params[name], stats[name], train
+        shortcut = conv_norm(x, *block, SHORTCUT, stride=stride) if "shortcut" in params[name] else x
+        x = torch.relu(branch(x, *block, stride=stride) + shortcut)
     return x.mean((2, 3)) @ params["output"]["kernel"] + params["output"]["bias"]
 
 
+def resnet(params, stats, x, train):
+    x = torch.relu(conv_norm(x, params, stats, train, STEM, padding=1))
+    return behind_the_stem(basic, params, stats, x, train)
+
+
+def imagenet(branch, params, stats, x, train):
+    x = torch.relu(conv_norm(x, params, stats, train, STEM, padding=3, stride=2))
+    x = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+    return behind_the_stem(branch, params, stats, x, train)
+
+
+# Heights are odd at every halving and widths even, where padding is not that of "SAME".
+FIELDS, SHAPE = {"stage_sizes": (2, 1), "num_classes": 3, "features": 4}, (3, 65, 48, 2)
+NETWORKS = {
+    "cifarnet": (cifarnet, *SMALL["cifarnet"]),
+    "resnet": (resnet, *SMALL["resnet"]),
+    "resnet34": (functools.partial(imagenet, basic), models.ResNet34(**FIELDS), SHAPE),
+    "resnet50": (functools.partial(imagenet, bottleneck), models.ResNet50(**FIELDS), SHAPE),
+}
+
+
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize(("name", "theirs"), [("cifarnet", cifarnet), ("resnet", resnet)])
-def test_scores_gradients_and_statistics(name, theirs, train):
-    (variables, x, cotangent), found = in_float64(*SMALL[name], train)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scores_gradients_and_statistics(name, train):
+    theirs, model, shape = NETWORKS[name]
+    (variables, x, cotangent), found = in_float64(model, shape, train)
     params = jax.tree.map(lambda leaf: torch.tensor(leaf, requires_grad=True), variables["params"])
     stats = jax.tree.map(torch.tensor, variables["batch_stats"])
     images = torch.tensor(x, requires_grad=True)

@@ -14,16 +14,24 @@ from cnn_jax.errors import InputError
 from cnn_jax.training import AdamW, Recipe, SoftmaxCrossEntropy, make_functions
 from tests import quick
 from tests.drawn import draw_variables
+from tests.networks import KINDS
 from tests.test_accumulation import Normed
 
 # The operands of each operation that multiplies matrices; Optax's schedules have a product of vectors in them.
 OPERANDS = re.compile(r"(?:stablehlo\.convolution|stablehlo\.dot_general)\b.* : \((.*)\) ->")
 BATCH = 8
+# With every kind of layer that the networks have.
+SMALL = {
+    "cifarnet": models.CifarNet(), "convnet": models.ConvNet(filters=(4,)), "lenet1": models.LeNet1(),
+    "lenet4": models.LeNet4(), "lenet5": models.LeNet5(), "lenet5_original": models.OriginalLeNet5(),
+    "mlp": models.MLP(features=(16,)), "resnet18": models.ResNet(stage_sizes=(1, 1), features=8),
+    "resnet18_imagenet": models.ResNet18ImageNet(stage_sizes=(1, 1), num_classes=10, features=8),
+    "resnet50": models.ResNet50(stage_sizes=(1,), num_classes=10, features=8),
+}  # fmt: skip
 
 
-def functions_of(name, precision, model=None):
-    model = model or models.build(name)
-    size = (*(models.input_size(model) or (32, 32)), 3 if name in ("cifarnet", "resnet18") else 1)
+def functions_of(model, precision):
+    size = (*(models.input_size(model) or (32, 32)), getattr(model, "input_channels", 1))
     recipe = Recipe(model=model, optimizer=AdamW(1e-3), loss=SoftmaxCrossEntropy(), precision=precision)
     statistics = data.Statistics(mean=(0.3,) * size[-1], std=(0.25,) * size[-1], ink=None)
     return make_functions(recipe, statistics, size, 10, 10), size
@@ -35,9 +43,9 @@ def batch_of(size):
     return {"image": images, "label": draw.integers(0, 10, BATCH).astype(np.int32), "mask": np.ones(BATCH, np.float32)}
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_product_of_a_train_step_is_in_bfloat16_and_every_array_kept_in_float32(name):
-    functions, size = functions_of(name, "bfloat16")
+    functions, size = functions_of(SMALL[name], "bfloat16")
     state = jax.eval_shape(functions.init, jax.random.key(0))
     batch = batch_of(size)
     with lowering.use("direct"):  # On CPU other forms widen what they multiply, where that is faster.
@@ -57,18 +65,11 @@ def test_every_product_of_a_train_step_is_in_bfloat16_and_every_array_kept_in_fl
     assert {scores.dtype, *(value.dtype for value in sums.values())} == {jnp.dtype("float32")}
 
 
-SMALL = {
-    "cifarnet": models.CifarNet(), "convnet": models.ConvNet(filters=(4,)), "lenet1": models.LeNet1(),
-    "lenet4": models.LeNet4(), "lenet5": models.LeNet5(), "lenet5_original": models.OriginalLeNet5(),
-    "mlp": models.MLP(features=(16,)), "resnet18": models.ResNet(stage_sizes=(1,), features=8),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_loss_is_that_of_float32_to_a_percent(name):
     found = {}
     for precision in ("float32", "bfloat16"):
-        functions, size = functions_of(name, precision, SMALL[name])
+        functions, size = functions_of(SMALL[name], precision)
         variables = draw_variables(SMALL[name], (1, *size))
         batch = batch_of(size)
         sums, scores = quick.jit(functions.eval_step)(variables, batch)
@@ -82,7 +83,7 @@ def test_running_statistics_are_those_of_float32():
     """The rounding of single activations averages out in them: their sums are not taken in bfloat16."""
     found = {}
     for precision in ("float32", "bfloat16"):
-        functions, size = functions_of("normed", precision, Normed())
+        functions, size = functions_of(Normed(), precision)
         state = quick.jit(functions.init)(jax.random.key(0))
         found[precision] = quick.jit(functions.train_step)(state, batch_of(size))[0].batch_stats["BatchNorm_0"]
     np.testing.assert_allclose(found["bfloat16"]["var"], found["float32"]["var"], rtol=2e-3)
