@@ -34,9 +34,9 @@ mixup = quick.jit(lambda alpha, *batch: Mixup(alpha)(*batch))
 def contexts(rows, seed=0):
     return Context(
         key=jax.random.split(jax.random.key(seed), rows),
-        index=jnp.arange(rows, dtype=jnp.int32) * 7,
-        epoch=jnp.full(rows, 3, jnp.int32),
-        progress=jnp.full(rows, 0.25, jnp.float32),
+        index=np.arange(rows, dtype=np.int32) * 7,
+        epoch=np.full(rows, 3, np.int32),
+        progress=np.full(rows, 0.25, np.float32),
     )
 
 

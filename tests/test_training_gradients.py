@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import layers
+from cnn_jax import layers, models
 from cnn_jax.training import Accuracy, SoftmaxCrossEntropy, create_state, make_train_step
 from cnn_jax.training.gradients import count_tiles, of_batch
 from tests import quick
@@ -54,17 +54,6 @@ def test_tiles_are_for_the_cpu_and_for_losses_that_say_so():
     assert loops(False, "cpu") == loops(True, "cuda") == loops(True, "tpu") == 0
 
 
-class Apart(nn.Module):
-    """Scores of an image that know no other."""
-
-    separate = True
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        x = layers.MaxPool((2, 2), strides=(2, 2))(jnp.tanh(layers.Conv(16, (3, 3))(images)))
-        return layers.Dense(3)(x.reshape(len(images), -1))
-
-
 class Joined(nn.Module):
     """Scores of an image that know the others of the batch."""
 
@@ -74,7 +63,7 @@ class Joined(nn.Module):
         return nn.Dense(3)((x - x.mean(0)).reshape(len(images), -1))
 
 
-@pytest.mark.parametrize("model", [Apart(), Joined()])
+@pytest.mark.parametrize("model", [models.ConvNet(filters=(16,), activation="tanh", num_classes=3), Joined()])
 def test_a_step_of_a_large_batch_is_the_step_of_the_whole(model):
     image = np.random.default_rng(0).integers(0, 256, (192, 16, 16, 1), dtype=np.uint8)
     batch = {"image": image, "label": np.arange(192, dtype=np.int32) % 3}
