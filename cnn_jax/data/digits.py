@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -56,7 +57,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             citation="Alpaydin, E. and Kaynak, C. (1998). Optical Recognition of Handwritten Digits. UCI Repository.",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
@@ -66,7 +67,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             for split, indices in split_digits(bunch.target).items()
         }
 
-    def _generate_examples(self, images, labels, indices):
+    def _generate_examples(
+        self, images: np.ndarray, labels: np.ndarray, indices: Sequence[int]
+    ) -> Iterator[tuple[int, dict]]:
         from PIL import Image
 
         for index in indices:

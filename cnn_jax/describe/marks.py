@@ -38,7 +38,7 @@ class Marks:
         self._numbers = itertools.count()
         self._running: list[tuple[str, ...]] = []
 
-    def intercept(self, call, args, kwargs, context):
+    def intercept(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
         # A method that a layer calls of itself is part of the call that is running.
         if module.scope is None or context.method_name == "setup" or module.path in self._running:

@@ -121,7 +121,7 @@ class _Walk:
         """What the results of a traced function see if its arguments see this."""
         seen: dict[Any, Seen] = dict(zip(jaxpr.invars, operands, strict=True))
 
-        def read(variable):
+        def read(variable: Any) -> Seen | None:
             return None if isinstance(variable, Literal) else seen.get(variable)
 
         for eqn in jaxpr.eqns:

@@ -88,7 +88,7 @@ class Volumes(Sequence[LayerRow]):
     def __getitem__(self, index: int) -> LayerRow: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[LayerRow, ...]: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> LayerRow | tuple[LayerRow, ...]:
         return self.rows[index]
 
     def __len__(self) -> int:

@@ -179,7 +179,9 @@ def _kernel_window(caller: str, kernel: jax.Array) -> tuple[int, ...]:
     return kernel.shape[:-2]
 
 
-def _check_channels(caller: str, inputs: int, kernel_in: int, outputs: int, bias: jax.Array | None, groups: int):
+def _check_channels(
+    caller: str, inputs: int, kernel_in: int, outputs: int, bias: jax.Array | None, groups: int
+) -> None:
     if kernel_in * groups != inputs:
         suffix = f" (feature_group_count={groups})" if caller == "conv" else ""
         raise ValueError(f"{caller}: kernel has {kernel_in} input channels, input has {inputs}{suffix}")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
@@ -29,6 +30,8 @@ def conv(
     if any(map(is_symbolic_dim, (*x.shape, *kernel.shape))):
         if any(is_symbolic_dim(count) for pair in geometry.padding for count in pair):  # refused by what is below
             x, geometry = written(x, geometry)
+    elif _is_misread(geometry):
+        x, geometry = written(x, geometry)
     elif geometry.onednn:
         x, kernel, geometry = _safe(x, kernel, geometry)
     return lax.conv_general_dilated(
@@ -43,6 +46,26 @@ def conv(
         precision=geometry.precision,
         preferred_element_type=preferred_element_type,
     )
+
+
+def _is_misread(geometry: Geometry) -> bool:
+    """Whether XLA:CPU errs in a convolution or in a gradient of it, unless padding and input dilation are written down.
+
+    Where a dimension is cropped before and padded after, that of JAX 0.10 reads past the image. And where a dilated
+    dimension looks like the groups of a batched product, but has not as many elements as the window, and the window is
+    larger than the image in others, that of 0.10 and 0.12 exchanges image and kernel in all but this one, finds that
+    its shapes do not fit and ends the process.
+    """
+
+    def grouped(g: Geometry) -> bool:
+        dimensions = zip(g.size, g.window, g.strides, g.padding, g.input_dilation, g.kernel_dilation, strict=True)
+        return any(
+            size != window == before == stride + 1 and padding == (0, 0) and between == 1
+            for size, window, stride, padding, before, between in dimensions
+        )
+
+    cropped = any(low < 0 < high for low, high in geometry.padding)
+    return cropped or (geometry.groups == 1 and any(map(grouped, (geometry, geometry.turned, geometry.correlation))))
 
 
 def _safe(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, jax.Array, Geometry]:
@@ -94,7 +117,7 @@ def dot(x: jax.Array, kernel: jax.Array, *, precision: lax.PrecisionLike) -> jax
     return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=precision)
 
 
-def _identity(reducer: str, dtype: jnp.dtype):
+def _identity(reducer: str, dtype: jnp.dtype) -> np.generic:
     """The value that leaves the reducer's other operand as it is, as a scalar of `dtype`.
 
     JAX recognises the reduction, and hence its gradient, by exactly this value.

@@ -111,6 +111,6 @@ def _may_choose(*arrays: jax.Array) -> bool:
     )
 
 
-def _typed(aval) -> bool:
+def _typed(aval: Any) -> bool:
     manual = aval.manual_axis_type
     return any(aval.sharding.spec) or bool(manual.varying or manual.unreduced or manual.reduced)

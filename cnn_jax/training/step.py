@@ -137,7 +137,7 @@ def make_train_step(
             opt_state=opt_state,
             average=average,
         )
-        norms = dict(zip(NORMS, map(optax.global_norm, (grads, before, updates)), strict=True))
+        norms = dict(zip(NORMS, map(optax.tree.norm, (grads, before, updates)), strict=True))
         return state, {"loss": value, **measured, **norms}
 
     return train_step
