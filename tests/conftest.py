@@ -43,11 +43,12 @@ def _own_folders(tmp_path_factory):
         yield
 
 
-# What compiles more than it computes, and asks nothing of how fast that is: LLVM's optimisations are left out there.
+# What compiles more than it computes, and asks nothing of how fast that is: it is compiled as in `tests.quick`.
 COMPILING = (
     "test_accumulation", "test_augment_transforms", "test_averaged_runs", "test_averaging", "test_batch_statistics",
-    "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_detection_run",
-    "test_export", "test_figures", "test_groups", "test_lenets", "test_lowering_empty", "test_models",
+    "test_benchmark_agreement", "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train",
+    "test_data_dir", "test_detection_run", "test_export", "test_figures", "test_groups", "test_layers",
+    "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings", "test_models",
     "test_models_modern", "test_norms", "test_optimised", "test_patience", "test_precision", "test_readme",
     "test_receptive_field", "test_recipe_parts", "test_rematerialization", "test_replicas", "test_replicas_folder",
     "test_report", "test_run_output", "test_seeds", "test_storage", "test_switches", "test_training_folder",
@@ -60,13 +61,10 @@ def _compiled_quickly(request):
     if request.path.stem not in COMPILING:
         yield
         return
-    import jax
+    from tests import quick
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
-        jax.config.update("jax_disable_most_optimizations", True)
+    with quick.everywhere():
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
-"""`jax.jit` for what a test runs once, where compiling takes all the time."""
+"""For what a test runs once, where compiling takes all the time: `jax.jit`, and all that compiles."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
 
 import jax
+import pytest
 
 # Without LLVM's optimisations, with the simpler of two ways of writing loops, in one piece: a quarter of the time.
 # What XLA makes of a program before that stays as it is.
@@ -18,6 +22,27 @@ FAST = {
 def jit(function, **options):
     """`jax.jit(function, **options)`, compiled quickly to what runs slowly."""
     return jax.jit(function, compiler_options=known(), **options)
+
+
+@contextlib.contextmanager
+def everywhere() -> Iterator[None]:
+    """Compiles every program quickly, those of the package and single operations, and those of processes started."""
+    from jax._src import compiler  # no public option is for all programs
+
+    options, plain = known(), compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **kwargs):
+        return plain(*args, env_options_overrides=options | (env_options_overrides or {}), **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", get_compile_options)
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags()}".strip())  # read where XLA begins
+        yield
+
+
+def flags() -> str:
+    """The same for `XLA_FLAGS`, where whole processes are to compile quickly."""
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in known().items())
 
 
 @functools.cache

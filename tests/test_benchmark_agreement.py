@@ -16,6 +16,7 @@ from cnn_jax.benchmark.shapes import ConvShape, PoolShape
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH
 from cnn_jax.benchmark.yardstick import Yardstick
 from tests import quick
+from tests.drawn import draw_variables
 from tests.geometries import normal
 
 WITHOUT = Yardstick(torch="not asked for", compile="not asked for")
@@ -56,9 +57,7 @@ def with_gradient(model, variables, images, labels):
 def example(name):
     ours, theirs, arguments, shape = NETWORKS[name]
     (images,) = normal(0, shape)
-    variables = quick.jit(lambda key: ours.init(key, images.astype(np.float32)))(jax.random.key(0))
-    # Biases and scales begin alike; other numbers tell them apart.
-    variables = jax.tree.map(lambda leaf: np.asarray(leaf + normal(1, leaf.shape)[0] / 10, np.float64), variables)
+    variables = draw_variables(ours, shape, dtype=np.float64)
     return ours, theirs, arguments, variables, images, np.arange(len(images)) % 10
 
 

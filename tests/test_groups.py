@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,12 +63,14 @@ def descend_in(*groups, optimizer=None, schedule=None):
     return descend(made, PARAMS, GRADS)
 
 
+@functools.cache
 def alone(transformation, layer, leaf):
     """What Optax makes of one leaf of which it knows no other."""
     tree = {layer: {leaf: PARAMS[layer][leaf]}}
     return descend(transformation, tree, {layer: {leaf: GRADS[layer][leaf]}})[layer][leaf]
 
 
+@functools.cache
 def adamw(rate, decay=0.05):
     mask = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
     return optax.adamw(rate, weight_decay=decay, mask=mask)

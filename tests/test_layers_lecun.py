@@ -9,7 +9,7 @@ import pytest
 from flax.linen import initializers
 
 from cnn_jax import layers
-from tests import reference
+from tests import quick, reference
 from tests.drawn import count, draw_variables
 from tests.geometries import normal
 
@@ -20,7 +20,7 @@ SEEN = ((2, 0, 3), (3,), (0, 2))
 
 def apply(layer, params, x):
     with jax.enable_x64(True):
-        return np.asarray(layer.apply({"params": params}, jnp.asarray(x)))
+        return np.asarray(quick.jit(layer.apply)({"params": params}, x))
 
 
 def each_map_by_itself(x, kernel, bias, connections, strides, padding):
@@ -53,7 +53,7 @@ def test_partial_conv_and_its_gradient_are_a_convolution_for_each_map(fields, sh
     # The outputs are linear in the kernel, so their change along a direction is the gradient's product with it.
     (cotangent,) = normal(2, expected.shape)
     with jax.enable_x64(True):
-        gradient = jax.grad(lambda p: jnp.vdot(layer.apply({"params": p}, jnp.asarray(x)), cotangent))(params)
+        gradient = quick.jit(jax.grad(lambda p: jnp.vdot(layer.apply({"params": p}, x), cotangent)))(params)
     change = each_map_by_itself(x, direction, np.zeros(3), *geometry)
     np.testing.assert_allclose(np.vdot(gradient["kernel"], direction), np.vdot(cotangent, change), **CLOSE)
 
@@ -72,7 +72,7 @@ def test_partial_conv_of_all_maps_is_a_convolution_and_has_only_the_weights_that
 def test_partial_conv_begins_by_each_maps_own_number_of_inputs():
     uniform = initializers.lecun_uniform()
     layer = layers.PartialConv(2, (50, 20), ((0,), (0, 1, 2, 3)), kernel_init=uniform)
-    params = layer.init(jax.random.key(0), jnp.zeros((50, 20, 4)))["params"]
+    params = quick.jit(layer.init)(jax.random.key(0), np.zeros((50, 20, 4), np.float32))["params"]
     one, four = np.split(np.asarray(params["kernel"]).reshape(1000, 5), [1], axis=1)
     np.testing.assert_allclose([one.std() ** 2 * 1000, four.std() ** 2 * 4000], 1, rtol=0.2)
     assert not params["bias"].any()
@@ -109,9 +109,10 @@ def test_subsample_is_coefficient_times_sum_plus_bias():
 
 
 def test_subsample_begins_as_the_average():
-    x = jnp.asarray(normal(0, (6, 4, 3))[0], jnp.float32)
-    y, _ = layers.Subsample((3, 2)).init_with_output(jax.random.key(0), x)
-    np.testing.assert_allclose(y, layers.AvgPool((3, 2), strides=(3, 2)).apply({}, x), rtol=1e-5, atol=1e-6)
+    x = normal(0, (6, 4, 3))[0].astype(np.float32)
+    y, _ = quick.jit(layers.Subsample((3, 2)).init_with_output)(jax.random.key(0), x)
+    average = quick.jit(layers.AvgPool((3, 2), strides=(3, 2)).apply)({}, x)
+    np.testing.assert_allclose(y, average, rtol=1e-5, atol=1e-6)
 
 
 def test_radial_basis_units_measure_squared_distances_and_learn_nothing():

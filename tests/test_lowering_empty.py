@@ -6,11 +6,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
+from tests import quick
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 CONV = {"window_strides": (2, 1), "padding": "SAME", "dimension_numbers": NUMBERS}
@@ -66,35 +68,43 @@ MAPPED = [
 ]
 
 
-def described(function, operands, axes=None):
-    """The shapes of values, gradients and their tangents; what holds numbers is zero."""
+def everything(function, axes):
+    """Of operands: value, gradients and their tangents; mapped over `axes` unless None."""
 
-    def everything(*operands):
+    def of(*operands):
         value, back = jax.vjp(function, *operands)
         return value, back(value), jax.jvp(lambda *a: jax.vjp(function, *a)[1](value), operands, operands)[1]
 
-    everything = jax.vmap(everything, axes) if axes else everything
-    results = jax.tree.leaves((everything(*operands), jax.jit(everything)(*operands)))
-    assert not any(a.any() for a in results)
-    return [a.shape for a in results]
+    return jax.vmap(of, axes) if axes else of
 
 
-def check(name, shapes, axes=None):
-    ours, stock, options = OPERATIONS[name]
-    operands = [jnp.zeros(shape) for shape in shapes]
-    found, expected = (described(functools.partial(f, **options), operands, axes) for f in (ours, stock))
-    assert found == expected
+def ours_and_stock(name, shapes, axes=None):
+    """Functions of the same operands, and these: what axes are mapped over holds nothing."""
+    *functions, options = OPERATIONS[name]
+    operands = [np.zeros((0, *s) if a == 0 else s, np.float32) for s, a in zip(shapes, axes or shapes, strict=True)]
+    return *(everything(functools.partial(f, **options), axes) for f in functions), operands
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_empty_arrays_give_what_they_give_in_stock_jax(case):
-    check(*case)
+def check(found, stock, operands):
+    """The shapes and dtypes are those of stock JAX, and what holds numbers is zero."""
+    expected = jax.eval_shape(stock, *operands)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), found) == jax.tree.map(lambda a: (a.shape, a.dtype), expected)
+    assert not any(np.asarray(a).any() for a in jax.tree.leaves(found))
 
 
-@pytest.mark.parametrize("case", MAPPED)
-def test_so_does_a_map_over_nothing(case):
-    name, shapes, axes = case
-    check(name, [(0, *s) if axis == 0 else s for s, axis in zip(shapes, axes, strict=True)], axes)
+@pytest.mark.parametrize("case", CASES + MAPPED)
+def test_empty_arrays_and_maps_over_nothing_give_what_they_give_in_stock_jax(case):
+    ours, stock, operands = ours_and_stock(*case)
+    check(ours(*operands), stock, operands)
+
+
+def test_so_they_do_in_a_program():
+    several = [ours_and_stock(*case) for case in CASES + MAPPED]
+    found = quick.jit(lambda *given: [ours(*a) for (ours, _, _), a in zip(several, given, strict=True)])(
+        *(operands for *_, operands in several)
+    )
+    for one, (_, stock, operands) in zip(found, several, strict=True):
+        check(one, stock, operands)
 
 
 def test_a_map_over_no_batches():

@@ -263,15 +263,19 @@ def pool_everything(x, pool, window, strides, padding):
     }
 
 
-@pytest.mark.parametrize("pool", [F.max_pool, F.min_pool, F.avg_pool])
+POOLS = [
+    ((2, 2), (2, 2), "VALID"),
+    ((3, 2), (2, 1), "SAME"),
+    ((2, 3), (3, 1), ((1, 0), (1, 2))),
+    ((4, 4), (2, 3), ((2, 1), (3, 3))),
+]
+
+
 @pytest.mark.parametrize(
-    "geometry",
-    [
-        ((2, 2), (2, 2), "VALID"),
-        ((3, 2), (2, 1), "SAME"),
-        ((2, 3), (3, 1), ((1, 0), (1, 2))),
-        ((4, 4), (2, 3), ((2, 1), (3, 3))),
-    ],
+    ("pool", "geometry"),
+    # A minimum is a maximum in all but the comparison.
+    [(pool, geometry) for pool in (F.max_pool, F.avg_pool) for geometry in POOLS]
+    + [(F.min_pool, geometry) for geometry in POOLS[:2]],
 )
 def test_derivatives_of_pools_are_those_of_the_stock_pools(pool, geometry):
     x = np.random.default_rng(0).permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 100.0
@@ -285,16 +289,17 @@ def test_derivatives_of_pools_are_those_of_the_stock_pools(pool, geometry):
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, np.nan), (-np.inf, 0, np.inf)])
 @pytest.mark.parametrize("geometry", [((2, 2), (2, 2), "VALID"), ((3, 3), (2, 1), "SAME")])
 def test_of_equal_elements_the_one_wins_that_wins_in_flax(values, geometry):
-    x = jnp.asarray(np.random.default_rng(0).choice(values, (2, 7, 6, 3)), jnp.float32)
+    x = np.random.default_rng(0).choice(values, (2, 7, 6, 3)).astype(np.float32)
 
-    @functools.partial(quick.jit, static_argnums=0)
-    def value_and_gradient(pool, x):
-        y, back = jax.vjp(lambda z: pool(z, *geometry), x)
-        return y, *back(jnp.arange(1.0, 1 + y.size).reshape(y.shape))
+    @quick.jit
+    def values_and_gradients(x):
+        def of(pool):
+            y, back = jax.vjp(lambda z: pool(z, *geometry), x)
+            return y, *back(jnp.arange(1.0, 1 + y.size).reshape(y.shape))
 
-    for ours, flax in [(F.max_pool, pooling.max_pool), (F.min_pool, pooling.min_pool)]:
-        for found, expected in zip(value_and_gradient(ours, x), value_and_gradient(flax, x), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        return [list(map(of, pools)) for pools in ((F.max_pool, F.min_pool), (pooling.max_pool, pooling.min_pool))]
+
+    jax.tree.map(np.testing.assert_array_equal, *values_and_gradients(x))
 
 
 def network(x, kernel):
@@ -308,8 +313,9 @@ def test_scanned_and_rematerialised_steps_are_the_steps():
     def step(kernel, _):
         return kernel - 0.1 * jax.grad(jax.checkpoint(network), 1)(X, kernel), None
 
-    scanned = jax.jit(lambda kernel: jax.lax.scan(step, kernel, length=3)[0])(K)
-    stepped = functools.reduce(lambda kernel, _: kernel - 0.1 * jax.grad(network, 1)(X, kernel), range(3), K)
+    scanned = quick.jit(lambda kernel: jax.lax.scan(step, kernel, length=3)[0])(K)
+    one = quick.jit(lambda kernel: kernel - 0.1 * jax.grad(network, 1)(X, kernel))
+    stepped = functools.reduce(lambda kernel, _: one(kernel), range(3), K)
     np.testing.assert_allclose(scanned, stepped, rtol=1e-5)
 
 
@@ -349,8 +355,8 @@ def test_those_products_are_the_convolutions(operation):
     way, arguments = choice.choose_cuda(operation, geometry, (4, 5, 3, 6), jnp.float32)
     assert way in ("taps", "together")
     assert not arguments
-    found = jax.vmap(functools.partial(bilinear.WAYS[operation][way], geometry=geometry))(a, b)
-    stock = jax.vmap(functools.partial(bilinear.WAYS[operation]["direct"], geometry=geometry))(a, b)
+    ways = [functools.partial(bilinear.WAYS[operation][name], geometry=geometry) for name in (way, "direct")]
+    found, stock = quick.jit(lambda a, b: [jax.vmap(one)(a, b) for one in ways])(a.astype("f4"), b.astype("f4"))
     np.testing.assert_allclose(found, stock, rtol=1e-4, atol=1e-4)
     for changed in ({"strides": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 3}, {"size": (9000, 9000)}):
         other = dataclasses.replace(geometry, **changed)
@@ -390,7 +396,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests.test_lowerings import K, X, network
 x, kernel = jax.random.normal(jax.random.key(0), X.shape), jax.random.normal(jax.random.key(1), K.shape)
 grad = jax.grad(network, (0, 1))
-expected = grad(x, kernel)
+expected = jax.jit(grad)(x, kernel)
 for kind in (AxisType.Auto, AxisType.Explicit):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     xs, ks = jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(kernel, NamedSharding(mesh, P()))
@@ -411,7 +417,8 @@ assert divided.count(" all-reduce(") == 1 and "all-gather" not in divided, divid
 
 
 def test_gradients_over_two_devices_are_the_same_and_gather_no_arrays():
-    variables = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    devices = f"--xla_force_host_platform_device_count=2 {quick.flags()}"
+    variables = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
     subprocess.run([sys.executable, "-c", SHARDED], env=variables, check=True, cwd=Path(__file__).parent.parent)
 
 

@@ -141,7 +141,7 @@ def test_what_is_drawn_has_the_size_and_place_of_the_training_images(width, seed
     assert max(np.ptp(rows), np.ptp(columns)) + 1 in (20, 21)
     mass = found.astype(float)
     for axis in (0, 1):
-        assert abs(mass.sum(axis=1 - axis) @ np.arange(28) / mass.sum() - 13.5) < 0.3
+        assert abs(mass.sum(axis=1 - axis) @ np.arange(28) / mass.sum() - 13.5) < 0.02
 
 
 @pytest.mark.parametrize("turn", range(4))

@@ -108,7 +108,7 @@ def test_distortions_are_drawn_anew_in_every_step_and_for_every_image():
     image = np.zeros((4, 9, 9, 1), np.uint8)
     image[:, 4, 4] = 1
     batch = {"image": image, "label": np.zeros(4, np.int32)} | places(4)
-    step = make_train_step(Pixels(), optax.sgd(0.1), loss, lambda x: x.astype(jnp.float32), augment)
+    step = quick.jit(make_train_step(Pixels(), optax.sgd(0.1), loss, lambda x: x.astype(jnp.float32), augment))
     state, _ = step(state, batch)
     step(state, batch)
     jax.effects_barrier()
@@ -126,9 +126,9 @@ def places(n, epoch=0):
 def test_the_train_step_distorts_by_the_key_of_the_step_and_says_where_the_run_stands():
     model, optimizer, spy = Linear(), optax.sgd(0.1), Spy()
     state = create_state(model, optimizer, (4, 4, 1), 0)
-    batch = {"image": jnp.ones((2, 4, 4, 1), jnp.uint8), "label": jnp.zeros(2, jnp.int32)} | places(2, epoch=3)
+    batch = {"image": np.ones((2, 4, 4, 1), np.uint8), "label": np.zeros(2, np.int32)} | places(2, epoch=3)
     plain, distorted = (
-        make_train_step(model, optimizer, LOSS, lambda x: x.astype(jnp.float32), augment, steps=8)
+        quick.jit(make_train_step(model, optimizer, LOSS, lambda x: x.astype(jnp.float32), augment, steps=8))
         for augment in ((), (spy,))
     )
     black = batch | {"image": batch["image"] * 0}
@@ -148,7 +148,7 @@ def test_a_batch_transform_gives_targets_to_loss_and_metrics():
     batch, optimizer = random_batch() | places(8), optax.sgd(0.1)
     state = create_state(Linear(), optimizer, (4, 4, 1), 0)
     swapped, plain = (
-        make_train_step(Linear(), optimizer, LOSS, preprocess, augment, ACCURACY, classes=3)
+        quick.jit(make_train_step(Linear(), optimizer, LOSS, preprocess, augment, ACCURACY, classes=3))
         for augment in ((Swap(),), ())
     )
     found = swapped(state, batch)
@@ -164,7 +164,7 @@ def test_one_step_is_gradient_descent_by_hand():
     batch, rate = random_batch(), 0.5
     optimizer = SGD(momentum=0.0)(optax.constant_schedule(rate))
     state = create_state(Linear(), optimizer, (4, 4, 1), seed=3)
-    step = make_train_step(Linear(), optimizer, LOSS, preprocess, metrics=ACCURACY)
+    step = quick.jit(make_train_step(Linear(), optimizer, LOSS, preprocess, metrics=ACCURACY))
     new, metrics = step(state, batch)
 
     x = batch["image"].reshape(8, -1) / 255.0
@@ -208,7 +208,7 @@ def test_evaluation_leaves_padding_out():
     optimizer = AdamW()(optax.constant_schedule(0.01))
     model = Everything()
     state = create_state(model, optimizer, (4, 4, 1), seed=0)
-    eval_step = make_eval_step(model, LOSS, preprocess, ACCURACY)
+    eval_step = quick.jit(make_eval_step(model, LOSS, preprocess, ACCURACY))
     batch = random_batch(n=8) | {"mask": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
     sums, scores = eval_step(state.variables, batch)
     reference = np.asarray(scores, np.float64)[:5]
