@@ -142,13 +142,13 @@ class ResNet18(ResNet):
 class ImageNetResNet(ResNet):
     """`ResNet` with the paper's stem: 7x7 filters that halve the image, and a 3x3 maximum that halves it again.
 
-    The same as torchvision's networks: with their weights it gives their scores, and in training their gradients. (The
-    running variances of PyTorch are n / (n - 1) times these, n the number of values in a batch.) It begins as `ResNet`
-    does.
+    The networks are torchvision's: with the same weights they give the same scores, and in training the same gradients.
+    (The running variances of PyTorch are n / (n - 1) times these, with n values of a map in a batch.) Parameters begin
+    as those of `ResNet` do.
 
-    It takes images of any size and has no `input_size` to bring data to. Images of one size keep it: 32x32 ones come to
-    a single place before the last stage, for which `ResNet` is the better choice, but nor are they blown up to 49 times
-    as many pixels unasked. Pictures that differ in size are brought to 224x224 by the commands, as in the paper.
+    Images of any size are taken, and there is no `input_size` that data are brought to. Small images keep theirs rather
+    than being blown up to 49 times as many pixels unasked; 32x32 leaves a single place in the last stage, so `ResNet`
+    is the better choice for them. Pictures that differ in size are brought to 224x224 by the commands, as in the paper.
     """
 
     num_classes: int = 1000
