@@ -109,7 +109,7 @@ def test_the_loss_without_smoothing_is_dashed_beside_the_loss():
     assert [line.get_linestyle() for line in error.lines] == ["-", "-"]
 
 
-@pytest.mark.parametrize(("low", "high"), itertools.pairwise([1e-30, 3e-7, 1e-3, 0.02, 0.9, 13, 200, 5e4, 1e12]))
+@pytest.mark.parametrize(("low", "high"), list(itertools.pairwise([1e-30, 3e-7, 1e-3, 0.02, 0.9, 13, 200, 5e4, 1e12])))
 def test_logarithmic_axes_have_some_round_numbers(low, high):
     for greatest in (high, 12 * low):
         found = log_ticks(low, greatest)

@@ -93,11 +93,11 @@ def _read(path: Path, changed: int, test_share: float) -> tuple[dict[str, Datase
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise InputError("expected an .npz file of named arrays, it is a single array; use numpy.savez")
-        with loaded as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:  # which NumPy leaves open if it cannot read it
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise InputError("expected an .npz file of named arrays, it is a single array; use numpy.savez")
+            return dict(loaded)
     except InputError:
         raise
     except OSError as error:

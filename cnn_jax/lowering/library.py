@@ -96,9 +96,10 @@ def _has_onednn() -> bool:
     def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 8, 8, 32), (3, 3, 32, 32)))
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=on_cpu) for shape in ((8, 8, 8, 32), (3, 3, 32, 32)))
     try:
-        compiled = jax.jit(conv, backend="cpu").lower(x, kernel).compile(compiler_options=_OPTIONS)
+        compiled = jax.jit(conv).lower(x, kernel).compile(compiler_options=_OPTIONS)
     except jax.errors.JaxRuntimeError:  # an option that this XLA does not know
         return False
     return "__onednn$convolution" in (compiled.as_text() or "")
