@@ -108,9 +108,9 @@ class Describe:
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
-    """A model (mlp, convnet, lenet1, lenet4, lenet5, lenet5_original, cifarnet, resnet18, resnet18_imagenet, resnet34,
-    resnet50, resnet101, resnet152) as it is by default, the text of one, such as 'resnet18(features=32)' or
-    'my_model.py:Tiny(depth=3)', or the folder of a run."""
+    """A model by its name, the text of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the
+    folder of a run. The names, each of a model as it is by default: mlp, convnet, lenet1, lenet4, lenet5,
+    lenet5_original, cifarnet, resnet18; for ImageNet resnet18_imagenet, resnet34, resnet50, resnet101, resnet152."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
     """Height and width of the image; by default what the model is made for, or else what the run took."""
     channels: Annotated[int | None, arg(metavar="C")] = None
