@@ -46,6 +46,11 @@ def test_a_network_without_a_grid_is_refused():
         detection.stride_of(models.build("mlp"))
 
 
+def test_a_network_for_images_of_any_size_is_refused():
+    with pytest.raises(InputError, match="ResNet50: expected a model whose input_size is a square, got None"):
+        detection.stride_of(models.build("resnet50"))
+
+
 @settings(deadline=None)
 @given(st.floats(4, 40), st.floats(1.0, 80.0), st.floats(0, 1))
 def test_some_scale_of_a_pyramid_is_right_for_every_length(smallest, ratio, share):

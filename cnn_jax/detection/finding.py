@@ -13,7 +13,7 @@ from cnn_jax import data
 from cnn_jax.detection.boxes import cover, non_max_suppression
 from cnn_jax.detection.ink import middle_box
 from cnn_jax.detection.resampling import cut, paper
-from cnn_jax.detection.sweep import stride_of, sweep
+from cnn_jax.detection.sweep import side_of, stride_of, sweep
 from cnn_jax.detection.windows import EXTENT, middle_and_length, shows
 
 _SAME = 0.3  # intersection over union above which two boxes of one class are on one digit
@@ -55,7 +55,7 @@ def candidates(model: nn.Module, variables: Any, statistics: data.Statistics, im
     Returns:
         A row for each of so many windows with the highest probabilities, in pixels of the image, in no order.
     """
-    side, stride = model.input_size[0], stride_of(model)
+    side, stride = side_of(model), stride_of(model)
 
     def probabilities(images: jax.Array) -> jax.Array:
         return jax.nn.softmax(sweep(model, variables, data.normalise(images[..., None], statistics)))[..., :-1]
@@ -110,7 +110,7 @@ def find(
         factors: to resize the picture by, from `pyramid`.
         least: the lowest score of a detection.
     """
-    shape, side, stride = image.shape[:2], model.input_size[0], stride_of(model)
+    shape, side, stride = image.shape[:2], side_of(model), stride_of(model)
     picture = image[..., 0].astype(jnp.float32)
     found = []
     for factor in factors:

@@ -16,7 +16,7 @@ from cnn_jax import data
 from cnn_jax.detection.finding import Detections, find
 from cnn_jax.detection.precision import average_precision, match
 from cnn_jax.detection.scenes import Scene, SceneConfig, make_scene
-from cnn_jax.detection.sweep import pyramid
+from cnn_jax.detection.sweep import pyramid, side_of
 from cnn_jax.detection.windows import EXTENT
 
 IOU = 0.5  # of a box with the true one, for it to be right
@@ -66,7 +66,7 @@ def find_in_scenes(
         count: number of scenes.
         config: what scenes look like.
     """
-    side = model.input_size[0]
+    side = side_of(model)
     smallest, largest = (EXTENT * side * size for size in config.sizes)
     static = model, statistics, config, pyramid(smallest, largest, side)
     keys, inputs = jax.random.split(key, count), (variables, jnp.asarray(digits.images), jnp.asarray(digits.labels))

@@ -14,21 +14,34 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax import models
 from cnn_jax.detection.windows import EXTENT
 from cnn_jax.errors import InputError
 
 _STEP = 2 ** (1 / 3)  # between the scales of a pyramid, at the most
 
 
+def side_of(model: nn.Module) -> int:
+    """The side in pixels of the windows that a model looks at, which is that of the images it is made for.
+
+    Raises:
+        InputError: it is made for images of any size, or for others than squares.
+    """
+    size = models.input_size(model)
+    if size is None or size[0] != size[1]:
+        raise InputError(f"{type(model).__name__}: expected a model whose input_size is a square, got {size}")
+    return size[0]
+
+
 def stride_of(model: nn.Module) -> int:
     """How many pixels apart the windows are whose scores a model gives for an image larger than its `input_size`.
 
     Raises:
-        InputError: the model gives no grid of scores.
+        InputError: the model gives no grid of scores, or as `side_of`.
     """
-    height, width = model.input_size
-    for extra in range(1, height + 1):
-        image = jax.ShapeDtypeStruct((1, height + extra, width + extra, 1), jnp.float32)
+    side = side_of(model)
+    for extra in range(1, side + 1):
+        image = jax.ShapeDtypeStruct((1, side + extra, side + extra, 1), jnp.float32)
         scores, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), image)
         if scores.ndim == 4:
             return extra
