@@ -14,10 +14,9 @@ ORIGINAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR")  # before the fixture below 
 
 # What takes longest comes first, so that no worker is left with it at the end.
 LONGEST = (
-    "test_lowerings", "test_training_loop", "test_kill", "test_replicas", "test_benchmark_agreement",
-    "test_batch_statistics", "test_compilation", "test_report", "test_fuzz_cli", "test_models_modern",
-    "test_lowering_onednn", "test_lowering_winograd", "test_layers", "test_detection_run", "test_detection_scenes",
-    "test_functional_conv",
+    "test_kill", "test_replicas", "test_lowerings", "test_own_parts", "test_readme", "test_batch_statistics",
+    "test_switches", "test_training_loop", "test_fuzz_cli", "test_mnist", "test_pictures", "test_report",
+    "test_averaged_runs", "test_compilation", "test_benchmark_agreement", "test_precision", "test_functional_conv",
 )  # fmt: skip
 
 
