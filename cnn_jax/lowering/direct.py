@@ -30,10 +30,11 @@ def conv(
     if any(map(is_symbolic_dim, (*x.shape, *kernel.shape))):
         if any(is_symbolic_dim(count) for pair in geometry.padding for count in pair):  # refused by what is below
             x, geometry = written(x, geometry)
-    elif _is_misread(geometry):
-        x, geometry = written(x, geometry)
-    elif geometry.onednn:
-        x, kernel, geometry = _safe(x, kernel, geometry)
+    else:
+        if _is_misread(geometry):
+            x, geometry = written(x, geometry)
+        if geometry.onednn:
+            x, kernel, geometry = _safe(x, kernel, geometry)
     return lax.conv_general_dilated(
         x,
         kernel,
