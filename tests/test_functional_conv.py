@@ -112,10 +112,6 @@ def check_gradients(function, definition, drawn):
             np.testing.assert_allclose(np.vdot(gradient, direction), np.vdot(cotangent, above - below), **CLOSE)
 
 
-def geometry_of(each, rank):
-    return (each,) * rank if isinstance(each, int) else each
-
-
 def several(strategy, count):
     return st.lists(strategy, min_size=count, max_size=count)
 
@@ -144,61 +140,45 @@ def test_gradients_of_conv_transpose_are_finite_differences(drawn):
     check_gradients(F.conv_transpose, reference.conv_transpose, drawn)
 
 
-# (size, window), arguments: what XLA's own convolution gets wrong, or ends the process over, see `direct.py`.
+# Size, window, strides, padding, input dilation: what XLA's own convolution gets wrong, or ends the process over, see
+# `direct.py`.
 MISREAD = [
-    *[
-        ((size, window), {"padding": padding})
-        for size, window, padding in [
-            ((3,), (3,), [(-1, 2)]),
-            ((4, 4), (2, 3), [(-2, 1), (0, -1)]),
-            ((3, 4), (3, 2), [(-1, 1), (0, 0)]),
-            ((3, 2, 3), (2, 1, 2), [(-1, 1), (0, 0), (-1, 2)]),
-        ]
-    ],
-    *[
-        ((size, window), {"padding": padding, "strides": strides, "input_dilation": dilation})
-        for size, window, padding, strides, dilation in [
-            ((3, 1), (2, 3), [(0, 0), (1, 1)], (1, 2), (2, 1)),
-            ((1, 2), (4, 3), [(2, 2), (0, 0)], (1, 2), (1, 3)),
-            ((3, 2, 3), (2, 3, 3), [(0, 0), (0, 2), (0, 2)], (1, 1, 1), (2, 1, 1)),
-        ]
-    ],
-    (((4, 1), (2, 3)), {"padding": 1, "strides": (2, 1)}),  # to the input
+    ((3,), (3,), (1,), [(-1, 2)], (1,)),
+    ((4, 4), (2, 3), (1, 1), [(-2, 1), (0, -1)], (1, 1)),
+    ((3, 4), (3, 2), (1, 1), [(-1, 1), (0, 0)], (1, 1)),
+    ((3, 2, 3), (2, 1, 2), (1, 1, 1), [(-1, 1), (0, 0), (-1, 2)], (1, 1, 1)),
+    ((3, 1), (2, 3), (1, 2), [(0, 0), (1, 1)], (2, 1)),
+    ((1, 2), (4, 3), (1, 2), [(2, 2), (0, 0)], (1, 3)),
+    ((3, 2, 3), (2, 3, 3), (1, 1, 1), [(0, 0), (0, 2), (0, 2)], (2, 1, 1)),
+    ((4, 1), (2, 3), (2, 1), [(1, 1), (1, 1)], (1, 1)),  # to the input
 ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_xla_misreads_is_computed(dtype):
-    cases = []
-    for (size, window), asked in MISREAD:
-        x, kernel = (np.asarray(jnp.asarray(a, dtype), np.float64) for a in normal(0, (2, *size, 2), (*window, 2, 3)))
-        cases.append((x, kernel, asked))
+    arrays = [
+        [np.asarray(jnp.asarray(a, dtype), np.float64) for a in normal(0, (2, *size, 2), (*window, 2, 3))]
+        for size, window, *_ in MISREAD
+    ]
 
     @quick.jit
     def computed(given):
         found = []
-        for (x, kernel), (_, _, asked) in zip(given, cases, strict=True):
-            y, back = jax.vjp(functools.partial(F.conv, **asked), x.astype(dtype), kernel.astype(dtype))
+        for (x, kernel), (*_, strides, padding, dilation) in zip(given, MISREAD, strict=True):
+            conv = functools.partial(F.conv, strides=strides, padding=padding, input_dilation=dilation)
+            y, back = jax.vjp(conv, x.astype(dtype), kernel.astype(dtype))
             found.append((y, *back(y)))
         return found
 
-    arrays = [case[:2] for case in cases]
     pads = re.findall(r"pad = \[(\[.*?\])\]", computed.lower(arrays).as_text())  # what is read there is often zero
     pairs = [tuple(map(int, pair)) for pad in pads for pair in re.findall(r"\[(-?\d+), (-?\d+)\]", pad)]
     assert pairs
     assert not [pair for pair in pairs if pair[0] < 0 < pair[1]]
-    for (x, kernel, asked), found in zip(cases, computed(arrays), strict=True):
-        rank = len(window := kernel.shape[:-2])
-        each = {name: geometry_of(asked.get(name, 1), rank) for name in ("strides", "input_dilation")}
-        padding = [(p, p) if isinstance(p, int) else p for p in geometry_of(asked["padding"], rank)]
-
-        def definition(x, kernel, each=each, padding=padding, window=window):
-            ones = (1,) * len(window)
-            return reference.conv(x, kernel, 0.0, each["strides"], padding, each["input_dilation"], ones, 1)
-
+    for (x, kernel), (*_, strides, padding, dilation), found in zip(arrays, MISREAD, computed(arrays), strict=True):
+        expected = reference.conv(x, kernel, 0.0, strides, padding, dilation, (1,) * len(strides), 1)
         y, *gradients = (np.asarray(a, np.float64) for a in found)
         close = {"float32": 1e-5, "bfloat16": 3e-2}[dtype]
-        np.testing.assert_allclose(y, definition(x, kernel), close, close * 10)
+        np.testing.assert_allclose(y, expected, close, close * 10)
         # Linear in each argument: <gradient, argument> is <cotangent, value>, and the cotangent is the value.
         for gradient, argument in zip(gradients, (x, kernel), strict=True):
             np.testing.assert_allclose(np.vdot(gradient, argument), np.vdot(y, y), close, close * 10)
