@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
-import inspect
 import io
 import json
 import sys
@@ -19,10 +17,10 @@ from PIL import Image
 
 from cnn_jax import cli, command, data, detection, parts, pictures
 from cnn_jax.cli import detect as cli_detect
-from cnn_jax.detection import measure, pages, source
+from cnn_jax.detection import measure, source
 from cnn_jax.errors import InputError
 from cnn_jax.runs import Place
-from tests import bars, quick
+from tests import bars
 
 SCRIPT = Path(__file__).parent.parent / "experiments" / "detect_digits.py"
 
@@ -33,12 +31,6 @@ def load_script(patch: pytest.MonkeyPatch):
     patch.setitem(sys.modules, "detect_digits", script)
     spec.loader.exec_module(script)
     return script
-
-
-@functools.cache
-def quickly(module, name: str, static: int):
-    """A jitted function of a module, its first arguments static, as `quick.jit` compiles it: once for all tests."""
-    return quick.jit(inspect.unwrap(getattr(module, name)), static_argnums=tuple(range(static)))
 
 
 def digits_and_nothing(digits, key, scenes, config):
@@ -60,7 +52,6 @@ def trained(tmp_path_factory):
         patch.setattr(source, "window_dataset", digits_and_nothing)
         patch.setattr(source, "TEST_SCENES", 16)
         patch.setattr(measure, "pyramid", lambda smallest, largest, side: (1.0,))
-        patch.setattr(measure, "_find_in_chunk", quickly(measure, "_find_in_chunk", 4))
         script = load_script(patch)
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
@@ -92,8 +83,6 @@ def call(monkeypatch, capsys):
 def detect(call, monkeypatch):
     """`cnn-jax detect` with the stand-in of `tests.bars` for a run."""
     monkeypatch.setattr(cli_detect, "load_run", lambda path: bars.run())
-    for name, static in (("_candidates", 2), ("_best_on_each", 0)):
-        monkeypatch.setattr(pages, name, quickly(pages, name, static))
     return lambda *arguments: call("detect", "bars", *arguments)
 
 

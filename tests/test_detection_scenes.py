@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -128,10 +127,8 @@ def test_pasting_and_cutting_move_images_to_the_pixel():
     np.testing.assert_allclose(window[:, :2], np.median(image[::4, ::4]), atol=1e-6)
 
 
-def test_windows_show_digits_in_the_middle_and_background_does_not(monkeypatch):
+def test_windows_show_digits_in_the_middle_and_background_does_not():
     """Seen in the windows themselves: where a full rectangle stands, and how long it is."""
-    cut = inspect.unwrap(windows._windows_of_scenes)
-    monkeypatch.setattr(windows, "_windows_of_scenes", quick.jit(cut, static_argnums=(0, 1)))
     digits = dataset(*rectangles())
     found = detection.window_dataset(digits, jax.random.key(2), 80, CONFIG)  # more than a chunk, and not a whole number
     assert found.images.shape[1:] == (SIDE, SIDE, 1)
