@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, folded, phases, shifted, taps, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import adds_up, batch, define
 
@@ -51,6 +51,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
     "conv": {
         "direct": direct.conv,
         "banded": banded.conv,
+        "folded": folded.conv,
         "shifted": shifted.conv,
         "taps": taps.conv,
         "winograd": winograd.conv,
@@ -59,6 +60,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "direct": _direct_input_gradient,
         "canonical": canonical.input_gradient,
         "banded": banded.input_gradient,
+        "folded": folded.input_gradient,
         "phases": phases.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
@@ -68,6 +70,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "direct": _direct_weight_gradient,
         "canonical": canonical.weight_gradient,
         "banded": banded.weight_gradient,
+        "folded": folded.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
         "stacked": taps.weight_gradient_stacked,
@@ -100,6 +103,12 @@ def _chosen(
 ) -> jax.Array:
     sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
     way, arguments = choose(operation, geometry, sizes, a.dtype)
+    if way == "folded":
+
+        def inner(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+            return _chosen(choose, operation, a[None], b[None], geometry=geometry)[0]
+
+        arguments = arguments | {"inner": inner}
     return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
 
 

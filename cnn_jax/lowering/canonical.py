@@ -20,8 +20,9 @@ from cnn_jax.lowering.tiles import added
 
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Gradient to the input, from the cotangent y (N, h, w, O): its convolution with the kernel turned round."""
-    return direct.conv(y, turned(kernel, geometry.groups), geometry.turned)
+    """Gradient to the input, from the cotangent y (N, *out, O): its convolution with the kernel turned round."""
+    # Without the barrier XLA turns the window instead, of which its fast kernels know nothing.
+    return direct.conv(y, lax.optimization_barrier(turned(kernel, geometry.groups)), geometry.turned)
 
 
 def turned(kernel: jax.Array, groups: int) -> jax.Array:

@@ -43,8 +43,10 @@ _LARGE = 16
 _LONG = 2**14
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
-# Images multiplied and added up in one loop.
-_UNROLLED = 4
+# And where each is a sum of images, without a product.
+_MOST_SHIFTED = 128
+# Images multiplied and added up in one loop, and the numbers that should be at hand for it.
+_UNROLLED, _WHOLE = 4, 2**17
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
@@ -89,16 +91,20 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     """The lowering of an operation on the CPU, for `sizes` (R, N, inputs, outputs) and operands of `dtype`."""
     images, inputs, outputs = sizes[1:]
     taps, places = math.prod(geometry.window), math.prod(geometry.out)
-    ones = (1, 1)
+    ones = (1,) * len(geometry.size)
     if 0 in (*sizes, *geometry.size, *geometry.out):
         return DIRECT
     plain = DIRECT if operation == "conv" else CANONICAL
-    if len(geometry.size) != 2 or geometry.input_dilation != ones or geometry.kernel_dilation != ones:
+    if geometry.input_dilation != ones:
         return plain
     alone = geometry.groups == inputs and (inputs > 1 or (operation == "conv" and outputs <= 64))
-    if alone and taps <= _MOST_TAPS:
-        return "shifted", {"tiles": _runs(images, _UNROLLED)} if operation == "weight_gradient" else {}
-    if geometry.groups > 1:
+    if alone and taps <= _MOST_SHIFTED:
+        most = max(1, min(_UNROLLED, _WHOLE // (places * outputs)))
+        return "shifted", {"tiles": _runs(images, most)} if operation == "weight_gradient" else {}
+    axis = _foldable(geometry)
+    if axis is not None:
+        return "folded", {"axis": axis}
+    if geometry.groups > 1 or geometry.kernel_dilation != ones:
         return plain
     itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
     if operation == "weight_gradient" and inputs > _FEW:
@@ -125,6 +131,17 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     # At a stride a 1x1 convolution meets a slice, and XLA's own does not write that down.
     one = taps == 1 and not (strided and operation == "conv")
     return ("taps", {}) if one or few[operation] else plain
+
+
+def _foldable(geometry: Geometry) -> int | None:
+    """Which dimension becomes channels: where the window is whole strides, the last first; then the first of volumes."""
+    volumes = len(geometry.size) == 3
+    for axis in reversed(range(len(geometry.size))):
+        window, stride = geometry.window[axis], geometry.strides[axis]
+        row = geometry.size[:axis] == geometry.window[:axis] == (1,) * axis
+        if stride > 1 and window % stride == 0 and (window == stride or volumes or row) and geometry.groups == 1:
+            return axis
+    return 0 if volumes else None
 
 
 def choose_cpu(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:

@@ -67,8 +67,9 @@ class Geometry:
     @property
     def transposed(self) -> bool:
         """Whether this is the input gradient of a strided convolution, and nothing more."""
-        plain = self.strides == (1, 1) == self.kernel_dilation
-        return plain and self.input_dilation != (1, 1) and self.groups == 1
+        ones = (1,) * len(self.size)
+        plain = self.strides == ones == self.kernel_dilation
+        return plain and self.input_dilation != ones and self.groups == 1
 
     @property
     def narrow(self) -> bool:

@@ -76,17 +76,19 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def seen(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """What each tap, rows before columns, meets of x (N, H, W, C): arrays (N, h, w, C)."""
+    """What each tap, the last dimension first, meets of x (N, *size, C): arrays (N, *out, C)."""
     return _slices(padded(x, geometry), geometry, 1)
 
 
 def _slices(x: jax.Array, geometry: Geometry, axis: int) -> list[jax.Array]:
-    """What each tap meets of padded x, whose rows and columns are the dimensions from `axis` on."""
-    (rows, columns), (down, right), before = geometry.out, geometry.strides, (slice(None),) * axis
-    return [
-        x[*before, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
-        for i, j in itertools.product(*map(range, geometry.window))
+    """What each tap meets of padded x, whose spatial dimensions are those from `axis` on."""
+    runs = [
+        [slice(k * step, k * step + (out - 1) * stride + 1, stride) for k in range(window)]
+        for window, out, stride, step in zip(
+            geometry.window, geometry.out, geometry.strides, geometry.kernel_dilation, strict=True
+        )
     ]
+    return [x[*(slice(None),) * axis, *run] for run in itertools.product(*runs)]
 
 
 def spread(taps: list[jax.Array], geometry: Geometry) -> jax.Array:
