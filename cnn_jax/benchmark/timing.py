@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-OURS, SCANNED, STOCK = "ours", "ours in a scan", "stock"
+OURS, SCANNED, PLAIN, STOCK = "ours", "ours in a scan", "ours, no oneDNN", "stock"
 CONTIGUOUS, CHANNELS_LAST, COMPILED = TORCH = ("torch", "torch channels-last", "torch.compile")
 
 Clock = Callable[[], float]
@@ -23,7 +24,7 @@ class Contender:
     """One way of doing a piece of work.
 
     Attributes:
-      name: one of `OURS`, `SCANNED`, `STOCK` and those of `TORCH`.
+      name: one of `OURS`, `SCANNED`, `PLAIN`, `STOCK` and those of `TORCH`.
       call: starts the work and returns what `wait` takes.
       wait: returns when it is done.
       numbers: does the work from its beginning, before any `call`, and returns what comes out, by name, as float32
@@ -58,6 +59,7 @@ class Effort:
 
 FULL = Effort(seconds=1.2, block=0.03, least=5, most=25)
 QUICK = Effort(seconds=0.8, block=0.02, least=5, most=11)
+PATIENT = dataclasses.replace(FULL, patience=1.0)  # of layers that stock may take seconds for
 THRICE = Effort(seconds=0.0, block=0.0, least=3, most=3)
 PAUSE = 0.005  # seconds; the threads of another library that wait for work in a loop give up within one
 
