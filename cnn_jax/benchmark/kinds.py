@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -73,9 +74,11 @@ KINDS = {
     "3d-depthwise-3x3x3": _kind(663, 2, (16, 32, 32), 32, 32, 3, (1, 2), groups=32),
 }
 
-# Milliseconds that stock may take for a layer that is drawn, as far as the layer that stands for its kind tells.
-_SHORTEST, _LONGEST = 12, 500
-# Fewer channels are not drawn: stock's input gradient of some strided convolutions to one channel ends the process.
+# Milliseconds that stock may take for a layer that is drawn, as far as the layer that stands for its kind tells, which
+# was found to be right within a factor of four.
+_SHORTEST, _LONGEST = 20, 250
+# Fewer outputs are not drawn, and no single input: stock's gradient of some strided convolutions to one channel ends
+# the process.
 _FEWEST = 8
 # Outputs in each dimension, fewer of which are not drawn.
 _LEAST_OUT = 4
@@ -87,9 +90,16 @@ def draw(name: str, seed: int) -> ConvShape:
     choose = random.Random(f"{name} {seed}")  # a text, so that kinds do not draw alike
     while True:
         shape = _draw_any(kind, choose)
-        milliseconds = kind.milliseconds * shape.flops / kind.shape.flops
-        if _SHORTEST <= milliseconds <= _LONGEST and min(shape.out) >= _LEAST_OUT:
+        if min(shape.out) < _LEAST_OUT:
+            continue
+        if _SHORTEST <= kind.milliseconds * _work(shape) / _work(kind.shape) <= _LONGEST:
             return shape
+
+
+def _work(shape: ConvShape) -> float:
+    """Multiplications and additions of stock in all directions, the zeros between the elements of an image included."""
+    small, large = sorted((math.prod(shape.each(shape.size)), math.prod(shape.out)))
+    return shape.flops * (2 + large / small)
 
 
 def _draw_any(kind: LayerKind, choose: random.Random) -> ConvShape:
@@ -106,10 +116,10 @@ def _draw_any(kind: LayerKind, choose: random.Random) -> ConvShape:
     if groups == shape.inputs:
         groups = inputs = outputs = near(shape.inputs, 4, _FEWEST)
     elif groups > 1:
-        groups = choose.choice((4, 8, 16, 32, 64))
+        groups = choose.choice((8, 16, 32, 64))
         inputs = outputs = groups * choose.choice((2, 4, 8))
     else:
-        inputs = near(shape.inputs, 4, _FEWEST) if shape.inputs > 4 else choose.randint(1, 4)
+        inputs = near(shape.inputs, 4, _FEWEST) if shape.inputs > 4 else choose.randint(2, 4)
         outputs = near(shape.outputs, 4, _FEWEST)
     if shape.transposed:
         paddings = {0, *((k - strides) // 2 for k in window)}
