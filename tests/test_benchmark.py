@@ -286,8 +286,8 @@ def test_a_drawn_layer_is_of_its_kind(name):
         assert shape.inputs % shape.groups == shape.outputs % shape.groups == 0
         assert shape.outputs >= 8  # stock's gradients to one channel may end the process
         assert min(shape.out) >= 1
-        megabytes = 4e-6 * shape.batch * max(shape.inputs, shape.outputs) * math.prod(shape.each(shape.size))
-        assert megabytes < 500
+        sizes = (math.prod(shape.each(shape.size)) * shape.inputs, math.prod(shape.out) * shape.outputs)
+        assert 4 * shape.batch * max(sizes) < 2**28  # bytes
 
 
 def test_a_shape_is_told_in_short():
