@@ -74,8 +74,8 @@ KINDS = {
     "3d-depthwise-3x3x3": _kind(663, 2, (16, 32, 32), 32, 32, 3, (1, 2), groups=32),
 }
 
-# Milliseconds that stock may take for a layer that is drawn, as far as the layer that stands for its kind tells: on other
-# machines, and at other strides, it took up to seven times as long.
+# Milliseconds that stock may take for a layer that is drawn, as far as the one that stands for its kind tells; at other
+# strides and on a busy machine it took up to seven times as long.
 _SHORTEST, _LONGEST = 20, 250
 # Fewer outputs are not drawn, and no single input: stock's gradient of some strided convolutions to one channel ends
 # the process.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +58,6 @@ class Effort:
 
 FULL = Effort(seconds=1.2, block=0.03, least=5, most=25)
 QUICK = Effort(seconds=0.8, block=0.02, least=5, most=11)
-PATIENT = dataclasses.replace(FULL, patience=1.0)  # of layers that stock may take seconds for
 THRICE = Effort(seconds=0.0, block=0.0, least=3, most=3)
 PAUSE = 0.005  # seconds; the threads of another library that wait for work in a loop give up within one
 
