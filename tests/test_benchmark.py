@@ -11,12 +11,13 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.benchmark import __main__ as benchmark
-from cnn_jax.benchmark import cases
+from cnn_jax.benchmark import cases, kinds
 from cnn_jax.benchmark.results import Result, goals
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
 from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.timing import (
     OURS,
+    PLAIN,
     SCANNED,
     STOCK,
     TORCH,
@@ -36,8 +37,14 @@ def test_costs_are_those_of_the_definition():
     assert plain.flops == sum(2 for _ in itertools.product(range(2), range(3), range(3), range(6), range(9), range(2)))
     transposed = ConvShape(batch=2, size=3, window=3, inputs=4, outputs=6, strides=2, padding=1, transposed=True)
     # Every input element meets every element of the kernel.
-    assert transposed.out == 5
+    assert transposed.out == (5, 5)
     assert transposed.flops == sum(2 for _ in itertools.product(range(2 * 3 * 3 * 4), range(3 * 3 * 6)))
+    line = ConvShape(batch=2, size=(9,), window=3, inputs=4, outputs=6, padding=1, dilation=2)
+    assert line.out == (7,)  # a window covers five of eleven
+    assert line.flops == sum(2 for _ in itertools.product(range(2), range(7), range(6), range(3 * 4)))
+    deep = ConvShape(batch=1, size=(4, 5, 6), window=(1, 2, 3), inputs=4, outputs=6, strides=(1, 2, 1))
+    assert deep.out == (4, 2, 4)
+    assert deep.flops == sum(2 for _ in itertools.product(range(4 * 2 * 4), range(6), range(1 * 2 * 3 * 4)))
 
 
 class Fake:
@@ -116,6 +123,7 @@ def test_figures():
 
 def result(name, kind="layer", **times):
     names = {"ours": OURS, "stock": STOCK, "scan": SCANNED, "torch": TORCH[0], "last": TORCH[1], "compiled": TORCH[2]}
+    names["plain"] = PLAIN
     return Result(
         name=name, kind=kind, flops=None, times={names[key]: [value] for key, value in times.items()}, skipped={}
     )
@@ -129,24 +137,44 @@ def test_goals_are_measured_against_pytorchs_best():
             result("b", ours=1.0, stock=5.0, torch=1.0),
         ]
     )
-    step, *others, lowest, mean = found
+    step, *others = found
+    lowest, mean = (goal for goal in others if goal.what.startswith("any layer"))
     assert step.found == {"stock": 4.0, "torch": 1.5, "scan": 2.0}
     assert step.met is False  # 1.5 of the 2 asked of PyTorch
-    assert all(goal.met is None and goal.found == {} for goal in others)
+    assert all(goal.met is None and goal.found == {} for goal in others if goal not in (lowest, mean))
     assert lowest.found == {"stock": 0.9, "torch": 1.0}
     assert lowest.met is False
     assert mean.found["torch"] == pytest.approx(2.0)
     assert mean.met is True
 
 
+def test_kinds_of_layers_have_goals_with_and_without_onednn():
+    found = goals(
+        [
+            result("a", "kind", ours=1.0, plain=2.0, stock=4.0, torch=2.0, last=1.0),
+            result("b", "kind", ours=1.0, plain=4.0, stock=3.0, torch=4.0),
+            result("c", ours=1.0, stock=0.1, torch=0.1),  # a layer's direction is none
+        ]
+    )
+    lowest, mean, plain_lowest, plain_mean = (goal for goal in found if goal.what.startswith("kinds"))
+    assert lowest.found == {"stock": 3.0, "torch": 1.0}
+    assert mean.found["torch"] == pytest.approx(2.0)
+    assert lowest.met is mean.met is True
+    assert plain_lowest.found == {"stock": 0.75, "torch": 0.5}
+    assert plain_mean.found["torch"] == pytest.approx(0.5**0.5)
+    assert plain_lowest.met is plain_mean.met is False
+
+
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """A benchmark of two tiny layers; called with patterns, returns what --out holds."""
+    """A benchmark of three tiny layers; called with patterns, returns what --out holds."""
     shapes = {
         "tiny/conv": ConvShape(batch=2, size=6, window=3, inputs=2, outputs=3, padding=1),
         "tiny/pool": PoolShape(kind="max", batch=2, size=7, channels=3, window=3, strides=2, padding=1),
     }
+    line = ConvShape(batch=2, size=(9,), window=3, inputs=4, outputs=4, padding=1, groups=4)
     monkeypatch.setattr(cases, "SHAPES", shapes)
+    monkeypatch.setattr(cases, "KINDS", {"tiny": kinds.LayerKind(shape=line, milliseconds=1.0)})
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # put back afterwards, for the command sets it
 
     def run(*patterns):
@@ -178,6 +206,17 @@ def test_it_works_without_torch(tiny, monkeypatch, capsys):
     assert "tiny/pool/backward" in printed
 
 
+def test_a_kind_is_timed_with_and_without_onednn(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    contents = tiny("kinds")
+    [case] = contents["cases"]
+    with_onednn = contents["machine"]["onednn"]
+    assert case["name"] == "kinds/tiny"
+    assert set(case["seconds"]) == {OURS, STOCK, *((PLAIN,) if with_onednn else ())}
+    assert set(case["speedup_without_onednn"]) == ({"stock"} if with_onednn else set())
+    assert ("kinds/tiny, no oneDNN" in capsys.readouterr().out) == with_onednn
+
+
 @pytest.mark.torch
 def test_it_works_with_torch(tiny):
     pytest.importorskip("torch")
@@ -191,7 +230,13 @@ def test_it_works_with_torch(tiny):
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [(["--only", "lenet6*"], "'lenet6*'"), (["--only", "mnist", "nothing"], "'nothing'"), (["--out", "no/a"], "no/a")],
+    [
+        (["--only", "lenet6*"], "'lenet6*'"),
+        (["--only", "mnist", "nothing"], "'nothing'"),
+        (["--out", "no/a"], "no/a"),
+        (["--only", "lenet5/128", "*/step", "--seed", "1"], "got none by --only lenet5/128 */step"),
+        (["--quick", "--seed", "1"], "got none by --quick"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(options, expected, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark", *options])
@@ -212,3 +257,43 @@ def test_patterns_select():
     assert {case.name for case in cases.select((), quick=True)} < set(names)
     chosen = [case.name for case in cases.select(("lenet5/128/C?/forward", "*/step"), quick=False)]
     assert chosen == [f"{name}/step" for name in STEP_CASES] + [f"lenet5/128/{c}/forward" for c in ("C1", "C3", "C5")]
+
+
+def test_kinds_are_selected_and_drawn():
+    listed = [case.name for case in cases.select(("kinds",), quick=False)]
+    assert listed == [f"kinds/{name}" for name in kinds.KINDS]
+    drawn = [case.name for case in cases.select(("kinds",), quick=False, seed=1)]
+    assert [name.rsplit("/", 1) for name in drawn] == [
+        [f"kinds/{name}", str(kinds.draw(name, 1))] for name in kinds.KINDS
+    ]
+    assert [case.name for case in cases.select(("kinds/1d-9",), quick=False, seed=1)] == [
+        drawn[listed.index("kinds/1d-9")]
+    ]
+    assert not set(drawn) & {case.name for case in cases.select(("kinds",), quick=False, seed=2)}
+    everything = {case.name for case in cases.select((), quick=False, seed=1)}
+    assert everything >= {*drawn, "lenet5/128/step"}
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+def test_a_drawn_layer_is_of_its_kind(name):
+    listed = kinds.KINDS[name].shape
+    drawn = [kinds.draw(name, seed) for seed in range(30)]
+    assert len(set(drawn)) == len(drawn)
+    for shape in drawn:
+        assert (shape.rank, shape.window, shape.transposed) == (listed.rank, listed.window, listed.transposed)
+        assert (shape.groups == shape.inputs) == (listed.groups == listed.inputs)
+        assert (shape.groups > 1, shape.dilation != 1) == (listed.groups > 1, listed.dilation != 1)
+        assert shape.inputs % shape.groups == shape.outputs % shape.groups == 0
+        assert shape.outputs >= 8  # stock's gradients to one channel may end the process
+        assert min(shape.out) >= 1
+        sizes = (math.prod(shape.each(shape.size)) * shape.inputs, math.prod(shape.out) * shape.outputs)
+        assert 4 * shape.batch * max(sizes) < 2**28  # bytes
+
+
+def test_a_shape_is_told_in_short():
+    plain = ConvShape(batch=2, size=8, window=3, inputs=4, outputs=6)
+    assert str(plain) == "2x8x8x4-6,k3"
+    other = ConvShape(
+        batch=2, size=(8, 9), window=(3, 1), inputs=4, outputs=6, strides=2, padding=(1, 0), dilation=3, groups=2
+    )
+    assert str(other) == "2x8x9x4-6,k3x1,s2,p1x0,d3,g2"

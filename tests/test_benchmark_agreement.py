@@ -13,7 +13,7 @@ import pytest
 from cnn_jax import models
 from cnn_jax.benchmark import agreement, cases, layers, step_cases, steps, stock
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
-from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, TORCH
+from cnn_jax.benchmark.timing import OURS, PLAIN, SCANNED, STOCK, TORCH
 from cnn_jax.benchmark.yardstick import Yardstick
 from tests import quick
 from tests.drawn import draw_variables
@@ -110,6 +110,33 @@ def test_convolutions_agree(shape, direction, yardstick):
     assert [c.name for c in contenders] == [OURS, STOCK, *(TORCH[:2] if yardstick is WITH else ())]
 
 
+# Of each kind of layer one that is small.
+SMALL = [
+    ConvShape(batch=2, size=(6, 7), window=3, inputs=4, outputs=4, strides=(1, 2), padding=1, groups=4),
+    ConvShape(batch=2, size=(8, 7), window=(2, 3), inputs=4, outputs=8, padding=(1, 0), dilation=(1, 2), groups=2),
+    ConvShape(batch=2, size=5, window=2, inputs=3, outputs=4, strides=3, dilation=2, transposed=True),
+    ConvShape(batch=2, size=(9,), window=3, inputs=4, outputs=6, strides=2, padding=2, dilation=2),
+    ConvShape(batch=2, size=(5,), window=4, inputs=3, outputs=2, strides=2, padding=1, transposed=True),
+    ConvShape(batch=2, size=(3, 4, 5), window=(1, 2, 3), inputs=4, outputs=4, padding=(0, 1, 1), groups=4),
+    ConvShape(batch=2, size=(2, 3, 4), window=2, inputs=3, outputs=2, strides=2, transposed=True),
+]
+
+
+@pytest.mark.parametrize("yardstick", YARDSTICKS)
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+def test_all_directions_in_one_program_agree(shape, yardstick):
+    need_torch(yardstick)
+    contenders = layers.build_conv("case", shape, "all", yardstick).contenders
+    plain = (PLAIN,) if yardstick.has_onednn else ()
+    assert [c.name for c in contenders] == [OURS, STOCK, *plain, *(TORCH[:2] if yardstick is WITH else ())]
+    arrays = shape.arrays()
+    expected = {"output": arrays["y"], "input gradient": arrays["x"], "weight gradient": arrays["k"]}
+    for contender in contenders:
+        assert {key: array.shape for key, array in contender.numbers().items()} == {
+            key: array.shape for key, array in expected.items()
+        }
+
+
 @pytest.mark.parametrize("yardstick", YARDSTICKS)
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("shape", POOLS, ids=["max", "avg"])
@@ -120,7 +147,7 @@ def test_pools_agree(shape, direction, yardstick):
     assert field.skipped == ({TORCH[2]: "left out"} if yardstick is WITH else {})
 
 
-@pytest.mark.parametrize("direction", ["forward", "weight"])
+@pytest.mark.parametrize("direction", ["forward", "weight", "all"])
 def test_a_wrong_layer_is_found(direction, monkeypatch):
     """One product of many, rounded to bfloat16, is enough."""
     right = layers._our_conv(CONVS[0])

@@ -10,7 +10,7 @@ if __name__ == "__main__":
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +22,11 @@ from cnn_jax.errors import InputError
 
 DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, stock Flax's, and PyTorch's best.
 
-    python -m cnn_jax.benchmark                       everything but mnist, in less than ten minutes on two cores
-    python -m cnn_jax.benchmark --quick               the most telling, in less than one
+    python -m cnn_jax.benchmark                       everything but mnist, in a quarter of an hour on two cores
+    python -m cnn_jax.benchmark --quick               the most telling, in less than a minute
     python -m cnn_jax.benchmark --only lenet5/128     some of it; '*/step' is all train steps
+    python -m cnn_jax.benchmark --only kinds          layers that users report as slow in JAX, a few minutes
+    python -m cnn_jax.benchmark --only kinds --seed 1  others of these kinds, drawn with the seed
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
 
 All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups
@@ -41,8 +43,10 @@ class Options:
     """Fewer cases and rounds, and no torch.compile, which takes its time."""
     only: Annotated[tuple[str, ...], arg(metavar="PATTERN ...")] = ()
     """Names of cases, as in the table; * stands for anything. By default all but mnist."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """Draw other layers of the kinds/ cases: sizes, channels, strides, padding, dilation. By default those listed."""
     onednn: bool = True
-    """Compile ours by `lowering.jit`, with oneDNN where XLA has it; stock Flax never is."""
+    """Compile ours by `lowering.jit`, with oneDNN where XLA has it; stock never is. Kinds are timed without it too."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """JSON file to write the results to."""
 
@@ -51,10 +55,10 @@ def run(options: Options) -> None:
     """Measures and prints.
 
     Raises:
-        InputError: there is no such case, or no place for the file.
+        InputError: there is no such case, nothing to draw with the seed, or no place for the file.
         DisagreementError: two contenders do not compute the same.
     """
-    cases = select(options.only, options.quick)
+    cases = select(options.only, options.quick, options.seed)
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {options.out}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # PyTorch computes there too
@@ -75,11 +79,13 @@ def run(options: Options) -> None:
     terminal.say(say(machine))
     if yardstick.torch is not None:
         terminal.say(yardstick.torch)
+    effort = QUICK if options.quick else FULL
+    efforts = {"mnist": THRICE, "kind": replace(effort, patience=1.0)}  # for a kind of layer stock may take seconds
     results = []
     for number, case in enumerate(cases, start=1):
         contenders, skipped = case.build(yardstick)
         with Elsewhere() as elsewhere:
-            times = measure(contenders, THRICE if case.kind == "mnist" else QUICK if options.quick else FULL)
+            times = measure(contenders, efforts.get(case.kind, effort))
         result = Result(
             name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped, elsewhere=elsewhere.share
         )

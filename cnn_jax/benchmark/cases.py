@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from cnn_jax.benchmark.shapes import ConvDirection, ConvShape, PoolDirection, PoolShape
+from cnn_jax.benchmark.kinds import KINDS, draw
+from cnn_jax.benchmark.shapes import COMPUTED, ConvShape, PoolDirection, PoolShape
 from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.errors import InputError
 
-Kind = Literal["step", "layer", "mnist"]
+Kind = Literal["step", "layer", "kind", "mnist"]
 MNIST = "mnist"
 
 
@@ -23,7 +24,7 @@ class Case:
 
     Attributes:
       name: as "resnet18/32/stem/forward".
-      kind: a train step, a layer, or whole processes.
+      kind: a train step, a direction of a layer, a kind of layer in all directions, or whole processes.
       flops: multiplications and additions of a convolution; None of anything else.
       quick: whether it is one of the few of --quick.
       build: makes the contenders and raises `DisagreementError` unless they compute the same.
@@ -91,18 +92,25 @@ _QUICK = ("lenet5/128/*", "cifarnet/128/group_1.conv_2/*", "resnet18/32/block_3.
 _BOTH = "pool/"
 
 
-def catalogue() -> Iterator[Case]:
-    """All cases, train steps first; the last is the one that no run takes unasked."""
+def catalogue(seed: int | None = None) -> Iterator[Case]:
+    """All cases, train steps first; the last is the one that no run takes unasked.
+
+    Kinds of layers are those drawn with a seed, or, without one, those that stand for each.
+    """
     # What builds them is imported when it builds: to refuse a name no one should wait for JAX.
     for name, step_case in STEP_CASES.items():
         yield _case(f"{name}/step", "step", "steps", "build_step", step_case)
     for name, shape in SHAPES.items():
         if isinstance(shape, ConvShape):
-            for direction in get_args(ConvDirection):
+            for direction in COMPUTED:
                 yield _case(f"{name}/{direction}", "layer", "layers", "build_conv", shape, direction, flops=shape.flops)
         else:
             for direction in get_args(PoolDirection)[: 3 if name.startswith(_BOTH) else 2]:
                 yield _case(f"{name}/{direction}", "layer", "layers", "build_pool", shape, direction)
+    for name, kind in KINDS.items():
+        shape = kind.shape if seed is None else draw(name, seed)
+        shown = f"kinds/{name}" if seed is None else f"kinds/{name}/{shape}"
+        yield _case(shown, "kind", "layers", "build_conv", shape, "all", flops=len(COMPUTED) * shape.flops)
     yield _case(MNIST, "mnist", "mnist", "build_mnist")
 
 
@@ -117,18 +125,25 @@ def _case(name: str, kind: Kind, module: str, builder: str, *arguments: object, 
     return Case(name=name, kind=kind, flops=flops, quick=quick, build=build)
 
 
-def select(patterns: Sequence[str], quick: bool) -> list[Case]:
+def select(patterns: Sequence[str], quick: bool, seed: int | None = None) -> list[Case]:
     """The cases that match one of the patterns, or begin with one; without any all but `mnist`, or the quick ones.
 
     Raises:
-        InputError: a pattern matches none.
+        InputError: a pattern matches none, or a seed is given where nothing is drawn.
     """
-    cases = list(catalogue())
+    selected = _selected(list(catalogue(seed)), patterns, quick)
+    if seed is not None and not any(case.kind == "kind" for case in selected):
+        chosen = f"--only {' '.join(patterns)}" if patterns else "--quick"
+        raise InputError(f"--seed: expected cases of kinds to draw, got none by {chosen}; add --only kinds")
+    return selected
+
+
+def _selected(cases: Sequence[Case], patterns: Sequence[str], quick: bool) -> list[Case]:
     if not patterns:
         return [case for case in cases if (case.quick if quick else case.name != MNIST)]
     for pattern in patterns:
         if not any(_matches(case, pattern) for case in cases):
-            groups = dict.fromkeys(case.name.rsplit("/", 1)[0] for case in cases)
+            groups = dict.fromkeys("kinds" if case.kind == "kind" else case.name.rsplit("/", 1)[0] for case in cases)
             raise InputError(
                 f"--only: expected names of cases, or of what they begin with, or patterns like '*/step', "
                 f"got {pattern!r}; there are {', '.join(groups)}"

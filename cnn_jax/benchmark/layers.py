@@ -1,4 +1,4 @@
-"""Single layers, ours and stock, each direction alone: forward, the input gradient, the weight gradient."""
+"""Single layers, ours and stock: forward, the input gradient and the weight gradient, alone or in one program."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from jax import lax
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax.benchmark import agreement
-from cnn_jax.benchmark.shapes import ConvDirection, ConvShape, PoolDirection, PoolShape
-from cnn_jax.benchmark.timing import OURS, STOCK, Contender
+from cnn_jax.benchmark.shapes import COMPUTED, ConvDirection, ConvShape, PoolDirection, PoolShape
+from cnn_jax.benchmark.timing import OURS, PLAIN, STOCK, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 
 Function = Callable[..., jax.Array]
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def build_conv(name: str, shape: ConvShape, direction: ConvDirection, yardstick: Yardstick) -> Field:
-    """The contenders of one direction of a convolution, all found to compute the same.
+    """The contenders of one direction of a convolution, or of all in one program, all found to compute the same.
+
+    With all directions ours is there without oneDNN too, where it is compiled with it.
 
     Raises:
         DisagreementError: they do not.
     """
     arrays = shape.arrays()
-    contenders = [
-        _contender(OURS, _conv_direction(_our_conv(shape), arrays, direction), yardstick.jit),
-        _contender(STOCK, _conv_direction(_stock_conv(shape), arrays, direction)),
-    ]
+    ours, stock = (_conv_direction(conv, arrays, direction) for conv in (_our_conv(shape), _stock_conv(shape)))
+    contenders = [_contender(OURS, ours, yardstick.jit), _contender(STOCK, stock)]
+    if direction == "all" and yardstick.has_onednn:
+        contenders.append(_contender(PLAIN, ours))
     # Each direction is linear in both of its arrays: on their magnitudes it adds up the terms' magnitudes.
-    magnitudes = {key: np.abs(array) for key, array in arrays.items()}
-    sums = _contender("", _conv_direction(_stock_conv(shape), magnitudes, direction)).numbers()
+    sums = _contender("", (stock[0], tuple(map(np.abs, stock[1])))).numbers()
     skipped: dict[str, str] = {}
     if yardstick.torch is None:
         from cnn_jax.benchmark.torch_layers import conv_contenders
 
         contenders += conv_contenders(shape, arrays, direction)
-    tolerance = {key: agreement.rounding(total, shape.terms(direction)) for key, total in sums.items()}
+    tolerance = {
+        key: agreement.rounding(sums[key], shape.terms(alone)) for alone, key in COMPUTED.items() if key in sums
+    }
     _check(name, contenders, tolerance)
     return Field(contenders, skipped)
 
@@ -74,20 +76,34 @@ def build_pool(name: str, shape: PoolShape, direction: PoolDirection, yardstick:
 
 
 def _our_conv(shape: ConvShape) -> Function:
+    strides, dilation = shape.strides, shape.dilation
     if shape.transposed:
-        around = shape.window - 1 - shape.padding
-        return lambda x, k: F.conv_transpose(x, k, strides=shape.strides, padding=around, transpose_kernel=True)
-    return lambda x, k: F.conv(x, k, strides=shape.strides, padding=shape.padding, feature_group_count=shape.groups)
+        return lambda x, k: F.conv_transpose(
+            x, k, strides=strides, padding=_around(shape), kernel_dilation=dilation, transpose_kernel=True
+        )
+    return lambda x, k: F.conv(
+        x, k, strides=strides, padding=shape.padding, kernel_dilation=dilation, feature_group_count=shape.groups
+    )
 
 
 def _stock_conv(shape: ConvShape) -> Function:
-    strides = (shape.strides,) * 2
+    strides, dilation = shape.each(shape.strides), shape.each(shape.dilation)
+    axes = "DHW"[-shape.rank :]
+    layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     if shape.transposed:
-        around = [(shape.window - 1 - shape.padding,) * 2] * 2
-        return lambda x, k: lax.conv_transpose(x, k, strides, around, dimension_numbers=_LAYOUT, transpose_kernel=True)
+        return lambda x, k: lax.conv_transpose(
+            x, k, strides, _around(shape), dilation, dimension_numbers=layout, transpose_kernel=True
+        )
+    padding = [(pad, pad) for pad in shape.each(shape.padding)]
     return lambda x, k: lax.conv_general_dilated(
-        x, k, strides, [(shape.padding,) * 2] * 2, dimension_numbers=_LAYOUT, feature_group_count=shape.groups
+        x, k, strides, padding, (1,) * shape.rank, dilation, layout, shape.groups
     )
+
+
+def _around(shape: ConvShape) -> list[tuple[int, int]]:
+    """The zeros around the spread-out input of a transposed convolution, which is then one with padding."""
+    pads = [extent - 1 - pad for extent, pad in zip(shape.extent, shape.each(shape.padding), strict=True)]
+    return [(pad, pad) for pad in pads]
 
 
 def _our_pool(shape: PoolShape) -> Function:
@@ -106,11 +122,18 @@ Work = tuple[Callable[..., dict[str, jax.Array]], tuple[np.ndarray, ...]]
 
 def _conv_direction(function: Function, arrays: dict[str, np.ndarray], direction: ConvDirection) -> Work:
     x, k, y = (arrays[key] for key in "xky")
+
+    def everything(x: jax.Array, k: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+        output, pull = jax.vjp(function, x, k)
+        return dict(zip(COMPUTED.values(), (output, *pull(y)), strict=True))
+
     if direction == "forward":
-        return (lambda x, k: {"output": function(x, k)}), (x, k)
+        return (lambda x, k: {COMPUTED["forward"]: function(x, k)}), (x, k)
     if direction == "input":
-        return (lambda k, y: {"gradient": jax.linear_transpose(lambda x: function(x, k), x)(y)[0]}), (k, y)
-    return (lambda x, y: {"gradient": jax.linear_transpose(lambda k: function(x, k), k)(y)[0]}), (x, y)
+        return (lambda k, y: {COMPUTED["input"]: jax.linear_transpose(lambda x: function(x, k), x)(y)[0]}), (k, y)
+    if direction == "weight":
+        return (lambda x, y: {COMPUTED["weight"]: jax.linear_transpose(lambda k: function(x, k), k)(y)[0]}), (x, y)
+    return everything, (x, k, y)
 
 
 def _pool_direction(function: Function, arrays: dict[str, np.ndarray], direction: PoolDirection) -> Work:

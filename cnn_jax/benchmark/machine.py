@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.benchmark.yardstick import Yardstick, cores
-from cnn_jax.lowering.library import compiler_options
 
 
 def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
         # XLA sizes its pool by the cores that the process may run on.
         "threads": {"jax": cores()} | ({"torch": yardstick.threads} if yardstick.torch is None else {}),
         "memory_kept": memory_kept,
-        "onednn": yardstick.onednn and bool(compiler_options()),
+        "onednn": yardstick.has_onednn,
         "load_average": list(os.getloadavg()),
     }
 

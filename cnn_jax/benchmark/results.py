@@ -10,6 +10,7 @@ from typing import Any
 from cnn_jax.benchmark.cases import Kind
 from cnn_jax.benchmark.timing import (
     OURS,
+    PLAIN,
     SCANNED,
     STOCK,
     TORCH,
@@ -56,6 +57,14 @@ class Result:
         return speedup(self.times[OURS], self.times[self.torch]) if self.torch else None
 
     @property
+    def plain(self) -> Result | None:
+        """The same with ours as it is without oneDNN; None where that was not timed."""
+        if PLAIN not in self.times:
+            return None
+        times = {name: times for name, times in self.times.items() if name != PLAIN}
+        return dataclasses.replace(self, name=f"{self.name}, no oneDNN", times=times | {OURS: self.times[PLAIN]})
+
+    @property
     def in_scan(self) -> Spread | None:
         """How many times as fast our step is in a scan as it is alone."""
         return speedup(self.times[SCANNED], self.times[OURS]) if SCANNED in self.times else None
@@ -80,6 +89,7 @@ class Result:
                 "torch": plain(self.against_torch),
                 "scan": plain(self.in_scan),
             },
+            "speedup_without_onednn": _found(self.plain),
             "best_torch": self.torch,
         }
 
@@ -124,14 +134,24 @@ def goals(results: Sequence[Result]) -> list[Goal]:
     """The project's goals with what was measured of them."""
     by_name = {result.name: result for result in results}
     rows = [dataclasses.replace(goal, found=_found(by_name.get(name))) for name, goal in _GOALS.items()]
-    layers = [found for result in results if result.kind == "layer" for found in [_found(result)]]
-    stock, torch = ([found[key] for found in layers if key in found] for key in ("stock", "torch"))
-    lowest = {key: min(values) for key, values in (("stock", stock), ("torch", torch)) if values}
-    means = {key: geometric_mean(values) for key, values in (("stock", stock), ("torch", torch)) if values}
+    layers, kinds = ([result for result in results if result.kind == kind] for kind in ("layer", "kind"))
     return [
         *rows,
-        Goal(what="any layer, each direction: lowest", stock=0.95, found=lowest),
-        Goal(what="any layer, each direction: geometric mean", torch=1.0, found=means),
+        *_over("any layer, each direction", layers, least_stock=0.95),
+        *_over("kinds of layers", kinds, least_stock=1.0, least_torch=0.8),
+        *_over("kinds of layers, no oneDNN", [plain for kind in kinds if (plain := kind.plain)], 1.0, 0.8),
+    ]
+
+
+def _over(what: str, results: Sequence[Result], least_stock: float, least_torch: float | None = None) -> list[Goal]:
+    """What is asked of the lowest of the results' speedups, and that they are PyTorch's in the geometric mean."""
+    found = [_found(result) for result in results]
+    by_key = {key: [each[key] for each in found if key in each] for key in ("stock", "torch")}
+    lowest = {key: min(values) for key, values in by_key.items() if values}
+    means = {key: geometric_mean(values) for key, values in by_key.items() if values}
+    return [
+        Goal(what=f"{what}: lowest", stock=least_stock, torch=least_torch, found=lowest),
+        Goal(what=f"{what}: geometric mean", torch=1.0, found=means),
     ]
 
 

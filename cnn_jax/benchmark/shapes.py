@@ -8,61 +8,105 @@ from typing import Literal
 
 import numpy as np
 
-ConvDirection = Literal["forward", "input", "weight"]
-"""A convolution, its gradient to the input, and its gradient to the kernel."""
+ConvDirection = Literal["forward", "input", "weight", "all"]
+"""A convolution, its gradient to the input, its gradient to the kernel, and these three in one program."""
 PoolDirection = Literal["forward", "backward", "both"]
+Sizes = int | tuple[int, ...]
+"""The same number for each spatial dimension, or one for each."""
+
+# What each direction alone computes, as it is called in what contenders return.
+COMPUTED: dict[ConvDirection, str] = {"forward": "output", "input": "input gradient", "weight": "weight gradient"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvShape:
-    """A convolution of (batch, size, size, inputs) with windows of window x window, without a bias.
+    """A convolution of (batch, *size, inputs) with windows of extent `window`, without a bias.
 
     Attributes:
-      strides, padding, groups: the padding is as many zeros on every side.
-      transposed: the input gradient of the convolution that has these strides and this padding, `inputs` its output
-        channels and `outputs` its input channels.
+      size: of one to three spatial dimensions; an int stands for two of them.
+      strides, padding, dilation: the padding is as many zeros on both sides; the dilation is the window's.
+      groups: into how many the channels are divided; one if `transposed`.
+      transposed: the input gradient of the convolution that has these strides, padding and dilation, `inputs` its
+        output channels and `outputs` its input channels.
     """
 
     batch: int
-    size: int
-    window: int
+    size: Sizes
+    window: Sizes
     inputs: int
     outputs: int
-    strides: int = 1
-    padding: int = 0
+    strides: Sizes = 1
+    padding: Sizes = 0
+    dilation: Sizes = 1
     groups: int = 1
     transposed: bool = False
 
     @property
-    def out(self) -> int:
-        """Height and width of the output."""
+    def rank(self) -> int:
+        """Number of spatial dimensions."""
+        return 2 if isinstance(self.size, int) else len(self.size)
+
+    def each(self, sizes: Sizes) -> tuple[int, ...]:
+        """One number for each spatial dimension."""
+        return (sizes,) * self.rank if isinstance(sizes, int) else sizes
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What a dilated window covers."""
+        return tuple((w - 1) * d + 1 for w, d in zip(self.each(self.window), self.each(self.dilation), strict=True))
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """Spatial dimensions of the output."""
+        per_dimension = zip(*map(self.each, (self.size, self.extent, self.strides, self.padding)), strict=True)
         if self.transposed:
-            return (self.size - 1) * self.strides + self.window - 2 * self.padding
-        return (self.size + 2 * self.padding - self.window) // self.strides + 1
+            return tuple((n - 1) * stride + extent - 2 * pad for n, extent, stride, pad in per_dimension)
+        return tuple((n + 2 * pad - extent) // stride + 1 for n, extent, stride, pad in per_dimension)
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions, the same in each direction; those with padding are counted."""
-        places = self.size if self.transposed else self.out
-        return 2 * self.batch * places**2 * self.window**2 * self.inputs * self.outputs // self.groups
+        """Multiplications and additions, the same in each direction alone; those with padding are counted."""
+        return 2 * self.batch * self._places * self._taps * self.inputs * self.outputs // self.groups
 
     def terms(self, direction: ConvDirection) -> int:
-        """How many products are added up for one number, at most."""
+        """How many products are added up for one number of a direction alone, at most."""
         if direction == "weight":
-            return self.batch * (self.size if self.transposed else self.out) ** 2
-        return self.window**2 * (self.inputs if direction == "forward" else self.outputs) // self.groups
+            return self.batch * self._places
+        return self._taps * (self.inputs if direction == "forward" else self.outputs) // self.groups
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Normal float32 numbers: the input "x", the kernel "k", the cotangent of the output "y"; channels last.
 
-        The kernel is (window, window, inputs / groups, outputs), of a transposed convolution the last two swapped.
+        The kernel is (*window, inputs / groups, outputs), of a transposed convolution the last two swapped.
         """
         channels = (self.outputs, self.inputs) if self.transposed else (self.inputs // self.groups, self.outputs)
         return {
-            "x": _normal(0, self.batch, self.size, self.size, self.inputs),
-            "k": _normal(1, self.window, self.window, *channels),
-            "y": _normal(2, self.batch, self.out, self.out, self.outputs),
+            "x": _normal(0, self.batch, *self.each(self.size), self.inputs),
+            "k": _normal(1, *self.each(self.window), *channels),
+            "y": _normal(2, self.batch, *self.out, self.outputs),
         }
+
+    def __str__(self) -> str:
+        """As "16x40x44x56-72,k5,s2,p2": input, output channels, window; and what else is not the default."""
+        parts = ["x".join(map(str, (self.batch, *self.each(self.size), self.inputs))) + f"-{self.outputs}"]
+        for letter, sizes, default in (
+            ("k", self.window, None),
+            ("s", self.strides, 1),
+            ("p", self.padding, 0),
+            ("d", self.dilation, 1),
+        ):
+            distinct = set(self.each(sizes))
+            if distinct != {default}:
+                parts.append(letter + "x".join(map(str, distinct if len(distinct) == 1 else self.each(sizes))))
+        return ",".join(parts + [f"g{self.groups}"] * (self.groups > 1))
+
+    @property
+    def _places(self) -> int:
+        return math.prod(self.each(self.size) if self.transposed else self.out)
+
+    @property
+    def _taps(self) -> int:
+        return math.prod(self.each(self.window))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ HEADER = (
 
 def show_results(results: Sequence[Result]) -> None:
     """Prints a row a case: medians in milliseconds, speedups with their quartiles."""
-    terminal.show_table(HEADER, [_row(result) for result in results])
+    shown = [each for result in results for each in (result, result.plain) if each]
+    terminal.show_table(HEADER, [_row(result) for result in shown])
     reasons = dict.fromkeys(f"{name}: {reason}" for result in results for name, reason in result.skipped.items())
     for reason in reasons:
         terminal.say(f"left out: {terminal.one_line(reason)}")
@@ -74,4 +75,4 @@ def line(result: Result) -> str:
     ):
         if found:
             parts.append(f"{found.median:.2f}x {name}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"; {line(result.plain)}" if result.plain else "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-OURS, SCANNED, STOCK = "ours", "ours in a scan", "stock"
+OURS, SCANNED, PLAIN, STOCK = "ours", "ours in a scan", "ours, no oneDNN", "stock"
 CONTIGUOUS, CHANNELS_LAST, COMPILED = TORCH = ("torch", "torch channels-last", "torch.compile")
 
 Clock = Callable[[], float]
@@ -23,7 +23,7 @@ class Contender:
     """One way of doing a piece of work.
 
     Attributes:
-      name: one of `OURS`, `SCANNED`, `STOCK` and those of `TORCH`.
+      name: one of `OURS`, `SCANNED`, `PLAIN`, `STOCK` and those of `TORCH`.
       call: starts the work and returns what `wait` takes.
       wait: returns when it is done.
       numbers: does the work from its beginning, before any `call`, and returns what comes out, by name, as float32

@@ -5,13 +5,14 @@ torch.compile hands a lone convolution to the same kernel, so of convolutions it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from cnn_jax.benchmark.shapes import ConvDirection, ConvShape, PoolDirection, PoolShape
+from cnn_jax.benchmark.shapes import COMPUTED, ConvDirection, ConvShape, PoolDirection, PoolShape
 from cnn_jax.benchmark.timing import CHANNELS_LAST, COMPILED, CONTIGUOUS, Contender
 from cnn_jax.benchmark.yardstick import Yardstick
 
@@ -21,15 +22,25 @@ Work = Callable[[], dict[str, torch.Tensor]]
 
 
 def conv_contenders(shape: ConvShape, arrays: dict[str, np.ndarray], direction: ConvDirection) -> list[Contender]:
-    """One for each memory format."""
+    """One for each memory format; channels-last is of two dimensions at least, one is given a height of 1."""
     found = []
-    for name, memory_format in _FORMATS.items():
+    for name in _FORMATS:
+        flat = shape.rank == 1 and name == CHANNELS_LAST
+        memory_format = torch.channels_last_3d if shape.rank == 3 and name == CHANNELS_LAST else _FORMATS[name]
         tensors = {
-            key: to_torch(array, kernel=key == "k").contiguous(memory_format=memory_format)
+            key: to_torch(np.expand_dims(array, 0 if key == "k" else 1) if flat else array, kernel=key == "k")
             for key, array in arrays.items()
         }
-        found.append(_contender(name, _conv(shape, tensors, direction), kernel=direction == "weight"))
+        tensors = {key: tensor.contiguous(memory_format=memory_format) for key, tensor in tensors.items()}
+        found.append(_contender(name, _conv(_with_height(shape) if flat else shape, tensors, direction), flat))
     return found
+
+
+def _with_height(shape: ConvShape) -> ConvShape:
+    """The same convolution of images of a single row."""
+    first = {"size": 1, "window": 1, "strides": 1, "padding": 0, "dilation": 1}
+    both: dict[str, Any] = {name: (one, *shape.each(getattr(shape, name))) for name, one in first.items()}
+    return dataclasses.replace(shape, **both)
 
 
 def pool_contenders(
@@ -61,31 +72,34 @@ def why_not(compiled: Callable[[], Any]) -> str | None:
 
 
 def to_torch(array: np.ndarray, kernel: bool = False) -> torch.Tensor:
-    """Images (N, H, W, C) as (N, C, H, W), a kernel (h, w, I, O) as (O, I, h, w)."""
-    return torch.tensor(np.ascontiguousarray(array.transpose((3, 2, 0, 1) if kernel else (0, 3, 1, 2))))
+    """Images (N, *spatial, C) as (N, C, *spatial), a kernel (*window, I, O) as (O, I, *window)."""
+    moved = np.moveaxis(array, (-1, -2), (0, 1)) if kernel else np.moveaxis(array, -1, 1)
+    return torch.tensor(np.ascontiguousarray(moved))
 
 
 def from_torch(tensor: torch.Tensor, kernel: bool = False) -> np.ndarray:
     """The inverse of `to_torch`."""
-    return tensor.detach().permute((2, 3, 1, 0) if kernel else (0, 2, 3, 1)).numpy()
+    moved = tensor.detach().movedim((0, 1), (-1, -2)) if kernel else tensor.detach().movedim(1, -1)
+    return moved.numpy()
 
 
 def _conv(shape: ConvShape, tensors: dict[str, torch.Tensor], direction: ConvDirection) -> Work:
     x, k, y = (tensors[key] for key in "xky")
-    if shape.transposed and direction == "forward":
-        return lambda: {"output": torch.nn.functional.conv_transpose2d(x, k, None, shape.strides, shape.padding)}
-    if direction == "forward":
-        return lambda: {"output": torch.nn.functional.conv2d(x, k, None, shape.strides, shape.padding, 1, shape.groups)}
-    strides, padding = [shape.strides] * 2, [shape.padding] * 2
-    wanted = [direction == "input", direction == "weight", False]
+    strides, padding, dilation = (list(shape.each(s)) for s in (shape.strides, shape.padding, shape.dilation))
+    where = (strides, padding, dilation, shape.transposed, [0] * shape.rank, shape.groups)
+    wanted = [direction in ("input", "all"), direction in ("weight", "all"), False]
 
-    def backward() -> dict[str, torch.Tensor]:
-        gradients = _ops.convolution_backward(
-            y, x, k, None, strides, padding, [1, 1], shape.transposed, [0, 0], shape.groups, wanted
-        )
-        return {"gradient": gradients[wanted.index(True)]}
+    def work() -> dict[str, torch.Tensor]:
+        found = {}
+        if direction in ("forward", "all"):
+            found[COMPUTED["forward"]] = _ops.convolution(x, k, None, *where)
+        if any(wanted):
+            gradients = _ops.convolution_backward(y, x, k, None, *where, wanted)
+            names = (COMPUTED["input"], COMPUTED["weight"])
+            found |= {name: gradient for name, gradient in zip(names, gradients, strict=False) if gradient is not None}
+        return found
 
-    return backward
+    return work
 
 
 def _pool(shape: PoolShape, tensors: dict[str, torch.Tensor], direction: PoolDirection) -> Work:
@@ -120,12 +134,19 @@ def _pool(shape: PoolShape, tensors: dict[str, torch.Tensor], direction: PoolDir
     return both
 
 
-def _contender(name: str, work: Work, kernel: bool = False) -> Contender:
+def _contender(name: str, work: Work, flat: bool = False) -> Contender:
+    """`flat` images have one dimension, which comes after a height of 1 here."""
+
     def call() -> Any:
         with torch.no_grad():
             return work()
 
     def numbers() -> dict[str, np.ndarray]:
-        return {key: from_torch(tensor, kernel) for key, tensor in call().items()}
+        found = {}
+        for key, tensor in call().items():
+            kernel = key == COMPUTED["weight"]
+            array = from_torch(tensor, kernel)
+            found[key] = array.squeeze(0 if kernel else 1) if flat else array
+        return found
 
     return Contender(name=name, call=call, wait=lambda result: result, numbers=numbers)

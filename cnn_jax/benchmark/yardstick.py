@@ -37,6 +37,13 @@ class Yardstick:
 
         return lowering.jit if self.onednn else jax.jit
 
+    @property
+    def has_onednn(self) -> bool:
+        """Whether ours is compiled with oneDNN: it is asked for, and XLA has it."""
+        from cnn_jax.lowering.library import compiler_options
+
+        return self.onednn and bool(compiler_options())
+
 
 class Field(NamedTuple):
     """The contenders of a case, and for those left out the reason, by name."""
