@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.benchmark.yardstick import Yardstick, cores
-from cnn_jax.lowering.library import compiler_options
+from cnn_jax.lowering.onednn import compiler_options
 
 
 def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:
