@@ -195,7 +195,7 @@ def _describe_data(train: data.Dataset) -> dict[str, Any]:
         "images": len(train),
         "image_shape": list(train.images.shape[1:]),
         "class_names": list(train.class_names),
-        "statistics": dataclasses.asdict(train.statistics),
+        "statistics": dataclasses.asdict(train.statistics) | {"ink": train.ink.extent if train.ink else None},
     }
 
 

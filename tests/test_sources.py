@@ -158,7 +158,7 @@ def test_margins_make_no_drawings_of_pictures():
     for folder, side in (("train/a", 20), ("train/a", 9), ("train/b", 12), ("test/a", 12)):
         (Path("photos") / folder).mkdir(parents=True, exist_ok=True)
         Image.new("L", (side, 30), 255).save(f"photos/{folder}/{side}.png")
-    assert data.Folder("photos")("train", SIZE).statistics.ink is None
+    assert data.Folder("photos")("train", SIZE).ink is None
 
 
 def test_one_size_stays_up_to_a_limit():

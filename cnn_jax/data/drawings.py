@@ -7,36 +7,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cnn_jax.data.dataset import Statistics
 from cnn_jax.errors import InputError
 
 _SIDE = 512  # longer side that larger drawings are first brought down to: strokes stay many pixels wide
 _SAMPLE = 64  # pixels a side that the paper is fitted to; a smooth surface needs no more
 _FAINTEST = 12.0  # of 255: nothing less above the paper counts as ink
 _NOISES = 6.0  # ink stands out of the paper by so many standard deviations of the paper's own noise
-_QUARTER = 0.25  # of the ink's level; the threshold that `Statistics.ink` is measured with
+_QUARTER = 0.25  # of the ink's level; as `Ink.extent` is measured
 _THINNEST = 0.7  # of the mean ink of the training images; hardly one of those has less for its size
 _SPECK = 0.02  # a mark smaller than this share of the largest one is dirt; so is all, if none is this long
+_COUNTED = 2000  # images that `Ink.extent` is measured on; the median of so many is settled to well under a pixel
 
 
-def redraw(picture: np.ndarray, size: tuple[int, int], statistics: Statistics) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Ink:
+    """How the images of a data set are drawn: those of one channel with a dark background, such as MNIST's.
+
+    Attributes:
+      extent: the median over images of the longer side of the box around all pixels brighter than a quarter of the
+        image's brightest, as a fraction of the longer image side. It says how large the drawing is in its image.
+      mean: mean of images / 255.
+    """
+
+    extent: float
+    mean: float
+
+
+def measure_ink(images: np.ndarray) -> Ink | None:
+    """Returns the `Ink` of uint8 images (N, H, W, C); None where they are not drawings, light on dark."""
+    sample = images[:_COUNTED]
+    count, height, width, channels = sample.shape
+    border = np.concatenate([sample[:, [0, -1]].reshape(count, -1), sample[:, :, [0, -1]].reshape(count, -1)], axis=1)
+    if channels != 1 or np.median(border) / 255 >= 0.5:
+        return None
+    brightest = sample.max(axis=(1, 2, 3), keepdims=True)
+    bright = (sample > _QUARTER * brightest)[brightest.ravel() > 0, ..., 0]
+    if not len(bright):
+        return None
+    longest = np.maximum(_length(bright.any(axis=2)), _length(bright.any(axis=1)))
+    return Ink(extent=float(np.median(longest) / max(height, width)), mean=float(images.mean() / 255))
+
+
+def _length(occupied: np.ndarray) -> np.ndarray:
+    """From the first to the last True of every row of (N, L); each row has at least one."""
+    first = occupied.argmax(axis=1)
+    return occupied.shape[1] - occupied[:, ::-1].argmax(axis=1) - first
+
+
+def redraw(picture: np.ndarray, size: tuple[int, int], like: Ink) -> np.ndarray:
     """Returns what is drawn in a light-on-dark uint8 picture of any size as a data set would show it: uint8 (H, W).
 
     Args:
       picture: uint8 (h, w).
       size: (H, W) of the data set's images.
-      statistics: of its training images; `ink` is a number.
+      like: of its training images.
 
     Raises:
       InputError: nothing is drawn on it.
     """
-    extent = statistics.ink or 1.0
     # The mean of the images over the square that their drawings fill.
-    ink = thicken(isolate_ink(picture), _THINNEST * statistics.mean[0] / extent**2)
-    return place(ink, size, extent)
+    ink = thicken(isolate_ink(picture), _THINNEST * like.mean / like.extent**2)
+    return place(ink, size, like.extent)
 
 
 def light_on_dark(grey: np.ndarray) -> np.ndarray:
@@ -137,7 +172,7 @@ def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
     Args:
       ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
       size: (H, W) of the result.
-      extent: the longer side of what is drawn as a fraction of the longer side of the result: `Statistics.ink`.
+      extent: the longer side of what is drawn as a fraction of the longer side of the result: `Ink.extent`.
 
     Where the centre of mass would push part of the drawing out, the drawing stops at the edge. Drawings are placed to
     fractions of a pixel: in pictures as small as 8x8, half a pixel more to one side is a twentieth of the accuracy.

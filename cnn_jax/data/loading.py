@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
+from cnn_jax.data.drawings import measure_ink
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
-from cnn_jax.data.geometry import checked_size
+from cnn_jax.data.resizing import checked_size
 from cnn_jax.errors import InputError
 
 # Of the training splits decoded by this process: without a writable cache, loading the test split next would otherwise
@@ -63,6 +64,7 @@ def load(
         class_names=decoded.class_names,
         statistics=decoded.training.statistics,
         fingerprint=decoded.training.fingerprint,
+        ink=decoded.training.ink,
     )
 
 
@@ -89,7 +91,9 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
     key = (prepared.key, kept_size)
     if split == training_split:
         fingerprint = compute_fingerprint(images, labels, class_names)
-        _TRAINING[key] = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
+        _TRAINING[key] = cache.Training(
+            statistics=compute_statistics(images), ink=measure_ink(images), fingerprint=fingerprint
+        )
     elif key not in _TRAINING:
         _TRAINING[key] = _decoded(prepared, training_split, size).training
     decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cnn_jax.data.connectivity import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, describe, embedded_root, say
-from cnn_jax.data.network import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.standin import MissingTensorFlowError, without_tensorflow
 from cnn_jax.errors import InputError
 from cnn_jax.files import temporary_folder, writable

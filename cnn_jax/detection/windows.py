@@ -134,18 +134,22 @@ def framed(digits: data.Dataset, side: int) -> data.Dataset:
     Raises:
         InputError: these are not one-channel drawings, light on dark.
     """
-    old = digits.statistics
-    if old.ink is None:
+    old, ink = digits.statistics, digits.ink
+    if ink is None:
         raise InputError(f"data set {digits.name}: expected one-channel drawings, light on dark; take mnist or digits")
-    own = min(side, round(EXTENT * side / old.ink))
+    own = min(side, round(EXTENT * side / ink.extent))
     before = (side - own) // 2
     margins = before, side - own - before
     images = np.pad(data.fit_images(digits.images, (own, own)), ((0, 0), margins, margins, (0, 0)))
     share = (own / side) ** 2
     mean = share * old.mean[0]
     std = math.sqrt(share * (old.std[0] ** 2 + old.mean[0] ** 2) - mean**2)
-    statistics = data.Statistics(mean=(mean,), std=(std,), ink=old.ink * own / side)
-    return dataclasses.replace(digits, images=images, statistics=statistics)
+    return dataclasses.replace(
+        digits,
+        images=images,
+        statistics=data.Statistics(mean=(mean,), std=(std,)),
+        ink=data.Ink(extent=ink.extent * own / side, mean=mean),
+    )
 
 
 def window_dataset(digits: data.Dataset, key: jax.Array, scenes: int, config: SceneConfig) -> data.Dataset:

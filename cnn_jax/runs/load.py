@@ -49,6 +49,7 @@ class Run:
         loss: the loss that was minimised.
         metrics: what was measured beside it.
         precision: what the model computed in, and does when it is measured.
+        ink: how the training images are drawn; None where they are not drawings.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     loss: Loss
     metrics: tuple[Metric, ...]
     precision: Precision = "float32"
+    ink: data.Ink | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -179,8 +181,9 @@ def load_run(path: Path | str) -> Run:
         model, loss, metrics = (from_json(name, recipe[name], files) for name in ("model", "loss", "metrics"))
         averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
-        mean, std, ink = (described["statistics"][key] for key in ("mean", "std", "ink"))
-        statistics = data.Statistics(mean=tuple(map(float, mean)), std=tuple(map(float, std)), ink=ink and float(ink))
+        mean, std = (tuple(map(float, described["statistics"][key])) for key in ("mean", "std"))
+        extent = described["statistics"]["ink"]
+        ink = None if extent is None else data.Ink(extent=float(extent), mean=mean[0])
         height, width, channels = map(int, described["image_shape"])
         class_names = tuple(map(str, described["class_names"]))
         data_name, identity = str(described["name"]), str(contents["run"])
@@ -217,8 +220,8 @@ def load_run(path: Path | str) -> Run:
         _note_later_records(path, step)
     return Run(
         path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best,
-        data_name=data_name, image_shape=(height, width, channels), class_names=class_names, statistics=statistics,
-        loss=loss, metrics=metrics, precision=precision,
+        data_name=data_name, image_shape=(height, width, channels), class_names=class_names,
+        statistics=data.Statistics(mean=mean, std=std), ink=ink, loss=loss, metrics=metrics, precision=precision,
     )  # fmt: skip
 
 
