@@ -7,7 +7,7 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +64,12 @@ class Experiment:
 
 
 def run_experiment(
-    config: Experiment, experiment: str, *, finish: Callable[[Path], None] | None = None, whole: Path | None = None
+    config: Experiment,
+    experiment: str,
+    *,
+    finish: Callable[[Path], None] | None = None,
+    leaves: Sequence[str] = (),
+    whole: Path | None = None,
 ) -> Result:
     """Loads the data, opens the folder of the run, trains, prints how it went, and reports.
 
@@ -72,6 +77,8 @@ def run_experiment(
         config: the options of the run.
         experiment: name of the experiment, for the folder's default name.
         finish: does what else is to be done with the folder of the finished run, before the report on it.
+        leaves: names of the files that `finish` writes into that folder, or into those of the seeds. They belong to the
+            run: no other output takes their place, and they go when the run is replaced.
         whole: the folder that the command line calls --out, where the run is only a part of what that is for.
 
     Returns:
@@ -134,6 +141,7 @@ def run_experiment(
         "data": _describe_data(train),
         "seeds": list(config.seeds),
         "source": parts.text(config.data.here()),
+        "files": list(leaves),
         "execution": dataclasses.asdict(execution),
         **environment(),
     }

@@ -37,7 +37,16 @@ PARTS = (
 def make_run(path: Path, replicas: int = 1) -> Path:
     """Looks like a run's folder."""
     path.mkdir(parents=True)
-    write_config(path, {"format": FORMAT, "recipe": {}, "data": {}, "seeds": list(range(3, 3 + replicas))})
+    write_config(
+        path,
+        {
+            "format": FORMAT,
+            "recipe": {},
+            "data": {},
+            "seeds": list(range(3, 3 + replicas)),
+            "files": [*detection.FILES],
+        },
+    )
     (path / "metrics.jsonl").write_text('{"step": 1}\n')
     (path / "checkpoints" / "7").mkdir(parents=True)
     (path / "checkpoints" / "7" / "state").write_text("numbers")

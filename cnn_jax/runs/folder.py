@@ -29,9 +29,8 @@ from cnn_jax.runs.storage import storing
 
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
-FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
-_TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
-_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, CODE, *(name + ".tmp" for name in _TEXTS)}
+_TEXTS = (CONFIG, RECORDS, REPORT)
+_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
 _IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
 _PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
 
@@ -68,9 +67,9 @@ def _git_commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run.
 
-    It has what the run is ("recipe", "data", "seeds", "code"), where its data come from ("source") and how it was begun
-    ("experiment", "execution", `environment`); the "format" of the folder; "run", the identity that the run's
-    checkpoints carry too; and "digest", of all the rest.
+    It has what the run is ("recipe", "data", "seeds", "code"), where its data come from ("source"), how it was begun
+    ("experiment", "execution", `environment`) and the names of the files that its experiment adds ("files"); the
+    "format" of the folder; "run", the identity that the run's checkpoints carry too; and "digest", of all the rest.
 
     Raises:
         InputError: the folder is not one of a run, or one of another format, or the file is damaged or was changed.
@@ -121,17 +120,28 @@ def seed_folder(seed: int) -> str:
     return f"seed-{seed}"
 
 
+def _configured(path: Path, key: str) -> list[Any]:
+    """A list in the configuration, also in one that is being replaced; empty where there is none."""
+    for name in (CONFIG, CONFIG + ".tmp"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return list(json.loads((path / name).read_text())[key])
+    return []
+
+
 def seed_folders(path: Path) -> set[str]:
     """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
-    for name in (CONFIG, CONFIG + ".tmp"):
-        try:
-            seeds = set(json.loads((path / name).read_text())["seeds"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if len(seeds) > 1:
-            found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
-            return {name for name, match in found if match and int(match[1]) in seeds}
-    return set()
+    seeds = _configured(path, "seeds")
+    if len(seeds) < 2:
+        return set()
+    found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
+    return {name for name, match in found if match and int(match[1]) in seeds}
+
+
+def _ours(path: Path) -> set[str]:
+    """The names of what the run in `path`, or one that was replaced there, has or may have in its folder."""
+    # Whatever a configuration says, nothing outside its folder is the run's.
+    names = (name for name in _configured(path, "files") if isinstance(name, str) and name not in ("", ".."))
+    return _OURS | seed_folders(path) | {name for name in names if Path(name).name == name}
 
 
 def is_of_run(path: Path, inner: Path, own: str) -> bool:
@@ -139,7 +149,7 @@ def is_of_run(path: Path, inner: Path, own: str) -> bool:
     parts = inner.parts
     if parts[0] in seed_folders(path):
         parts = parts[1:]
-    return bool(parts) and parts[0] in _OURS and parts != (own,)
+    return bool(parts) and parts[0] in _ours(path) and parts != (own,)
 
 
 def _is_ours(name: str, entry: str) -> bool:
@@ -172,7 +182,7 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
-    strange = sorted(found - _OURS - seed_folders(path))
+    strange = sorted(found - _ours(path))
     if CONFIG not in found and strange:
         raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
@@ -257,7 +267,7 @@ class RunFolder:
         # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
         # name, for after a crash it says which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
-        doomed = plan(self.path, (_OURS | seed_folders(self.path)) - {LOCK, aside.name}, _is_ours)
+        doomed = plan(self.path, _ours(self.path) - {LOCK, aside.name}, _is_ours)
         if config.is_file():
             config.replace(aside)
         delete(doomed)
