@@ -155,7 +155,7 @@ def test_a_report_that_cannot_be_written_does_not_spoil_the_run(finish, capsys):
     def fail(path):
         raise ZeroDivisionError
 
-    with pytest.raises(InputError, match=r"^no report: no room \(the run itself is whole, in "):
+    with pytest.raises(InputError, match=r"^no report: no room \(the run itself is complete, in "):
         finish(refuse)
     assert "run kept in" in capsys.readouterr().out
     with pytest.raises(ZeroDivisionError):  # a bug is seen as one; the run is on disk by then

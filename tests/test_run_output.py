@@ -101,7 +101,7 @@ def test_how_to_go_on_is_said_on_standard_error_where_the_reader_was_stopped_too
     sys.stdout.lines = 1
     experiment._say_how_to_resume(result, tmp_path / "a b" / "row", tmp_path / "a b")
     said = capsys.readouterr().err
-    assert f"saved in {tmp_path}/a b/row; go on with" in said
+    assert f"saved in {tmp_path}/a b/row; resume with" in said
     assert said.rstrip().endswith(f"lenet5.py --epochs 3 --out '{tmp_path}/a b' --resume")
 
 

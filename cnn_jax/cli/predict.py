@@ -1,4 +1,4 @@
-"""`cnn-jax predict`: the likeliest classes of pictures."""
+"""`cnn-jax predict`: the most likely classes of pictures."""
 
 from __future__ import annotations
 

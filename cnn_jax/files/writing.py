@@ -46,7 +46,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         else:
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
             kind = kinds.get(stat.S_IFMT(mode), "none")
-            raise InputError(f"{path}: expected a file to write to, it is {kind}; name another")
+            raise InputError(f"{path}: expected a file to write to, it is {kind}; choose another")
     except OSError as error:
         raise InputError(f"{path}: expected a file that can be written, got: {error.strerror or error}") from None
 

@@ -97,7 +97,7 @@ class Measured:
 
     @functools.cached_property
     def predicted(self) -> np.ndarray:
-        """The class taken for the likeliest, int (N,)."""
+        """The class found most likely, int (N,)."""
         return self.probabilities.argmax(axis=1)
 
 

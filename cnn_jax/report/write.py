@@ -55,7 +55,7 @@ def _check_place(out: Path) -> None:
     if os.path.isdir(out):
         raise InputError(f"{out}: expected a file to write the report to, it is a folder")
     if not os.path.isdir(out.parent):
-        raise InputError(f"{out}: expected a file in a folder that is there; make the folder, or name another")
+        raise InputError(f"{out}: expected a file in an existing folder; make the folder, or choose another")
 
 
 def _one(found: Findings) -> list[str]:

@@ -154,7 +154,7 @@ class Checkpoints:
         return None
 
     def inspect(self) -> Iterator[tuple[str, str]]:
-        """Reads all checkpoints that there are, whatever model they are of.
+        """Reads all checkpoints, whatever model they are of.
 
         Yields:
             "checkpoints/STEP" or "best/STEP", and what is wrong with it: "" of a whole one. Of a best that is missing,
@@ -207,7 +207,7 @@ class Checkpoints:
             self._hushed.close()
 
     def _steps(self, kind: str) -> list[int]:
-        """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
+        """The existing steps, by name: Orbax skips whatever is not a folder, which would then not be missed."""
         directory = Path(self._managers[kind].directory)
         with self._reading(directory):
             names = os.listdir(directory) if directory.is_dir() else []

@@ -38,7 +38,7 @@ class Display:
         self._text = ""
 
     def start(self, step: int, total: int, epochs: int, metric: Metric, *, smoothed: bool = False) -> None:
-        """The loop begins at `step` of `total` steps, a run of so many epochs.
+        """The loop begins at `step` of `total` steps, in a run of `epochs` epochs.
 
         Args:
             step: steps taken before.

@@ -82,11 +82,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = f"found no {CONFIG} in it" if folder.is_dir() else "there is no such folder"
         raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
+        raise InputError(f"{path}: expected the configuration of a run in JSON, cannot read it ({error})") from None
     if not isinstance(config, dict) or not (
         {"recipe", "format"} & config.keys() or {"config", "model"} <= config.keys()
     ):
-        raise InputError(f"{path}: expected the configuration of a run, but it has none of its keys")
+        raise InputError(f"{path}: expected the configuration of a run, got something else")
     if config.get("format", 1) != FORMAT:
         raise InputError(_other_format(path, config))
     if not is_sealed(config):
@@ -129,7 +129,7 @@ def _configured(path: Path, key: str) -> list[Any]:
 
 
 def seed_folders(path: Path) -> set[str]:
-    """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
+    """The names of the existing seeds' folders, according to the configuration or one that is being replaced."""
     seeds = _configured(path, "seeds")
     if len(seeds) < 2:
         return set()
@@ -162,11 +162,11 @@ def _is_ours(name: str, entry: str) -> bool:
 
 
 def check_name(folder: Path) -> None:
-    """InputError where a folder's name is no text: checkpoints cannot be written to it nor read."""
+    """InputError if a folder's name is not valid UTF-8: checkpoints can be neither written to it nor read."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{folder}: expected a folder whose whole path is text in UTF-8; choose another") from None
+        raise InputError(f"{folder}: expected a folder whose whole path is valid UTF-8; choose another") from None
 
 
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
@@ -174,7 +174,7 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
 
     Raises:
         InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given; or its name
-            is no text.
+            is not valid UTF-8.
     """
     check_name(path)
     try:
@@ -186,7 +186,7 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
     if CONFIG not in found and strange:
         raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
-        raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
+        raise InputError(f"{path} holds a run: give --resume to continue it, --overwrite to replace it")
     return CONFIG in found
 
 
@@ -196,8 +196,8 @@ class RunFolder:
     Args:
         path: the folder; created if missing.
         contents: what `config.json` is to hold, see `read_config`, without "format", "run" and "digest".
-        code: the users' files that parts of the run are from, by their paths as texts have them; they are copied.
-        resume: go on with the run that is there, if any.
+        code: the user's files that parts of the run come from, by their paths as written in texts; they are copied.
+        resume: continue the run that is there, if any.
         overwrite: replace the run that is there, if any.
 
     Attributes:
@@ -206,7 +206,7 @@ class RunFolder:
 
     Raises:
         InputError: as `check_free`; or the run there has other options, is in use by another process, or the folder
-            cannot be written or, to replace the run, not be emptied. What was there is as it was then.
+            cannot be written or, to replace the run, not be emptied. What was there is left as it was.
     """
 
     def __init__(
@@ -264,8 +264,8 @@ class RunFolder:
             )
 
     def _start(self, contents: dict[str, Any], code: Code) -> None:
-        # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
-        # name, for after a crash it says which folders are the seeds'.
+        # config.json is the first to go and the last to come: a folder without it is never taken for a run. In between
+        # it has another name, since after a crash it tells which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
         doomed = plan(self.path, _ours(self.path) - {LOCK, aside.name}, _is_ours)
         if config.is_file():
@@ -280,14 +280,14 @@ class RunFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a crash leaves the old one or the new one, whole.
+    """Writes a text file so that a crash leaves either the old one or the new one, complete.
 
     Raises:
         StorageError: it cannot be written; the old one is as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     with storing(path):
-        # UTF-8 whatever the locale is; only names of files that are no text have characters that it lacks.
+        # UTF-8 whatever the locale; only file names that are not valid text have characters that it lacks.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()

@@ -41,8 +41,8 @@ class Run:
         model: the Linen module.
         variables: what `model.apply` takes.
         step: how many steps the variables were trained.
-        best: whether they are the best by validation, rather than the last.
-        data_name: what the data are called.
+        best: whether they are the best by validation rather than the last.
+        data_name: the name of the data.
         image_shape: (height, width, channels) of the data set's images, before `data.fit_images`.
         class_names: a name for each score.
         statistics: of the training images.
@@ -165,12 +165,12 @@ class Run:
 def load_run(path: Path | str) -> Run:
     """Reads a run: the best checkpoint by validation where one was kept, else the newest.
 
-    Of a checkpoint only what the model needs is read, and no optimiser is built. It is checked against the digests that
-    the run kept (`digests`). A checkpoint that is not whole is named on standard error, and an older one stands in, or
-    the newest for the best; so is the best that is missing, and what the newest lacks of the run's records.
+    Only what the model needs is read from a checkpoint, and no optimiser is built. It is checked against the digests
+    that the run kept (`digests`). A damaged checkpoint is named on standard error, and an older one is used instead, or
+    the newest instead of the best; a missing best one is named too, and records that go on past the newest.
 
     Raises:
-        InputError: the folder holds no run, its configuration is damaged or was changed, or it has no whole checkpoint.
+        InputError: the folder holds no run, its configuration was damaged or changed, or it has no intact checkpoint.
     """
     path = Path(path)
     contents = read_config(path)
@@ -212,7 +212,7 @@ def load_run(path: Path | str) -> Run:
     with contextlib.closing(Checkpoints(path, identity, read_only=True)) as checkpoints:
         best, restored = _restore(checkpoints, like)
     if restored is None:
-        raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
+        raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first or resume it")
     state = restored[0]
     step = int(state["step"])
     held = state["average"] if averages else state
@@ -229,7 +229,7 @@ def _restore(
     checkpoints: Checkpoints, like: dict[str, Any]
 ) -> tuple[bool, tuple[dict[str, Any], dict[str, Any]] | None]:
     """Whether it is the best that was read, and what was."""
-    with contextlib.suppress(InputError):  # of the best; that it is not whole has been said
+    with contextlib.suppress(InputError):  # the best is damaged, which has been said
         if restored := checkpoints.restore_parts(like, best=True):
             return True, restored
     restored = checkpoints.restore_parts(like)
@@ -241,7 +241,7 @@ def _restore(
 def _note_later_records(path: Path, step: int) -> None:
     try:
         last = max((record["step"] for record in read_records(path)), default=step)
-    except OSError:  # A model is read without its records, too.
+    except OSError:  # a model can be read without its records
         return
     if last > step:
         terminal.complain(

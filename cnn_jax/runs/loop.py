@@ -95,7 +95,9 @@ class Loop:
                 self.evaluations = {}
         except StorageError as error:
             good = self._last_good()
-            raise StorageError(f"{error}; last good checkpoint: {good}; mend that, then go on with --resume") from None
+            raise StorageError(
+                f"{error}; last good checkpoint: {good}; fix that, then continue with --resume"
+            ) from None
         return interrupts.heed()
 
     def seconds(self) -> float:
