@@ -67,7 +67,7 @@ def measure_and_show(config: Config, path: Path) -> None:
     written = [detection.write_results(own, *one) for own, one in zip(paths, measured, strict=True)]
     terminal.say(
         f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
-        f"\nprecision and recall are of boxes with a score from {first['least']} on, of which there are pictures in:"
+        f"\nprecision and recall count boxes that score at least {first['least']}; for pictures of them see:"
     )
     for picture in written:
         terminal.say(f"  {shown(picture)}")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 ConvDirection = Literal["forward", "input", "weight"]
-"""A convolution, its gradient to the input, and its gradient to the kernel."""
+"""A convolution, and its gradients with respect to the input and to the kernel."""
 PoolDirection = Literal["forward", "backward", "both"]
 
 

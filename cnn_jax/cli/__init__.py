@@ -98,7 +98,7 @@ class Describe:
         output          height x width x channels
         params          trained values
         connections     weights and biases into each unit, over all units, as LeCun et al. (1998) count them
-        mult-adds       multiplications followed by an addition
+        mult-adds       multiplications, each with an addition
         sees            the receptive field: how many pixels in a row or column a unit sees
         step            how many pixels further on its neighbour's begins
         from            where the first unit's begins; below 0 is padding

@@ -1,8 +1,8 @@
-"""Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are believed.
+"""Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are trusted.
 
 An entry is a folder `CACHE/decoded/NAME/VERSION/SPLIT-KEY` with `images.npy`, `labels.npy` and `entry.json`. The
 JSON file names what the arrays are, with their checksums and one of itself. Whatever is wrong with an entry, `read`
-answers None, the caller decodes again and `write` puts a new entry in the place of the old. Files are never changed
+answers None, the caller decodes again and `write` replaces the entry by a new one. Files are never changed
 once they are there, so an array mapped by another process stays what it was.
 """
 
@@ -39,7 +39,7 @@ class Training:
 class Decoded:
     """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds.
 
-    `notes` are lines to be said of it again wherever it is read, such as which files could not be.
+    `notes` are lines to be shown again whenever it is read, such as which files could not be.
     """
 
     images: np.ndarray
@@ -50,7 +50,7 @@ class Decoded:
 
 
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
-    """Returns the cached arrays, memory-mapped and read-only, or None where there is no sound entry."""
+    """Returns the cached arrays, memory-mapped and read-only, or None if there is no sound entry."""
     folder = _folder(prepared, split, image_size)
     if not folder.is_dir():
         return None

@@ -1,4 +1,4 @@
-"""From a drawing or a scan of any size to a picture like those of a data set of drawn things, as MNIST is one.
+"""From a drawing or a scan of any size to a picture like those of a data set of drawings, such as MNIST.
 
 Everything here is arithmetic on greyscale arrays; `cnn_jax.data.pictures` opens the files.
 """
@@ -16,11 +16,11 @@ from cnn_jax.errors import InputError
 _SIDE = 512  # longer side that larger drawings are first brought down to: strokes stay many pixels wide
 _SAMPLE = 64  # pixels a side that the paper is fitted to; a smooth surface needs no more
 _FAINTEST = 12.0  # of 255: nothing less above the paper counts as ink
-_NOISES = 6.0  # ink stands out of the paper by so many standard deviations of the paper's own noise
+_NOISES = 6.0  # ink stands out from the paper by this many standard deviations of the paper's own noise
 _QUARTER = 0.25  # of the ink's level; as `Ink.extent` is measured
 _THINNEST = 0.7  # of the mean ink of the training images; hardly one of those has less for its size
 _SPECK = 0.02  # a mark smaller than this share of the largest one is dirt; so is all, if none is this long
-_COUNTED = 2000  # images that `Ink.extent` is measured on; the median of so many is settled to well under a pixel
+_COUNTED = 2000  # images that `Ink.extent` is measured on; the median of that many is settled to well under a pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,10 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
 
 
 def lift_ink(picture: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tells what is drawn in a light-on-dark uint8 picture (H, W) from its paper.
+    """Separates what is drawn in a light-on-dark uint8 picture (H, W) from its paper.
 
     The paper's brightness may vary smoothly: a quadratic surface fitted to it is subtracted. Ink is what stands out
-    of the paper and its noise, by a quarter of the ink's own level at least.
+    from the paper and its noise, by a quarter of the ink's own level at least.
 
     Args:
       picture: uint8 (H, W).
@@ -136,13 +136,13 @@ def lift_ink(picture: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
-    """Returns drawn ink with its strokes made thicker, if need be, until ink covers so much of a square around it.
+    """Returns drawn ink with its strokes made thicker, if need be, until ink covers enough of a square around it.
 
     A thin pen would leave a faint trace in a picture of a few pixels a side, unlike those of the data set.
 
     Args:
       ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
-      coverage: share of a square on the drawing's longer side that is ink at the least, from 0 to 1.
+      coverage: least share of a square on the drawing's longer side that is to be ink, from 0 to 1.
 
     Returns:
       float32 (h + 2 r, w + 2 r), r being how far the strokes were widened on each side; `ink` itself if r = 0.
@@ -164,7 +164,7 @@ def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
 
 
 def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
-    """Returns drawn ink as a uint8 picture (H, W), as large and where the pictures of a data set have theirs.
+    """Returns drawn ink as a uint8 picture (H, W), sized and placed like the drawings of a data set.
 
     MNIST is made like this: the digit's longer side takes 20 of 28 pixels, the aspect ratio kept, grey levels from
     antialiasing, and its centre of mass lies in the middle (Bottou et al. 1994, and the page of the MNIST database).

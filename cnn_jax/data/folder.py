@@ -112,7 +112,7 @@ class Folder(Source):
         return _LAST[own][split]
 
     def _read(self, listing: Listing, size: tuple[int, int]) -> tuple[dict[str, cache.Decoded], bool]:
-        """All splits, and whether the size asked for decided anything."""
+        """All splits, and whether the size asked for made a difference."""
         files = listing.splits if len(listing.splits) > 1 else _split_by_content(listing, self.test_share)
         count = sum(map(len, files.values()))
         if count >= _MANY:
@@ -138,7 +138,7 @@ class Folder(Source):
         return decoded, piles["train"].varied
 
     def _check(self, listing: Listing, split: str, files: Sequence[File], pile: Pile) -> None:
-        """InputError for what cannot be read, if strict, for a split without pictures, or a class to learn without."""
+        """InputError for an unreadable file, if strict, an empty split, or a class without training pictures."""
         if pile.faults and self.strict:
             index, fault = pile.faults[0]
             others = f" (and {len(pile.faults) - 1:,} other files of {split})" if len(pile.faults) > 1 else ""

@@ -37,14 +37,14 @@ def load(
       data_dir: where prepared data sets are; default the environment variable TFDS_DATA_DIR, else
         ~/tensorflow_datasets.
       image_size: (height, width) to bring images to, by the rule of `fit_images`, where they differ in size. Images
-        that are all of one size keep it: to fit them, and what is padded with them, is the training's business.
+        that are all of one size keep it: fitting and padding them is left to training.
 
     Returns:
       A `Dataset`.
 
     Raises:
       InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
-        one image and one class label an example, or one that cannot be had (no network, TensorFlow needed).
+        one image and one class label an example, or one that is not available (no internet, TensorFlow needed).
     """
     request, root = parse_name(name), data_root(data_dir)
     size = None if image_size is None else checked_size(image_size)

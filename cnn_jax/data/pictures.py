@@ -1,4 +1,4 @@
-"""Pictures from files, as the images that a model was trained on look."""
+"""Pictures from files, brought to look like the images that a model was trained on."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _banded(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, ch
 
 
 def _percentile(counts: np.ndarray, share: float) -> float:
-    """That of levels of which there are so many each, as np.percentile interpolates; 0 where there are none."""
+    """The percentile of levels that occur `counts` times each, as np.percentile interpolates; 0 if there are none."""
     upto = np.cumsum(counts)
     place = share * (upto[-1] - 1)
     below, above = np.searchsorted(upto, [math.floor(place), math.ceil(place)], side="right") if upto[-1] else (0, 0)
@@ -185,14 +185,14 @@ def open_picture(path: Path) -> np.ndarray:
 
 
 def _arrived(path: Path) -> str:
-    """What a file seems to be that is no picture that can be read."""
+    """What a file seems to be that cannot be read as a picture."""
     with path.open("rb") as file:
         start = file.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in _PHONES:
         return f"got {_PHONES[start[8:12]]}; save it as JPEG or PNG"
     if start.startswith(b"%PDF"):
         return "got PDF; save the page as PNG"
-    return "its contents are of no such kind"
+    return "its contents are something else"
 
 
 def _check_size(image: Image.Image) -> None:
@@ -235,7 +235,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     """Replaces folders by the picture files in them and in their subfolders, sorted, hidden ones left out.
 
-    Files are told by their suffix in folders, and taken as they are where they are named themselves.
+    In folders, pictures are recognised by their suffix; files named themselves are taken as they are.
 
     Returns:
       The files in the order of `paths`, and a line for each folder that has none or cannot be listed.

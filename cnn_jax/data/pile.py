@@ -31,7 +31,7 @@ class Pile:
       read: the N indices of files that could be read, ascending.
       digests: a hash of the pixels of each, as they were before they were brought to a size.
       faults: of the other files, index and what is wrong.
-      varied: whether the size asked for decided anything.
+      varied: whether the size asked for made a difference.
     """
 
     images: np.ndarray

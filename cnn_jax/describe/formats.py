@@ -198,7 +198,7 @@ _COLUMNS = (
         "mult-adds",
         "multiply-adds",
         lambda row: _count(row.multiply_adds),
-        meaning="multiplications followed by an addition",
+        meaning="multiplications, each with an addition",
     ),
     _Column("sees", "size", _field("size"), _GROUP, meaning="pixels in a line that a unit sees"),
     _Column("step", "stride", _field("stride"), _GROUP, meaning="pixels from a unit to its neighbour"),

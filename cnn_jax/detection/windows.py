@@ -128,7 +128,7 @@ def _anywhere(random: jax.Array, scene: Scene, side: int) -> tuple[jax.Array, ja
 def framed(digits: data.Dataset, side: int) -> data.Dataset:
     """The data set with its drawings `EXTENT` of the side long in the middle of images (side, side).
 
-    28x28 images of MNIST get zeros round them and keep their pixels. The statistics are those of the training split as
+    28x28 images of MNIST get zeros around them and keep their pixels. The statistics are those of the training split as
     it is thus changed, exactly where images get zeros, nearly where they are resized.
 
     Raises:
@@ -153,7 +153,7 @@ def framed(digits: data.Dataset, side: int) -> data.Dataset:
 
 
 def window_dataset(digits: data.Dataset, key: jax.Array, scenes: int, config: SceneConfig) -> data.Dataset:
-    """A data set of the windows cut out of so many scenes of digits.
+    """A data set of the windows cut out of scenes of digits.
 
     Args:
         digits: as `framed` gives them; windows are as large as its images.

@@ -18,7 +18,7 @@ from flax.linen import initializers
 from cnn_jax import layers
 from cnn_jax.models import checks
 
-# How PyTorch begins the weights of which the program says nothing: uniform with variance 1 / (3 * inputs).
+# How PyTorch initialises weights that the program leaves alone: uniform with variance 1 / (3 * inputs).
 _uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 

@@ -29,9 +29,9 @@ class Findings:
         run: the trained model.
         config: the run's `config.json`.
         records: the run's records.
-        test: the test images, their labels and what the model makes of them; None where they cannot be had.
-        missing: why they cannot be had, or "".
-        detected: what a run that learned to find things finds in scenes of test images; None of any other run.
+        test: the test images, their labels and what the model makes of them; None if they are not available.
+        missing: why they are not available, or "".
+        detected: what a detector finds in scenes of test images; None for any other run.
         detection: its figures, as `detection.figures`: those that it recorded, else those of what is `detected`.
     """
 
@@ -71,7 +71,7 @@ class Findings:
         return self.run.loss.floor(len(self.run.class_names))
 
     def beside_loss(self, names: Container[str]) -> list[str]:
-        """Which of these are metrics with figures of their own: not accuracy, nor what is said with a smoothed loss."""
+        """Which of these are metrics with figures of their own, not accuracy nor what is shown with a smoothed loss."""
         apart = {"accuracy"} if self.least_loss is None else {"accuracy", "cross_entropy"}
         return [name for name in self.run.measures if name in names and name not in apart]
 
@@ -102,7 +102,7 @@ class Measured:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """What a configuration has in a place where it should have a mapping, an empty one where it has not."""
+    """A value of a configuration that should be a mapping; an empty one if it is not."""
     return value if isinstance(value, dict) else {}
 
 

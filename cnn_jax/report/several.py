@@ -27,7 +27,7 @@ class Seed:
         path: its own folder.
         records: its records.
         test: its last record of the test images, or None.
-        detection: its figures, if it learned to find things.
+        detection: its figures, if it is a detector.
     """
 
     seed: int

@@ -17,8 +17,8 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     """Writes what a run is, how it learned and what it looks like inside, as one HTML file that needs nothing else.
 
     The report on a run of several seeds has the figures of all, and everything else of the median one. The test images
-    are looked for as `cnn-jax evaluate` does; where they cannot be had, the parts that need them are left out with a
-    sentence.
+    are looked for as `cnn-jax evaluate` does; where they are not available, a sentence replaces the parts that need
+    them.
 
     Args:
         path: the folder of a run.

@@ -53,8 +53,8 @@ def check_fits(
     if _SELDOM * replicas * (a_seed + recipe.batch_size * an_image) <= free:  # no need to trace the model
         return
     parameters, activations = _sizes(recipe.model, image_shape)
-    separate = getattr(recipe.model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
-    an_image += 0 if separate else activations
+    per_example = getattr(recipe.model, "per_example", False) and current_device().platform == "cpu"  # taken in tiles
+    an_image += 0 if per_example else activations
     a_seed += _COPIES * parameters
     needed = replicas * (a_seed + recipe.batch_size * an_image)
     if needed <= free:

@@ -168,7 +168,7 @@ def make_functions(
     """The functions of a recipe, whose numbers may be traced.
 
     Args:
-        recipe: its lengths (epochs, batch size) play no part.
+        recipe: epochs and batch size are not used.
         statistics: of the training images, to normalise all images by.
         image_shape: (height, width, channels) of one image as the model takes it.
         classes: number of classes.
