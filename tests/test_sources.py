@@ -97,7 +97,7 @@ def test_a_validation_split_is_tested_on_where_there_is_no_other(capsys):
     np.testing.assert_array_equal(test.images, np.stack(list(val.values())))
     assert test.split == "test"
     assert data.Folder("photos").validation(SIZE) is None
-    assert lines(capsys) == ["cnn_jax: photos has no test split; its split val is taken for it"]
+    assert lines(capsys) == ["cnn_jax: photos has no test split; its split val is used instead"]
     test = draw_classes("photos/test", seed=2)
     source = data.Folder("photos")
     np.testing.assert_array_equal(source("test", SIZE).images, np.stack(list(test.values())))
@@ -311,7 +311,7 @@ def test_pictures_in_no_class_are_named(capsys):
     assert lines(capsys) == [
         "cnn_jax: photos/test has no folders of classes in it; passed over",
         "cnn_jax: photos/train: 1 picture in no folder of a class, such as stray.png; passed over",
-        "cnn_jax: photos has no test split; its split val is taken for it",
+        "cnn_jax: photos has no test split; its split val is used instead",
     ]
 
 

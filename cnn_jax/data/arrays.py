@@ -129,7 +129,7 @@ def _pairs(arrays: Mapping[str, np.ndarray], test_share: float) -> dict[str, tup
     in_test = np.array([share_of(image.data) < test_share for image in images])
     if in_test.all() or not in_test.any():
         raise InputError(
-            f"expected images enough for two splits, {len(images)} leave one of them empty; add some, or change "
+            f"expected enough images for two splits, {len(images)} leave one of them empty; add some, or change "
             f"test_share ({test_share})"
         )
     return {"train": (images[~in_test], labels[~in_test]), "test": (images[in_test], labels[in_test])}
@@ -145,7 +145,7 @@ def _checked(
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"expected {labels_name} to be whole numbers or strings, ({len(images)},) as there are images, got "
+            f"expected {labels_name} to be whole numbers or strings, ({len(images)},) like the images, got "
             f"{labels.dtype} {labels.shape}"
         )
     return np.ascontiguousarray(images if images.ndim == 4 else images[..., None]), labels

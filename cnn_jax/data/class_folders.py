@@ -79,7 +79,7 @@ def list_files(root: Path) -> Listing:
             notes.append(f"{shown(folder)}: {count} in no folder of a class, such as {plain(stray[0])}; passed over")
     if folders["train"] == root and splits["train"] and all(len(Path(f.path).parts) > 2 for f in splits["train"]):
         raise InputError(
-            f"{shown(root)}: expected pictures in the folders of classes, these have only folders in them: "
+            f"{shown(root)}: expected pictures in the folders of classes, these contain only folders: "
             f"{plain(', '.join(class_names))}; those of splits are called train and test"
         )
     present = {file.label for file in splits["train"]}

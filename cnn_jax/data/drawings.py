@@ -97,7 +97,7 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
 
     ink, inked = lift_ink(picture, _SIDE)
     if not inked.any():
-        raise InputError("no drawing found: expected strokes that stand out of their background")
+        raise InputError("no drawing found: expected strokes that stand out from their background")
 
     # Marks this close to each other are one: a stroke that noise has broken is no row of specks.
     near = ndimage.binary_dilation(inked, np.ones((3, 3)), iterations=max(1, round(max(inked.shape) / 200)))

@@ -62,7 +62,7 @@ __all__ = [
 
 
 def input_size(model: nn.Module) -> tuple[int, int] | None:
-    """The image height and width that a model is made for; None of one that says nothing, for which any will do."""
+    """The image height and width that a model is made for; None if it declares none and takes any."""
     size = getattr(model, "input_size", None)
     return None if size is None else (int(size[0]), int(size[1]))
 

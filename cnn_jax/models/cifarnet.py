@@ -36,7 +36,7 @@ def partial_identity(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.floa
 
 
 class CifarNet(nn.Module):
-    """A small VGG, fully connected at its end only: 1,971,640 parameters for three channels and ten classes.
+    """A small VGG, fully connected only at its end: 1,971,640 parameters for three channels and ten classes.
 
     | layer   | what                                                             | 32x32x3 becomes | parameters |
     |---------|------------------------------------------------------------------|-----------------|------------|

@@ -183,7 +183,7 @@ class Checkpoints:
         manager.reload()
 
     def discard_unfinished(self) -> None:
-        """Deletes what a crash left of checkpoints that were being written."""
+        """Deletes the remains of checkpoints that were being written during a crash."""
         for manager in self._managers.values():
             folder = Path(manager.directory)
             delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
@@ -198,7 +198,7 @@ class Checkpoints:
         self._wait(BEST)
 
     def close(self) -> None:
-        """Waits for what is being written and frees Orbax's threads."""
+        """Waits for what is being written and ends Orbax's threads."""
         try:
             for kind, manager in self._managers.items():
                 with self._writing(kind):
@@ -239,7 +239,7 @@ class Checkpoints:
     def _read(
         self, kind: str, step: int, state_args: Any, attributes: Collection[str] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """State and progress, which match their digests; of the state only some attributes, if they are named.
+        """State and progress, checked against their digests; only some attributes of the state, if these are named.
 
         Raises:
             DamagedError: it cannot be read, or is not what was saved.

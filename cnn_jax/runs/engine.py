@@ -182,14 +182,14 @@ class Engine:
         return np.atleast_1d(self._all_finite(state))
 
     def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
-        """`state` for the seeds that are chosen, `other` for the rest. One seed alone is always chosen."""
+        """`state` for the chosen seeds, `other` for the rest. A single seed is always chosen."""
         if len(self.seeds) == 1:
             return state
         return self._choose(np.array(chosen), state, other)
 
 
 def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, Any], list[str]]:
-    """What a model can begin with of some variables.
+    """What a model can use, of some variables, to start from.
 
     Args:
         own: the model's variables, or their shapes and dtypes.
@@ -219,7 +219,7 @@ def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
 
 
 def compiler(recipe: Recipe, execution: Execution) -> Callable[..., Any]:
-    """What compiles the steps: `lowering.jit` where oneDNN is asked for or is the way to bfloat16, else `jax.jit`."""
+    """What compiles the steps: `lowering.jit` where oneDNN is asked for or needed for bfloat16, else `jax.jit`."""
     half = recipe.precision == "bfloat16" and has_bfloat16()
     return lowering.jit if execution.onednn or half else jax.jit
 
@@ -235,7 +235,7 @@ def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainSta
 
 
 def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]], most: int) -> int:
-    """How many steps one call should take on CPU: `most`, or 1 where a loop is no place for them.
+    """How many steps one call should take on a CPU: `most`, or 1 where a loop would slow them down.
 
     In a loop a step finds the memory for its work, which the system has to clear anew for every call: LeNet-5 gains
     4 % at batch 128 and 41 % at 1,024. But convolutions that are not written as `lowering.canonical` has them, such as

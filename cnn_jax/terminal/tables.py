@@ -1,4 +1,4 @@
-"""Tables on standard output: whole in a pipe or a file, and within the columns there are in a terminal."""
+"""Tables on standard output: complete in a pipe or a file, fitted to the columns of a terminal."""
 
 from __future__ import annotations
 
