@@ -34,7 +34,7 @@ class TrainingDivergedError(InputError):
 
 
 class Loop:
-    """The phases of one start of a run, and what they share. Whatever there is one of per seed is in the order of seeds.
+    """The phases of one start of a run, and what they share. Whatever is given per seed is in the order of seeds.
 
     Args:
         engine: what is trained.

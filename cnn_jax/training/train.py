@@ -50,9 +50,7 @@ def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
         old: Any = getattr(recipe, part, None)
         fields = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
         if field not in fields:
-            raise InputError(
-                f"{name}: expected a recipe's part and one of its fields, such as 'optimizer.learning_rate'"
-            )
+            raise InputError(f"{name}: expected a part of a recipe and a field of it, as in 'optimizer.learning_rate'")
         changes: dict[str, Any] = {part: dataclasses.replace(old, **{field: value})}
         recipe = dataclasses.replace(recipe, **changes)
     return recipe
