@@ -63,11 +63,11 @@ class Display:
 
     def update(self, step: int, means: Mapping[str, float], images_per_second: float, steps_per_second: float) -> None:
         """The number of steps done, means over the epoch so far, and the speed until now."""
-        left = (self._total - step) / steps_per_second if steps_per_second else 0.0
-        self._text = (
-            f"{self._loss} {means['loss']:.4f}  {self._shown(means)}  "
-            f"{images_per_second:,.0f} images/s  {duration(left)} left"
-        )
+        speed = ""
+        if steps_per_second:  # else it is not known yet: the first steps include their compilation
+            left = duration((self._total - step) / steps_per_second)
+            speed = f"  {images_per_second:,.0f} images/s  {left} left"
+        self._text = f"{self._loss} {means['loss']:.4f}  {self._shown(means)}{speed}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=self._text)
 
