@@ -352,7 +352,7 @@ def splits_by_other_names():
         (empty_class, "photos/eel: expected pictures, it is empty"),
         (class_of_texts, "photos: expected pictures of each class in the training split, found none of eel"),
         (empty_test, "photos: expected pictures in the test split, found none"),
-        (splits_by_other_names, "only folders in them: testing, training; those of splits are called train and test"),
+        (splits_by_other_names, "contain only folders: testing, training; those of splits are called train and test"),
         (unknown_class, r"photos/test/eel: expected a class of the training split \(cat, dog\)"),
     ],
 )
@@ -489,7 +489,7 @@ def test_images_of_both_splits_are_reported_of_arrays(capsys):
         ({"train_images": np.zeros((20, 42), np.uint8)}, r"train_images to be uint8 .*, got uint8 \(20, 42\)"),
         ({"test_images": np.zeros((0, 6, 7), np.uint8)}, r"test_images to be uint8 .*, got uint8 \(0, 6, 7\)"),
         ({"test_images": np.zeros((9, 6, 8), np.uint8)}, r"training images' shape \(6, 7, 1\), got \(6, 8, 1\)"),
-        ({"train_labels": np.arange(19)}, r"train_labels .* \(20,\) as there are images, got int64 \(19,\)"),
+        ({"train_labels": np.arange(19)}, r"train_labels .* \(20,\) like the images, got int64 \(19,\)"),
         ({"train_labels": np.zeros((20, 1), int)}, r"got int64 \(20, 1\)"),
         ({"train_labels": np.arange(20) / 2}, "train_labels to be whole numbers or strings, .* got float64"),
         ({"train_labels": np.array(["a", "b"] * 10)}, "whole numbers, or of all to be strings"),
@@ -503,7 +503,7 @@ def test_images_of_both_splits_are_reported_of_arrays(capsys):
         ({"class_names": np.array(["a", "b", None])}, "plain arrays, got: Object arrays cannot be loaded"),
         ({"test_labels": None}, "expected an array test_labels to go with test_images"),
         ({"train_images": None}, "expected arrays train_images, .* got train_labels, test_images, test_labels"),
-        ({"images": np.zeros((2, 3, 3), np.uint8), "labels": [0, 1]}, "enough for two splits, 2 leave one"),
+        ({"images": np.zeros((2, 3, 3), np.uint8), "labels": [0, 1]}, "enough images for two splits, 2 leave one"),
     ],
 )
 def test_what_is_wrong_with_arrays_is_said_in_one_line(changes, message):
