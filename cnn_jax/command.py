@@ -77,7 +77,7 @@ def parse(
 
 
 def _check_none_empty(args: Sequence[str]) -> None:
-    """InputError where an argument is empty, as of a variable that is not set: as a path it would be this folder."""
+    """InputError if an argument is empty, as from an unset variable: as a path it would mean this folder."""
     for before, argument in zip(("", *args), args, strict=False):
         option, equals, value = argument.partition("=")
         if not argument or (option.startswith("--") and equals and not value):

@@ -1,4 +1,4 @@
-"""An experiment from its configuration to its closing table: what the scripts in `experiments/` share."""
+"""An experiment from its configuration to its closing table, as shared by the scripts in `experiments/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,11 +45,11 @@ class Experiment:
 
     recipe: Annotated[Recipe, arg(name="")] = Recipe()
     data: Source = TFDS()
-    """Which images to learn from."""
+    """The images to learn from."""
     seed: int = 0
     """Seed of the parameters, the order of the images and anything else random."""
     replicas: int = 1
-    """How many seeds to train, from `seed` on, together as one program; the table then has mean, standard deviation
+    """How many seeds to train, from `seed` on, together as one program; the table then shows mean, standard deviation
     and confidence interval."""
     execution: Annotated[Execution, arg(name="")] = Execution()
     place: Annotated[Place, arg(name="")] = Place()
@@ -64,31 +64,38 @@ class Experiment:
 
 
 def run_experiment(
-    config: Experiment, experiment: str, *, finish: Callable[[Path], None] | None = None, whole: Path | None = None
+    config: Experiment,
+    experiment: str,
+    *,
+    finish: Callable[[Path], None] | None = None,
+    leaves: Sequence[str] = (),
+    whole: Path | None = None,
 ) -> Result:
-    """Loads the data, opens the folder of the run, trains, prints how it went, and reports.
+    """Loads the data, opens the folder of the run, trains, prints the results, and writes the report.
 
     Args:
         config: the options of the run.
         experiment: name of the experiment, for the folder's default name.
-        finish: does what else is to be done with the folder of the finished run, before the report on it.
-        whole: the folder that the command line calls --out, where the run is only a part of what that is for.
+        finish: whatever else is to be done with the folder of the finished run, before the report is written.
+        leaves: names of the files that `finish` writes into that folder, or into those of the seeds. They belong to the
+            run: no other output takes their place, and they go when the run is replaced.
+        whole: the folder that the command line calls --out, if this run is only a part of what goes there.
 
     Returns:
         What `fit` returned.
 
     Raises:
-        InputError: an option, the data or the folder cannot be used; nothing on disk has been touched then. Or, after
-            everything else has been done and shown, `finish` or the report failed; the run is on disk then.
-        StorageError: what the run writes cannot be written; it can be resumed from its last good checkpoint.
-        SystemExit: with 128 plus the signal's number where a signal stopped the run after it was saved.
+        InputError: an option, the data or the folder cannot be used; nothing on disk has been touched. Or, after
+            everything else has been done and shown, `finish` or the report failed; the run itself is on disk.
+        StorageError: the run cannot write its files; it can be resumed from its last good checkpoint.
+        SystemExit: with 128 plus the signal's number if a signal stopped the run, which has been saved.
     """
     began = time.monotonic()
     recipe, execution, place = config.recipe, config.execution, config.place
     keep_compiled()
     if config.replicas > 1:
         split_cpu()
-    else:  # Several devices of a CPU compute in threads of their own, whose memory cannot be kept.
+    else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
         keep_memory()
     if execution.device is not None:
         select_device(execution.device)
@@ -99,7 +106,7 @@ def run_experiment(
     begin_with, weights = None, None
     if recipe.init is not None:
         begin_with = functools.cache(functools.partial(_weights, Path(recipe.init)))
-        if not (holds_run and place.resume):  # which may be the only thing left of it
+        if not (holds_run and place.resume):  # the run may be all that is left of it
             weights = begin_with()
 
     # Data.
@@ -117,7 +124,7 @@ def run_experiment(
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
-    if type(recipe.model) not in models.MODELS.values():  # of which it is known, and it takes a trace
+    if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
         models.check_scores(recipe.model, shape, len(train.class_names))
     if recipe.groups or weights is not None:  # it takes a trace of the model
         check_parameters(recipe, train, weights)
@@ -127,13 +134,14 @@ def run_experiment(
         terminal.show_table(("a run would have", ""), rows, left=(0, 1))
         raise SystemExit(0)
 
-    # Folder. By now everything that can be wrong with the options has been looked at.
+    # Folder. By now everything that can be wrong with the options has been checked.
     contents = {
         "experiment": experiment,
         "recipe": to_json(recipe),
         "data": _describe_data(train),
         "seeds": list(config.seeds),
         "source": parts.text(config.data.here()),
+        "files": list(leaves),
         "execution": dataclasses.asdict(execution),
         **environment(),
     }
@@ -170,7 +178,7 @@ def run_experiment(
         except InputError as error:
             faults.append(str(error))
     if faults:
-        raise InputError(f"{'; '.join(faults)} (the run itself is whole, in {path})")
+        raise InputError(f"{'; '.join(faults)} (the run itself is complete, in {path})")
     return result
 
 
@@ -187,7 +195,7 @@ def _lengths(config: Experiment) -> str:
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:
-    """What is needed of the training data to use the model later, and to tell whether a run resumes on the same."""
+    """What is needed of the data to use the model later, and to tell whether a run resumes on the same data."""
     return {
         "name": train.name,
         "version": train.version,
@@ -195,12 +203,12 @@ def _describe_data(train: data.Dataset) -> dict[str, Any]:
         "images": len(train),
         "image_shape": list(train.images.shape[1:]),
         "class_names": list(train.class_names),
-        "statistics": dataclasses.asdict(train.statistics),
+        "statistics": dataclasses.asdict(train.statistics) | {"ink": train.ink.extent if train.ink else None},
     }
 
 
 def _installed(name: str) -> str:
-    """How to call a program of this environment from here: by its name alone if the shell finds this one by it."""
+    """How to call a program of this environment from here: by name alone if the shell finds this very one."""
     own = Path(sys.executable).parent / name
     if shutil.which(name) == str(own):
         return name
@@ -212,8 +220,8 @@ def _say_how_to_resume(result: Result, path: Path, whole: Path) -> None:
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
     command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
     name = result.interrupted.name if result.interrupted else ""
-    text = f"stopped by {name} after step {_steps(result)}, saved in {shown(path)}; go on with:\n  {command}"
-    if not terminal.say(text):  # Ctrl-C has ended the reader of a pipe too.
+    text = f"stopped by {name} after step {_steps(result)}, saved in {shown(path)}; resume with:\n  {command}"
+    if not terminal.say(text):  # Ctrl-C has also ended the reader of a pipe
         terminal.complain(text)
 
 
@@ -253,7 +261,7 @@ def _report(path: Path) -> None:
         raise InputError(f"no report: {error}") from None
     except KeyboardInterrupt:
         command = terminal.shell(_installed("cnn-jax"), "report", str(path))
-        terminal.say(f"no report, but the run itself is whole; write one with:\n  {command}")
+        terminal.say(f"no report, but the run itself is complete; write one with:\n  {command}")
         raise
 
 
@@ -271,7 +279,7 @@ def _heading(result: Result, name: str) -> str:
 
 
 def _show_splits(result: Result) -> None:
-    """A row a split."""
+    """One row per split."""
     titles = {"train": "train (last epoch)", "best": "test (best by validation)"}
     found = {name: of_seeds[0] for name, of_seeds in result.evaluations.items()}
     columns = _columns(result, next(iter(found.values())).values() if found else result.train)
@@ -285,7 +293,7 @@ def _show_splits(result: Result) -> None:
 
 
 def _show_seeds(result: Result) -> None:
-    """A row a seed, and what they come to."""
+    """One row per seed, then the summary."""
     names = {"best": "test at best"}
     header, shows, columns = ["seed"], [], []
     for split, found in result.evaluations.items():

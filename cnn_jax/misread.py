@@ -15,7 +15,7 @@ _LONG = 100  # characters of a wrong value that are shown
 
 
 def explain(said: str, config: Any, args: Sequence[str], default: Any = None) -> str:
-    """One line that says what was expected, what arrived, and what was meant perhaps.
+    """One line that says what was expected, what arrived, and perhaps what was meant.
 
     Args:
         said: tyro's message: a title, then lines.

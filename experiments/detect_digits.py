@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
 import functools
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,9 @@ from cnn_jax import command, data, detection, pictures, terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.detection import Windows
 from cnn_jax.experiment import Experiment, run_experiment
-from cnn_jax.files import write_file
 from cnn_jax.models import LeNet5
 from cnn_jax.runs import load_run
-from cnn_jax.runs.folder import FIGURES, PICTURE, seed_folder
+from cnn_jax.runs.folder import seed_folder
 from cnn_jax.training import AdamW, Recipe, summarise
 
 
@@ -49,7 +47,8 @@ class Config(Experiment):
 
 
 def main(config: Config) -> None:
-    run_experiment(config, "detect-digits", finish=functools.partial(measure_and_show, config))
+    finish = functools.partial(measure_and_show, config)
+    run_experiment(config, "detect-digits", finish=finish, leaves=detection.FILES)
 
 
 def measure_and_show(config: Config, path: Path) -> None:
@@ -65,15 +64,13 @@ def measure_and_show(config: Config, path: Path) -> None:
         ("digit", "in scenes", "average precision", "precision", "recall"),
         [*(cells(of_class) for of_class in classes), cells(means)],
     )
-    for own, (numbers, picture) in zip(paths, measured, strict=True):
-        write_file(own / FIGURES, json.dumps(numbers, indent=2) + "\n")
-        write_file(own / PICTURE, picture)
+    written = [detection.write_results(own, *one) for own, one in zip(paths, measured, strict=True)]
     terminal.say(
         f"{first['scenes']} scenes of test digits; a box is right from an intersection over union of {first['iou']} on;"
-        f"\nprecision and recall are of boxes with a score from {first['least']} on, of which there are pictures in:"
+        f"\nprecision and recall count boxes that score at least {first['least']}; for pictures of them see:"
     )
-    for own in paths:
-        terminal.say(f"  {shown(own / PICTURE)}")
+    for picture in written:
+        terminal.say(f"  {shown(picture)}")
 
 
 def measure(path: Path, digits: data.Dataset) -> tuple[dict[str, Any], bytes]:

@@ -5,7 +5,7 @@ and 10 units, tanh, average pooling), from scratch, and prints how well it reads
 
     python experiments/lenet5.py                        the 1,797 digits that come with scikit-learn, under a minute
     python experiments/lenet5.py --data.name mnist      MNIST, ten epochs
-    python experiments/lenet5.py --out runs/a --resume  go on with a run that was stopped
+    python experiments/lenet5.py --out runs/a --resume  continue a run that was stopped
 """
 
 from __future__ import annotations

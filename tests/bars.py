@@ -12,7 +12,7 @@ from cnn_jax.runs import Run
 from cnn_jax.training import Accuracy, SoftmaxCrossEntropy
 
 SIDE = 32
-STATISTICS = data.Statistics(mean=(0.1,), std=(0.3,), ink=0.625)
+STATISTICS = data.Statistics(mean=(0.1,), std=(0.3,))
 BARS = np.array([(30, 20, 48, 23), (60, 70, 84, 74), (82, 115, 100, 119)])  # one in a corner
 LONG_BAR, TICK = (20, 95, 70, 105), (5, 60, 14, 63)
 

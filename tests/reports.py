@@ -112,7 +112,7 @@ def make_findings(
         name: {"kernel": draws.standard_normal(shape) / 32, "bias": np.zeros(shape[1])}
         for name, shape in shapes.items()
     }
-    statistics = data.Statistics(mean=(0.5,) * channels, std=(0.25,) * channels, ink=None)
+    statistics = data.Statistics(mean=(0.5,) * channels, std=(0.25,) * channels)
     run = Run(
         path=path, model=model, variables={"params": params}, step=7, best=True, data_name="set/<i>config</i>",
         image_shape=(20, 16, channels), class_names=tuple(names), statistics=statistics,

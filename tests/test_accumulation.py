@@ -21,10 +21,10 @@ SHAPE = (4, 4, 1)
 SGD = optax.sgd(0.5, momentum=0.9)
 
 
-class Separate(nn.Module):
+class PerExample(nn.Module):
     """One that may be taken in tiles."""
 
-    separate = True
+    per_example = True
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -61,7 +61,7 @@ def steps_of(model, batch, *several, loss=LOSS):
     return state, *jax.device_get(quick.jit(lambda state, batch: [step(state, batch) for step in steps])(state, batch))
 
 
-@pytest.mark.parametrize("model", [Linear(), Separate()], ids=["joined", "separate"])
+@pytest.mark.parametrize("model", [Linear(), PerExample()], ids=["joined", "per_example"])
 def test_the_gradient_of_parts_is_that_of_the_batch(model):
     _, (whole, expected), *parts = steps_of(model, random_batch(n=12), {}, *({"accumulate": n} for n in (2, 4, 12)))
     for state, metrics in parts:

@@ -7,6 +7,8 @@ import os
 import pytest
 
 from cnn_jax.errors import InputError
+from cnn_jax.runs.folder import RunFolder
+from cnn_jax.runs.outputs import check_output
 from tests.tiny import make_folder
 from tests.trained import tree_hash
 
@@ -50,6 +52,19 @@ def test_links_to_folders_are_kept_and_emptied(run):
     make_folder(run, overwrite=True, seeds=(5,)).close()
     assert {entry.name for entry in run.iterdir()} == {"config.json", ".lock", "checkpoints", "best", "tensorboard"}
     assert all((run / target.name).is_symlink() and list(target.iterdir()) == [] for target in targets)
+
+
+def test_files_that_a_run_names_as_its_own_go_with_it_and_none_outside(tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "thesis.tex"
+    contents = {"recipe": {}, "data": {}, "seeds": [0], "files": ["boxes.png", "..", "../thesis.tex", str(outside), 5]}
+    RunFolder(run, contents).close()
+    for path in (run / "metrics.jsonl", run / "boxes.png", run / "notes", outside):
+        path.write_text("x")
+    with pytest.raises(InputError, match="one of the run"):
+        check_output(run / "boxes.png")
+    make_folder(run, overwrite=True).close()
+    assert {entry.name for entry in run.iterdir()} == {"config.json", ".lock", "notes"}
+    assert outside.read_text() == "x"
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "best", "tensorboard"])

@@ -108,7 +108,7 @@ def test_evaluate_takes_a_source_by_its_text_or_a_data_set_by_its_name(cnn_jax_c
 
 
 def test_evaluate_prints_every_metric_and_the_floor_of_a_loss_of_smoothed_labels(cnn_jax_command, monkeypatch):
-    statistics = data.Statistics(mean=(0.5,), std=(0.25,), ink=None)
+    statistics = data.Statistics(mean=(0.5,), std=(0.25,))
     run = Run(
         path=Path("run"), model=models.MLP(num_classes=2), variables={}, step=7, best=False, data_name="set",
         image_shape=(2, 2, 1), class_names=("a", "b"), statistics=statistics, loss=SoftmaxCrossEntropy(0.5),

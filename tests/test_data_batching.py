@@ -28,7 +28,7 @@ def numbered(n: int, classes: int = 3) -> data.Dataset:
         images=images,
         labels=(index % classes).astype(np.int32),
         class_names=tuple("abcdefghij"[:classes]),
-        statistics=data.Statistics(mean=(0.5,), std=(0.25,), ink=None),
+        statistics=data.Statistics(mean=(0.5,), std=(0.25,)),
         fingerprint="",
     )
 

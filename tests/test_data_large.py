@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn_jax.data import drawings, pictures
-from cnn_jax.data.dataset import Statistics
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -71,7 +70,7 @@ def test_grey_levels_in_bands(narrow, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "I;16", "F"])
-@pytest.mark.parametrize("ink", [None, 0.7])
+@pytest.mark.parametrize("ink", [None, drawings.Ink(extent=0.7, mean=0.13)])
 def test_memory_of_a_large_picture(mode, ink, tmp_path, monkeypatch):
     """Without Pillow's own, which the tracer does not see; all at once it is 20 to 40 bytes a pixel."""
     monkeypatch.setattr(pictures, "_BAND", 1 << 14)
@@ -86,11 +85,10 @@ def test_memory_of_a_large_picture(mode, ink, tmp_path, monkeypatch):
         drawn = drawn.convert(mode)
         drawn.putalpha(Image.linear_gradient("L").point(lambda v: 128 + v // 2).resize((side, side)))
     drawn.convert(mode).save(name)
-    statistics = Statistics(mean=(0.13,), std=(0.3,), ink=ink)
-    pictures.read_picture(name, (28, 28, 1), statistics)  # what is imported is not counted
+    pictures.read_picture(name, (28, 28, 1), ink)  # what is imported is not counted
     tracemalloc.start()
     try:
-        pictures.read_picture(name, (28, 28, 1), statistics)
+        pictures.read_picture(name, (28, 28, 1), ink)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

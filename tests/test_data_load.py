@@ -119,7 +119,7 @@ def test_mnist(mnist_dir):
     assert (round(mean, 4), round(std, 4)) == (0.1307, 0.3081)
     assert test.statistics == train.statistics
     # LeCun et al. 1998, III.A: digits were brought to 20x20 boxes in 28x28 fields.
-    assert train.statistics.ink == pytest.approx(20 / 28, abs=0.02)
+    assert train.ink.extent == pytest.approx(20 / 28, abs=0.02)
     padded = data.fit_images(test.images, (32, 32))
     np.testing.assert_array_equal(padded[:, 2:30, 2:30], test.images)
     assert padded.sum(dtype=np.int64) == test.images.sum(dtype=np.int64)

@@ -34,10 +34,11 @@ def rectangles() -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def dataset(images: np.ndarray, labels: np.ndarray, ink: float | None = 0.625) -> data.Dataset:
+def dataset(images: np.ndarray, labels: np.ndarray, extent: float | None = 0.625) -> data.Dataset:
     return data.Dataset(
         name="drawn", version="1", split="train", images=images, labels=labels, class_names=tuple("abcde"),
-        statistics=data.Statistics(mean=(0.2,), std=(0.3,), ink=ink), fingerprint="",
+        statistics=data.Statistics(mean=(0.2,), std=(0.3,)), fingerprint="",
+        ink=None if extent is None else data.Ink(extent=extent, mean=0.2),
     )  # fmt: skip
 
 
@@ -209,13 +210,13 @@ def test_the_box_of_an_image():
     assert ink_box(jnp.asarray(image)).tolist() == [3, 7, 21, 9]
 
 
-@pytest.mark.parametrize(("size", "ink", "own"), [(28, 20 / 28, 28), (8, 1.0, 20), (64, 1.0, 20), (28, 0.3, 32)])
-def test_framing_brings_drawings_to_one_length(size, ink, own):
+@pytest.mark.parametrize(("size", "extent", "own"), [(28, 20 / 28, 28), (8, 1.0, 20), (64, 1.0, 20), (28, 0.3, 32)])
+def test_framing_brings_drawings_to_one_length(size, extent, own):
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 1), np.uint8)
-    digits = dataset(images, np.arange(3, dtype=np.int32), ink)
+    digits = dataset(images, np.arange(3, dtype=np.int32), extent)
     framed = detection.framed(digits, SIDE)
     assert framed.images.shape == (3, SIDE, SIDE, 1)
-    assert framed.statistics.ink == pytest.approx(ink * own / SIDE)
+    assert framed.ink.extent == pytest.approx(extent * own / SIDE)
     before = (SIDE - own) // 2
     inside = framed.images[:, before : before + own, before : before + own]
     assert framed.images.sum(dtype=int) == inside.sum(dtype=int)
@@ -229,4 +230,4 @@ def test_framing_brings_drawings_to_one_length(size, ink, own):
 
 def test_framing_refuses_what_is_not_drawn():
     with pytest.raises(InputError, match="drawn: expected one-channel drawings"):
-        detection.framed(dataset(*rectangles(), ink=None), SIDE)
+        detection.framed(dataset(*rectangles(), extent=None), SIDE)

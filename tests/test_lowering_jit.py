@@ -11,7 +11,7 @@ import pytest
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
-from cnn_jax.lowering import library
+from cnn_jax.lowering import onednn
 from tests.geometries import normal
 
 X, KERNEL = (jnp.asarray(a, jnp.float32) for a in normal(0, (2, 8, 8, 3), (3, 3, 3, 3)))
@@ -96,7 +96,7 @@ def test_options_of_the_user_go_before_ours(monkeypatch):
 
     jit = jax.jit
     monkeypatch.setattr(jax, "jit", compiled_with)
-    monkeypatch.setattr(library, "compiler_options", lambda: {"a": 1, "b": 2})
+    monkeypatch.setattr(onednn, "compiler_options", lambda: {"a": 1, "b": 2})
     lowering.jit(conv, compiler_options={"b": 3, "c": 4})
     assert given[-1] == {"a": 1, "b": 3, "c": 4}
 
@@ -110,7 +110,7 @@ def test_an_option_that_xla_does_not_know_is_refused():
         lowering.jit(3)
 
 
-@pytest.mark.skipif(not library.compiler_options(), reason="this XLA has no oneDNN")
+@pytest.mark.skipif(not onednn.compiler_options(), reason="this XLA has no oneDNN")
 def test_programs_with_oneDNN_say_so_also_through_transformations():  # noqa: N802
     inner = lowering.jit(conv, compiler_options=OPTIONS)
 

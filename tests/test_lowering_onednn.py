@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering, models, training
-from cnn_jax.lowering import bilinear, choice, library
+from cnn_jax.lowering import bilinear, choice, onednn
 from tests.geometries import ints, normal, seeds
 from tests.test_lowerings import UNIT, definition, draw, geometries, make_geometry, operands
 
-needs_onednn = pytest.mark.skipif(not library.compiler_options(), reason="this XLA has no oneDNN")
+needs_onednn = pytest.mark.skipif(not onednn.compiler_options(), reason="this XLA has no oneDNN")
 PRIMITIVES = {
     "conv": bilinear.conv_p,
     "input_gradient": bilinear.input_gradient_p,
@@ -156,20 +156,20 @@ def test_a_convolution_with_its_bias_and_activation_is_one_call_of_onednn():
 
 
 def test_without_onednn_it_is_plain_jit(monkeypatch):
-    monkeypatch.setattr(library, "_has_onednn", lambda: False)
-    assert library.compiler_options() == {}
+    monkeypatch.setattr(onednn, "_has_onednn", lambda: False)
+    assert onednn.compiler_options() == {}
     assert lowering.jit(lambda x: choice.current() == "auto")(1)
 
 
 def test_options_that_xla_does_not_know_are_not_given(monkeypatch):
-    monkeypatch.setattr(library, "_OPTIONS", {"xla_cpu_no_such_option": True})
-    library._has_onednn.cache_clear()
+    monkeypatch.setattr(onednn, "_OPTIONS", {"xla_cpu_no_such_option": True})
+    onednn._has_onednn.cache_clear()
     try:
-        assert library.compiler_options() == {}
+        assert onednn.compiler_options() == {}
     finally:
-        library._has_onednn.cache_clear()
+        onednn._has_onednn.cache_clear()
 
 
 def test_on_another_platform_it_is_plain_jit(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert library.compiler_options() == {}
+    assert onednn.compiler_options() == {}

@@ -37,7 +37,16 @@ PARTS = (
 def make_run(path: Path, replicas: int = 1) -> Path:
     """Looks like a run's folder."""
     path.mkdir(parents=True)
-    write_config(path, {"format": FORMAT, "recipe": {}, "data": {}, "seeds": list(range(3, 3 + replicas))})
+    write_config(
+        path,
+        {
+            "format": FORMAT,
+            "recipe": {},
+            "data": {},
+            "seeds": list(range(3, 3 + replicas)),
+            "files": [*detection.FILES],
+        },
+    )
     (path / "metrics.jsonl").write_text('{"step": 1}\n')
     (path / "checkpoints" / "7").mkdir(parents=True)
     (path / "checkpoints" / "7" / "state").write_text("numbers")
@@ -100,7 +109,7 @@ def test_a_report_goes_where_it_is_asked_to(tmp_path, quick_report, capfd):
     assert (tmp_path / "page.html").read_text() == page
     before = tree_hash(run)
     for out in ("metrics.jsonl", "checkpoints", "config.json/x", "report.html/x", "a/b"):
-        with pytest.raises(InputError, match="in a folder that is there" if out == "a/b" else "one of the run"):
+        with pytest.raises(InputError, match="in an existing folder" if out == "a/b" else "one of the run"):
             reporting.report(run, run / out)
     assert tree_hash(run) == before
 

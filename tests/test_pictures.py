@@ -21,9 +21,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.runs import load_run
 from tests.trained import draw_page, trained
 
-MNIST_LIKE = data.Statistics(mean=(0.13,), std=(0.31,), ink=20 / 28)
-COLOUR = data.Statistics(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), ink=None)
-CLOTHES = data.Statistics(mean=(0.5,), std=(0.2,), ink=None)
+MNIST_LIKE = data.Ink(extent=20 / 28, mean=0.13)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +40,8 @@ def accuracy(run, images, labels):
     return (run.probabilities(np.stack(images)).argmax(axis=-1) == labels).mean()
 
 
-def read(path, statistics=MNIST_LIKE, shape=(28, 28, 1)):
-    return pictures.read_picture(path, shape, statistics)
+def read(path, ink=MNIST_LIKE, shape=(28, 28, 1)):
+    return pictures.read_picture(path, shape, ink)
 
 
 def stroke(width=30, size=(300, 400), points=((150, 60), (250, 240))):
@@ -114,7 +112,7 @@ def test_a_drawing_is_read_as_well_as_the_image_it_came_from(run, digits, tmp_pa
         path = tmp_path / f"{index}{suffix}"
         page = draw_page(image, factor=12, offset=(4 * index % 180, 7 * index % 200))
         convert(page).save(path, "PNG" if suffix == ".dat" else None, **QUICKLY.get(suffix, {}))
-        found.append(pictures.read_picture(path, (8, 8, 1), run.statistics))
+        found.append(pictures.read_picture(path, (8, 8, 1), run.ink))
     # One bit a pixel takes away the grey levels that tell how far a stroke goes into one of only 8x8 pixels.
     allowed = 0.1 if way == "1 bit" else 0.03
     assert accuracy(run, found, digits.labels) >= accuracy(run, list(digits.images), digits.labels) - allowed
@@ -124,7 +122,7 @@ def test_a_drawing_is_read_as_well_as_the_image_it_came_from(run, digits, tmp_pa
 def test_a_picture_of_the_training_size_is_used_as_it_is(digits, tmp_path, inverted):
     for image in digits.images[:40]:
         Image.fromarray((255 - image if inverted else image)[..., 0]).save(tmp_path / "x.png")
-        found = pictures.read_picture(tmp_path / "x.png", (8, 8, 1), digits.statistics)
+        found = pictures.read_picture(tmp_path / "x.png", (8, 8, 1), digits.ink)
         np.testing.assert_array_equal(found, image)
 
 
@@ -184,8 +182,25 @@ def test_a_thin_pen_reads_like_a_thick_one(run, digits):
         distance = ndimage.distance_transform_edt(ink)
         ridge = (distance > 0) & (distance >= ndimage.maximum_filter(distance, 9) - 0.5)
         page = np.where(ndimage.binary_dilation(ridge), 0, 255).astype(np.uint8)
-        thin.append(pictures.like_training(page[..., None], (8, 8, 1), run.statistics))
+        thin.append(pictures.like_training(page[..., None], (8, 8, 1), run.ink))
     assert accuracy(run, thin, labels) > 0.65  # without thickening, about a third
+
+
+def test_ink():
+    """Boxes of known size drawn on black; a faint halo under a quarter of the brightest does not count."""
+    images = np.zeros((5, 20, 30, 1), np.uint8)
+    for image, (height, width) in zip(images, [(3, 5), (9, 2), (6, 6), (12, 7), (1, 1)], strict=True):
+        image[4 : 5 + height + 1, 6 : 6 + width + 2] = 40
+        image[5 : 5 + height, 7 : 7 + width] = 200
+    assert drawings.measure_ink(images).extent == pytest.approx(6 / 30)
+    holes = images.copy()
+    holes[2, 6:10, 8:12] = 0  # only the outline counts
+    assert drawings.measure_ink(holes).extent == pytest.approx(6 / 30)
+    empty = np.concatenate([images, np.zeros_like(images)])
+    assert drawings.measure_ink(empty).extent == pytest.approx(6 / 30)
+    assert drawings.measure_ink(np.zeros_like(images)) is None
+    assert drawings.measure_ink(255 - images) is None
+    assert drawings.measure_ink(np.repeat(images, 3, axis=-1)) is None
 
 
 @settings(deadline=None, max_examples=300)
@@ -236,12 +251,12 @@ def test_colour_and_other_grey_runs_take_pictures_by_the_rule_of_fit_images(tmp_
     rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "x.png")
     expected = data.fit_images(rgb[None], (32, 32))[0]
-    np.testing.assert_array_equal(read(tmp_path / "x.png", COLOUR, (32, 32, 3)), expected)
+    np.testing.assert_array_equal(read(tmp_path / "x.png", None, (32, 32, 3)), expected)
     grey = np.asarray(Image.fromarray(rgb).convert("L"))
-    found = read(tmp_path / "x.png", CLOTHES, (50, 70, 1))[..., 0].astype(int)
+    found = read(tmp_path / "x.png", None, (50, 70, 1))[..., 0].astype(int)
     assert np.abs(found - grey).max() <= 1
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read(tmp_path / "grey.png", COLOUR, (50, 70, 3)), np.repeat(grey[..., None], 3, 2))
+    np.testing.assert_array_equal(read(tmp_path / "grey.png", None, (50, 70, 3)), np.repeat(grey[..., None], 3, 2))
 
 
 def test_exif_orientation_is_applied(tmp_path):

@@ -34,7 +34,7 @@ def functions_of(name, precision, model=None):
     model = model or models.build(name, **SMALL.get(name, {}))
     size = (*(models.input_size(model) or (32, 32)), networks.channels(name))
     recipe = Recipe(model=model, optimizer=AdamW(1e-3), loss=SoftmaxCrossEntropy(), precision=precision)
-    statistics = data.Statistics(mean=(0.3,) * size[-1], std=(0.25,) * size[-1], ink=None)
+    statistics = data.Statistics(mean=(0.3,) * size[-1], std=(0.25,) * size[-1])
     return make_functions(recipe, statistics, size, 10, 10), size
 
 

@@ -19,15 +19,18 @@ from cnn_jax.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-[MY_PARTS] = re.findall(r"<!-- my_parts.py -->\n```python\n(.*?)```", README, flags=re.DOTALL)
-PYTHON_BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if block != MY_PARTS]
+FILES = dict(re.findall(r"<!-- (\w+\.py) -->\n```python\n(.*?)```", README, flags=re.DOTALL))
+PYTHON_BLOCKS = [
+    block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if block not in FILES.values()
+]
 
 
 @pytest.fixture
 def my_parts(tmp_path):
-    """A folder with the README's my_parts.py in it."""
+    """A folder with the README's own parts in it."""
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "my_parts.py").write_text(MY_PARTS)
+    for name, text in FILES.items():
+        (tmp_path / "mine" / name).write_text(text)
     return tmp_path / "mine"
 
 
@@ -62,10 +65,11 @@ def test_python_runs(block, capsys, my_parts, monkeypatch):
 
 def test_there_is_python_to_run():
     assert len(PYTHON_BLOCKS) == 6
+    assert FILES.keys() == {"my_parts.py", "more_parts.py"}
 
 
 def test_parts_of_a_file_are_trained_and_evaluated_anywhere(my_parts, tmp_path):
-    """By the README's command, on digits; afterwards the file is gone, and the run is read from another folder."""
+    """By the README's command, on digits; afterwards the files are gone, and the run is read from another folder."""
     [line] = re.findall(r"<!-- my_parts line -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
     python, script, *options = shlex.split(line.replace("\\\n", " "))
     assert python == "python"
@@ -80,7 +84,8 @@ def test_parts_of_a_file_are_trained_and_evaluated_anywhere(my_parts, tmp_path):
 
     trained = run(my_parts, str(ROOT / script), *options, "--epochs", "1", "--no-report", "--out", "run")
     assert "confidence" in trained
-    (my_parts / "my_parts.py").unlink()
+    for name in FILES:
+        (my_parts / name).unlink()
     (tmp_path / "elsewhere").mkdir()
     run_folder = my_parts / "run"
     evaluated = run(tmp_path / "elsewhere", "-m", "cnn_jax", "evaluate", str(run_folder))
@@ -115,12 +120,14 @@ def test_the_two_lines_are_one_line_each(marker):
             assert (ROOT / word).is_file()
 
 
-def test_the_lines_of_recipes_are_taken(monkeypatch):
+@pytest.mark.parametrize(("marker", "count"), [("train lines", 2), ("recipe lines", 6)])
+def test_the_lines_that_train_are_taken(marker, count, monkeypatch):
     """They are not run here: each part has tests of its own."""
-    [block] = re.findall(r"<!-- recipe lines -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.splitlines():
+    [block] = re.findall(rf"<!-- {marker} -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for line in block.splitlines() if line.startswith("cnn-jax train ")]
+    assert len(lines) == count
+    for line in lines:
         program, verb, *options = shlex.split(line, comments=True)
-        assert (program, verb) == ("cnn-jax", "train")
         monkeypatch.setattr("sys.argv", [program, verb, *options])
         config = command.parse(Experiment, options, "About it.")
         assert config != Experiment()

@@ -315,7 +315,7 @@ def test_bad_seeds_are_named(chosen, message):
 
 
 def test_validation_images_are_given_or_held_out_and_not_both():
-    with pytest.raises(InputError, match=r"^validation: expected 0 where there are validation images .*, got 0\.2$"):
+    with pytest.raises(InputError, match=r"^validation: expected 0 as the data have validation images .*, got 0\.2$"):
         fit(RECIPE, TRAIN, validation=TEST)
 
 

@@ -12,7 +12,6 @@ import pytest
 from cnn_jax import detection, pictures
 from cnn_jax.pictures.features import feature_maps_in_two
 from cnn_jax.report import findings, page, scenes, sections, several, write, write_report
-from cnn_jax.report.findings import read_figures
 from cnn_jax.training import Accuracy, CalibrationError, SoftmaxCrossEntropy, TopK
 from tests.reports import HOSTILE, Page, assert_self_contained, make_findings
 
@@ -185,14 +184,14 @@ def test_seeds_of_a_detector_are_compared_by_average_precision(detector, tmp_pat
 
 def test_figures_that_cannot_be_used_are_as_none(detector, tmp_path):
     file = tmp_path / "detection.json"
-    assert read_figures(tmp_path) is None
+    assert detection.read_figures(tmp_path) is None
     file.write_text(json.dumps(detector.detection))
-    assert read_figures(tmp_path) == detector.detection
+    assert detection.read_figures(tmp_path) == detector.detection
     for damage in ("[]", "{", "5", "null", "[" * 100_000, json.dumps(detector.detection | {"recall": "x"})):
         file.write_text(damage)
-        assert read_figures(tmp_path) is None
+        assert detection.read_figures(tmp_path) is None
     file.write_bytes(b"\xff")
-    assert read_figures(tmp_path) is None
+    assert detection.read_figures(tmp_path) is None
     assert scenes.share(None) == "\N{EN DASH}"
 
 

@@ -99,7 +99,7 @@ def test_the_command_prints_where_the_report_is(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: expected the folder of a run, there is no such folder"),
-        (["run", "--out", "absent/a.html"], "absent/a.html: expected a file in a folder that is there"),
+        (["run", "--out", "absent/a.html"], "absent/a.html: expected a file in an existing folder"),
         (["run", "--out", "."], ".: expected a file to write the report to, it is a folder"),
         (["run", "--out", "x" * 300], "expected a file that can be written, got: File name too long"),
         ([], "RUN"),
@@ -155,7 +155,7 @@ def test_a_report_that_cannot_be_written_does_not_spoil_the_run(finish, capsys):
     def fail(path):
         raise ZeroDivisionError
 
-    with pytest.raises(InputError, match=r"^no report: no room \(the run itself is whole, in "):
+    with pytest.raises(InputError, match=r"^no report: no room \(the run itself is complete, in "):
         finish(refuse)
     assert "run kept in" in capsys.readouterr().out
     with pytest.raises(ZeroDivisionError):  # a bug is seen as one; the run is on disk by then

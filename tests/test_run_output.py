@@ -59,9 +59,9 @@ def test_replicas_in_ascii_in_a_folder_with_a_hostile_name(monkeypatch, tmp_path
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path):
     """TensorStore takes paths in UTF-8 alone."""
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
-    with pytest.raises(InputError, match="text in UTF-8"):
+    with pytest.raises(InputError, match="valid UTF-8"):
         make_folder(path)
-    with pytest.raises(InputError, match="text in UTF-8"):
+    with pytest.raises(InputError, match="valid UTF-8"):
         load_run(path)
     assert not list(tmp_path.iterdir())
 
@@ -101,7 +101,7 @@ def test_how_to_go_on_is_said_on_standard_error_where_the_reader_was_stopped_too
     sys.stdout.lines = 1
     experiment._say_how_to_resume(result, tmp_path / "a b" / "row", tmp_path / "a b")
     said = capsys.readouterr().err
-    assert f"saved in {tmp_path}/a b/row; go on with" in said
+    assert f"saved in {tmp_path}/a b/row; resume with" in said
     assert said.rstrip().endswith(f"lenet5.py --epochs 3 --out '{tmp_path}/a b' --resume")
 
 

@@ -97,7 +97,7 @@ def test_a_validation_split_is_tested_on_where_there_is_no_other(capsys):
     np.testing.assert_array_equal(test.images, np.stack(list(val.values())))
     assert test.split == "test"
     assert data.Folder("photos").validation(SIZE) is None
-    assert lines(capsys) == ["cnn_jax: photos has no test split; its split val is taken for it"]
+    assert lines(capsys) == ["cnn_jax: photos has no test split; its split val is used instead"]
     test = draw_classes("photos/test", seed=2)
     source = data.Folder("photos")
     np.testing.assert_array_equal(source("test", SIZE).images, np.stack(list(test.values())))
@@ -158,7 +158,7 @@ def test_margins_make_no_drawings_of_pictures():
     for folder, side in (("train/a", 20), ("train/a", 9), ("train/b", 12), ("test/a", 12)):
         (Path("photos") / folder).mkdir(parents=True, exist_ok=True)
         Image.new("L", (side, 30), 255).save(f"photos/{folder}/{side}.png")
-    assert data.Folder("photos")("train", SIZE).statistics.ink is None
+    assert data.Folder("photos")("train", SIZE).ink is None
 
 
 def test_one_size_stays_up_to_a_limit():
@@ -311,7 +311,7 @@ def test_pictures_in_no_class_are_named(capsys):
     assert lines(capsys) == [
         "cnn_jax: photos/test has no folders of classes in it; passed over",
         "cnn_jax: photos/train: 1 picture in no folder of a class, such as stray.png; passed over",
-        "cnn_jax: photos has no test split; its split val is taken for it",
+        "cnn_jax: photos has no test split; its split val is used instead",
     ]
 
 
@@ -352,7 +352,7 @@ def splits_by_other_names():
         (empty_class, "photos/eel: expected pictures, it is empty"),
         (class_of_texts, "photos: expected pictures of each class in the training split, found none of eel"),
         (empty_test, "photos: expected pictures in the test split, found none"),
-        (splits_by_other_names, "only folders in them: testing, training; those of splits are called train and test"),
+        (splits_by_other_names, "contain only folders: testing, training; those of splits are called train and test"),
         (unknown_class, r"photos/test/eel: expected a class of the training split \(cat, dog\)"),
     ],
 )
@@ -489,7 +489,7 @@ def test_images_of_both_splits_are_reported_of_arrays(capsys):
         ({"train_images": np.zeros((20, 42), np.uint8)}, r"train_images to be uint8 .*, got uint8 \(20, 42\)"),
         ({"test_images": np.zeros((0, 6, 7), np.uint8)}, r"test_images to be uint8 .*, got uint8 \(0, 6, 7\)"),
         ({"test_images": np.zeros((9, 6, 8), np.uint8)}, r"training images' shape \(6, 7, 1\), got \(6, 8, 1\)"),
-        ({"train_labels": np.arange(19)}, r"train_labels .* \(20,\) as there are images, got int64 \(19,\)"),
+        ({"train_labels": np.arange(19)}, r"train_labels .* \(20,\) like the images, got int64 \(19,\)"),
         ({"train_labels": np.zeros((20, 1), int)}, r"got int64 \(20, 1\)"),
         ({"train_labels": np.arange(20) / 2}, "train_labels to be whole numbers or strings, .* got float64"),
         ({"train_labels": np.array(["a", "b"] * 10)}, "whole numbers, or of all to be strings"),
@@ -503,7 +503,7 @@ def test_images_of_both_splits_are_reported_of_arrays(capsys):
         ({"class_names": np.array(["a", "b", None])}, "plain arrays, got: Object arrays cannot be loaded"),
         ({"test_labels": None}, "expected an array test_labels to go with test_images"),
         ({"train_images": None}, "expected arrays train_images, .* got train_labels, test_images, test_labels"),
-        ({"images": np.zeros((2, 3, 3), np.uint8), "labels": [0, 1]}, "enough for two splits, 2 leave one"),
+        ({"images": np.zeros((2, 3, 3), np.uint8), "labels": [0, 1]}, "enough images for two splits, 2 leave one"),
     ],
 )
 def test_what_is_wrong_with_arrays_is_said_in_one_line(changes, message):

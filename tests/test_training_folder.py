@@ -45,7 +45,7 @@ def test_a_new_folder_gets_its_configuration(tmp_path):
 def test_an_occupied_folder_is_refused(tmp_path):
     make_folder(tmp_path).close()
     (tmp_path / ".lock").unlink()
-    assert "holds a run: give --resume to go on with it, --overwrite to replace it" in refusal(tmp_path)
+    assert "holds a run: give --resume to continue it, --overwrite to replace it" in refusal(tmp_path)
 
 
 def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):

@@ -37,7 +37,7 @@ def test_a_large_batch_is_taken_in_equal_tiles_and_gives_the_same(images, width,
     with jax.enable_x64(True):
         params, batch = jax.tree.map(jnp.asarray, arguments(images, width))
         assert count_tiles(mean_loss, params, batch) == expected
-        found = quick.jit(functools.partial(of_batch, mean_loss, separate=True))(params, batch)
+        found = quick.jit(functools.partial(of_batch, mean_loss, per_example=True))(params, batch)
         whole = quick.jit(jax.value_and_grad(mean_loss, has_aux=True))(params, batch)
     # The numbers are as large as 40, and small ones are differences of such.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-11), found, whole)
@@ -46,8 +46,8 @@ def test_a_large_batch_is_taken_in_equal_tiles_and_gives_the_same(images, width,
 def test_tiles_are_for_the_cpu_and_for_losses_that_say_so():
     params, batch = arguments(256)
 
-    def loops(separate, platform):
-        function = jax.jit(functools.partial(of_batch, mean_loss, separate=separate))
+    def loops(per_example, platform):
+        function = jax.jit(functools.partial(of_batch, mean_loss, per_example=per_example))
         return function.trace(params, batch).lower(lowering_platforms=(platform,)).as_text().count("stablehlo.while")
 
     assert loops(True, "cpu") == 1

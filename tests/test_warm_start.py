@@ -80,7 +80,7 @@ def test_other_classes_leave_out_the_head_and_that_is_said(here, tmp_path, capsy
     assert result.state.params[head]["kernel"].any()
     errors = capsys.readouterr().err.splitlines()
     assert sum("does not fit this model" in line for line in errors) == len(source[head])
-    assert f"init: params/{head}/kernel does not fit this model, which begins with its own" in "\n".join(errors)
+    assert f"init: params/{head}/kernel does not fit this model, which starts with its own" in "\n".join(errors)
 
 
 def test_several_seeds_begin_with_the_same(here):

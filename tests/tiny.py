@@ -40,7 +40,7 @@ def make_dataset(count: int = 61, seed: int = 0, split: str = "train") -> data.D
     images[labels == 0, :, :2] += 120
     images[labels == 1, :, 4:] += 120
     images[labels == 2, :2] += 120
-    statistics = data.Statistics(mean=(0.3,), std=(0.25,), ink=None)
+    statistics = data.Statistics(mean=(0.3,), std=(0.25,))
     return data.Dataset(
         name="bars", version="1.0.0", split=split, images=images, labels=labels, class_names=CLASSES,
         statistics=statistics, fingerprint="",

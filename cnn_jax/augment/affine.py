@@ -50,7 +50,7 @@ def affine(
 
     Args:
       key: a random key; equal keys give equal distortions.
-      image: float (H, W, C); the edge should be background, for it is continued outside.
+      image: float (H, W, C); the edge should be background, since it is continued outside.
       translation: largest shift of the picture in either direction, in pixels.
       scale: largest change of size: the picture grows or shrinks by a factor up to 1 + scale.
       squeeze: largest change of the aspect: height is multiplied, and width divided, by a factor up to 1 + squeeze,

@@ -13,7 +13,7 @@ from cnn_jax.parts import Part
 
 
 class Context(flax.struct.PyTreeNode):
-    """What an augmentation may know of one row of a batch. For a whole batch every leaf has a leading axis, (N,)."""
+    """What an augmentation may know about one row of a batch. For a whole batch every leaf has a leading axis, (N,)."""
 
     key: jax.Array
     """A typed random key, of the run's seed, the step and the row's place in the global batch alone."""
@@ -48,8 +48,8 @@ class ImageTransform(Augmentation, abc.ABC):
 class BatchTransform(Augmentation, abc.ABC):
     """What mixes the images of a batch, and their targets. A pure function.
 
-    Row i is mixed with row i + 1, the last with the first: then a row needs no other than its neighbour, however many
-    devices the batch lies on. The order of examples is random already.
+    Row i is mixed with row i + 1, the last with the first: so a row needs only its neighbour, however many devices
+    the batch is spread over. The order of examples is random already.
     """
 
     @abc.abstractmethod
@@ -74,7 +74,7 @@ def needs_targets(transforms: Sequence[Augmentation]) -> bool:
 def apply(
     transforms: Sequence[Augmentation], context: Context, images: jax.Array, targets: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """A batch after all transforms, the first first.
+    """A batch after all transforms, in order.
 
     The first draws from the key of each row, the k-th after it from that key with k folded in, k = 1, 2, ...
 
@@ -88,7 +88,7 @@ def apply(
       Images and targets, of the same shapes and dtypes.
 
     Raises:
-      InputError: if something in the chain is of neither kind.
+      InputError: if something in the chain is neither kind.
     """
     keys = context.key
     for k, transform in enumerate(transforms):

@@ -20,7 +20,7 @@ class Mixup(BatchTransform):
     """
 
     alpha: float = 0.2
-    """Both parameters of the beta distribution of the weights: the larger, the nearer to 1/2; 0 mixes nothing."""
+    """Both parameters of the beta distribution of the weights: the larger, the closer to 1/2; 0 mixes nothing."""
 
     def __post_init__(self) -> None:
         self.check("alpha", is_non_negative, "a number >= 0")
@@ -34,7 +34,7 @@ class Mixup(BatchTransform):
         alpha = jnp.asarray(self.alpha, jnp.float32)
         # Below 1e-30 the sampler's logarithms overflow; the weights are 0 or 1 to float32 long before.
         held = jnp.maximum(alpha, 1e-30)
-        # The limit at 0 would be weights of 0 or 1; exchanging whole images is not meant by mixing nothing.
+        # The limit at 0 would be weights of 0 or 1, but mixing nothing should not exchange whole images either.
         return jnp.where(alpha > 0, jax.random.beta(key, held, held, dtype=jnp.float32), 1.0)
 
 

@@ -21,12 +21,12 @@ class DisagreementError(Exception):
 
 
 def typical(terms: int) -> float:
-    """The typical rounding error of a sum of so many terms, relative to the sum of the terms' magnitudes."""
+    """The typical rounding error of a sum of that many terms, relative to the sum of the terms' magnitudes."""
     return math.sqrt(terms) * UNIT
 
 
 def rounding(magnitudes: np.ndarray, terms: int) -> np.ndarray:
-    """How far two sums of so many terms may lie apart, given the sums of the terms' magnitudes."""
+    """How far apart two sums of that many terms may lie, given the sums of the terms' magnitudes."""
     return WALK * typical(terms) * magnitudes
 
 

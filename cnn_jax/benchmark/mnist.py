@@ -31,7 +31,7 @@ def build_mnist(name: str, yardstick: Yardstick) -> Field:
     is left out, as the other side has none.
 
     Raises:
-        InputError: this is no checkout, or MNIST cannot be had.
+        InputError: this is not a checkout, or MNIST is not available.
     """
     if not SCRIPT.is_file():
         raise InputError(f"{name}: expected a checkout of the repository with {SCRIPT.relative_to(ROOT)} in it")

@@ -1,4 +1,4 @@
-"""What was measured, and what it comes to."""
+"""What was measured, and its summary."""
 
 from __future__ import annotations
 

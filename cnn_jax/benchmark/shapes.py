@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 ConvDirection = Literal["forward", "input", "weight", "all"]
-"""A convolution, its gradient to the input, its gradient to the kernel, and these three in one program."""
+"""A convolution, its gradients with respect to the input and to the kernel, and all three in one program."""
 PoolDirection = Literal["forward", "backward", "both"]
 Sizes = int | tuple[int, ...]
 """The same number for each spatial dimension, or one for each."""

@@ -26,7 +26,7 @@ def show_results(results: Sequence[Result]) -> None:
     if shares:
         worst = max(shares, key=shares.__getitem__)
         mean = sum(shares.values()) / len(shares)
-        terminal.say(f"others had {mean:.1%} of the cores meanwhile, at most {shares[worst]:.1%} ({worst})")
+        terminal.say(f"other processes used {mean:.1%} of the cores meanwhile, at most {shares[worst]:.1%} ({worst})")
 
 
 def _row(result: Result) -> list[str]:

@@ -1,4 +1,4 @@
-"""Contenders timed in turns, and what their times come to."""
+"""Contenders timed in turns, and a summary of their times."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Effort:
       seconds: what one case may take; whatever it is, there are `least` rounds, and at most `most`.
       block: the shortest time, in seconds, that a contender is watched for in a round; 0 for one call, without any
         untimed one.
-      patience: a call longer than so many seconds is timed once, before the others' rounds, and stands for all.
+      patience: a call that takes more seconds than this is timed only once, before the rounds of the others.
     """
 
     seconds: float
@@ -108,7 +108,7 @@ def measure(
 
 
 def _block(contender: Contender, calls: int, clock: Clock) -> float:
-    """Seconds for so many calls, each waited for: JAX would start the next at once, PyTorch on a CPU would not."""
+    """Seconds for that many calls, each waited for: JAX would start the next at once, PyTorch on a CPU would not."""
     began = clock()
     for _ in range(calls):
         contender.wait(contender.call())

@@ -15,15 +15,15 @@ from tyro.conf import Positional, arg
 import cnn_jax
 from cnn_jax import command
 
-DESCRIPTION = """Train a network, or use a finished run: measure it, let it read pictures, or show what is in it.
+DESCRIPTION = """Train a network, or use a finished run: evaluate it, classify pictures with it, or look inside.
 
-    cnn-jax train --data 'folder("photos")'    a network on any images, without a script
+    cnn-jax train --data 'folder("photos")'    train a network on any images, without a script
     cnn-jax evaluate runs/a                    accuracy, loss and confusion matrix on the test split
-    cnn-jax predict runs/a five.png scans/     the likeliest classes of pictures
+    cnn-jax predict runs/a five.png scans/     the most likely classes of pictures
     cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
     cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
-    cnn-jax report runs/a                      all of it with pictures, as one HTML file
-    cnn-jax verify runs/a                      whether its checkpoints are as they were saved
+    cnn-jax report runs/a                      all of this with figures, as one HTML file
+    cnn-jax verify runs/a                      check its checkpoints, bit for bit
     cnn-jax --version
 
 Bad input is one line on standard error and exit code 2."""
@@ -57,30 +57,30 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """The likeliest classes of pictures, by the model of a run."""
+    """The most likely classes of pictures, by the model of a run."""
 
     run: RunPath
     """Folder of a run."""
     images: Images = ()
     """PNG or JPEG files of any size and mode (also GIF, BMP, TIFF, WebP), or folders, searched with their subfolders.
     A picture of the training images' size is used as it is; any other is brought to that size.
-    For a run on light drawings on black, as digits are, dark drawings on light paper are inverted, cut out of the
-    page, thickened where the pen was thin, scaled and centred like those: give one digit a picture, on plain paper."""
+    For a run on light drawings on black, such as digits, dark drawings on light paper are inverted, cut out of the
+    page, thickened where the pen was thin, and scaled and centred alike: give one digit per picture, on plain paper."""
     top: Annotated[int, arg(metavar="K")] = 3
-    """How many classes to show of each picture."""
+    """How many classes to show for each picture."""
     json: bool = False
     """Print a JSON list instead of a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detect:
-    """Digits in larger pictures and boxes round them, by a run of experiments/detect_digits.py."""
+    """Digits in larger pictures and boxes around them, by a run of experiments/detect_digits.py."""
 
     run: RunPath
     """Folder of the run."""
     images: Images = ()
-    """Pictures as for predict, of any size and with any number of digits, dark on light or light on dark. Those longer
-    than 1,024 pixels are brought down to that; digits less than 14 pixels long are not found."""
+    """Pictures as for predict, of any size and with any number of digits, dark on light or light on dark. Those
+    longer than 1,024 pixels are scaled down to that; digits less than 14 pixels long are not found."""
     least: Annotated[float, arg(metavar="SCORE")] = 0.5
     """Lowest score to show, from 0 to 1."""
     draw: Annotated[Path | None, arg(metavar="DIR|FILE")] = None
@@ -98,30 +98,30 @@ class Describe:
         output          height x width x channels
         params          trained values
         connections     weights and biases into each unit, over all units, as LeCun et al. (1998) count them
-        mult-adds       products that are added up
-        sees            the receptive field: how many pixels in a line a unit sees
+        mult-adds       multiplications, each with an addition
+        sees            the receptive field: how many pixels in a row or column a unit sees
         step            how many pixels further on its neighbour's begins
         from            where the first unit's begins; below 0 is padding
         memory          of the output, in float32
 
-    A terminal too narrow for all columns goes without some; - stands where there is no such number.
+    On a narrow terminal some columns are left out; - stands where there is no such number.
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
     """A model by its name, the text of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the
-    folder of a run. The names, each of a model as it is by default: mlp, convnet, lenet1, lenet4, lenet5,
+    folder of a run. The names, each standing for a model with its defaults: mlp, convnet, lenet1, lenet4, lenet5,
     lenet5_original, cifarnet, resnet18; for ImageNet resnet18_imagenet, resnet34, resnet50, resnet101, resnet152."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
-    """Height and width of the image; by default what the model is made for, or else what the run took."""
+    """Height and width of the image; by default those that the model is made for, or else those of the run."""
     channels: Annotated[int | None, arg(metavar="C")] = None
     """Channels of the image; by default the run's, or 3 for cifarnet and resnets and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
-    """As what to print the table: for a terminal, in Markdown, or as a fragment of HTML to put into a page."""
+    """How to print the table: for a terminal, in Markdown, or as a fragment of HTML to put into a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One HTML file on a run: figures, curves, mistakes, and pictures of what is inside; it opens without a network."""
+    """One HTML file on a run: figures, curves, mistakes, and pictures of what is inside; it opens offline."""
 
     run: RunPath
     """Folder of a run, also of one of several seeds."""
@@ -131,7 +131,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Whether the checkpoints of a run are as they were saved, bit for bit; exit code 2 where one is not."""
+    """Whether the checkpoints of a run are as they were saved, bit for bit; exit code 2 if any is not."""
 
     run: RunPath
     """Folder of a run, also of one of several seeds."""
@@ -144,8 +144,8 @@ def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> No
     """Does what a command line asks for.
 
     Raises:
-        InputError: something given cannot be used.
-        SystemExit: with code 2 where some of several pictures could not be read, or a checkpoint is not whole; they
+        InputError: some input cannot be used.
+        SystemExit: with code 2 where some of several pictures could not be read, or a checkpoint is damaged; these
             have been named.
     """
     from cnn_jax.runs.compilation import keep_compiled

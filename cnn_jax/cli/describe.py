@@ -34,7 +34,7 @@ def describe(name: str, size: tuple[int, int] | None, channels: int | None, form
         own_channels = getattr(model, "input_channels", 1)
     size = size or own_size
     if size is None:
-        raise InputError("--size: expected height and width of the image, as this model says none, got none")
+        raise InputError("--size: expected height and width of the image, as this model has none of its own, got none")
     shape = (*size, own_channels if channels is None else channels)
     for option, value in zip(("--size", "--size", "--channels"), shape, strict=True):
         if not 1 <= value <= _LARGEST:

@@ -1,4 +1,4 @@
-"""`cnn-jax predict`: the likeliest classes of pictures."""
+"""`cnn-jax predict`: the most likely classes of pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def predict(path: Path, pictures: tuple[Path, ...], top: int, as_json: bool) -> 
     images: dict[Path, np.ndarray] = {}
     for file in files:
         try:
-            images[file] = read_picture(file, run.image_shape, run.statistics)
+            images[file] = read_picture(file, run.image_shape, run.ink)
         except InputError as error:
             faults.append(str(error))
     probabilities = run.probabilities(np.stack(list(images.values()))) if images else np.zeros((0, 1))

@@ -3,9 +3,10 @@
 from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
 from cnn_jax.data.dataset import Dataset, Statistics, make_datasets, normalise, rescale
+from cnn_jax.data.drawings import Ink
 from cnn_jax.data.folder import Folder
-from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.loading import load
+from cnn_jax.data.resizing import fit_images
 from cnn_jax.data.source import TFDS, Source
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Arrays",
     "Dataset",
     "Folder",
+    "Ink",
     "Source",
     "Statistics",
     "batch_indices",

@@ -1,4 +1,4 @@
-"""Arrays in a file of NumPy's as a data source."""
+"""Arrays in a NumPy file as a data source."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _IMAGES, _LABELS = "images", "labels"
 
 @dataclass(frozen=True)
 class Arrays(Source):
-    """Arrays in an .npz file: `train_images`, `train_labels`, `test_images`, `test_labels`, and any other split so.
+    """Arrays in an .npz file: `train_images`, `train_labels`, `test_images`, `test_labels`, and so on.
 
-    Images are uint8 (N, H, W) or (N, H, W, C), all of one size, which stays. Labels are (N,): whole numbers from 0, or
-    strings, which are then the classes' names, sorted. `class_names`, strings (K,), names the classes of whole numbers;
-    without it they are named by their numbers, up to the largest of the training split.
+    Images are uint8 (N, H, W) or (N, H, W, C), all of one size, which is kept. Labels are (N,): whole numbers from
+    0, or strings, which are then the classes' names, sorted. `class_names`, strings (K,), names the classes of whole
+    numbers; without it they are named by their numbers, up to the largest of the training split.
 
-    Where there is no test split, a validation split ("val", "valid" or "validation") is taken for it. With `images` and
+    Where there is no test split, a validation split ("val", "valid" or "validation") is used instead. With `images` and
     `labels` alone, a test split is made of them by a hash of the contents of each image, as for `Folder`. Images of
     other splits that are in the training split too are reported on standard error.
 
@@ -93,7 +93,7 @@ def _read(path: Path, changed: int, test_share: float) -> tuple[dict[str, Datase
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file:  # which NumPy leaves open if it cannot read it
+        with path.open("rb") as file:  # NumPy leaves a file open that it cannot read
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 raise InputError("expected an .npz file of named arrays, it is a single array; use numpy.savez")
@@ -129,7 +129,7 @@ def _pairs(arrays: Mapping[str, np.ndarray], test_share: float) -> dict[str, tup
     in_test = np.array([share_of(image.data) < test_share for image in images])
     if in_test.all() or not in_test.any():
         raise InputError(
-            f"expected images enough for two splits, {len(images)} leave one of them empty; add some, or change "
+            f"expected enough images for two splits, {len(images)} leave one of them empty; add some, or change "
             f"test_share ({test_share})"
         )
     return {"train": (images[~in_test], labels[~in_test]), "test": (images[in_test], labels[in_test])}
@@ -145,7 +145,7 @@ def _checked(
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"expected {labels_name} to be whole numbers or strings, ({len(images)},) as there are images, got "
+            f"expected {labels_name} to be whole numbers or strings, ({len(images)},) like the images, got "
             f"{labels.dtype} {labels.shape}"
         )
     return np.ascontiguousarray(images if images.ndim == 4 else images[..., None]), labels

@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a pure function of seed and position, so that any step can be had at once.
+"""Which examples make up which batch: a pure function of seed and position, so that any step can be computed at once.
 
 Training reads one endless stream of positions. Positions [e*n, (e+1)*n) are epoch e, a fresh permutation made from
 (seed, e) alone; batch k is positions [k*B, (k+1)*B). So batches may span two epochs, no example is ever dropped, and
@@ -30,10 +30,10 @@ def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
 
 
 def train_order(n: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
-    """The order that a run takes the examples in, without making any permutation twice for steps in a row.
+    """The order in which a run takes the examples; for consecutive steps no permutation is made twice.
 
     Returns:
-      `order(step, steps)`, the `batch_indices` of so many training batches from `step` on, int64 (steps, batch_size).
+      `order(step, steps)`, the `batch_indices` of `steps` training batches from `step` on, int64 (steps, batch_size).
 
     Raises:
       InputError: here or from `order`, as `batch_indices`.

@@ -1,8 +1,8 @@
-"""Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are believed.
+"""Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are trusted.
 
 An entry is a folder `CACHE/decoded/NAME/VERSION/SPLIT-KEY` with `images.npy`, `labels.npy` and `entry.json`. The
 JSON file names what the arrays are, with their checksums and one of itself. Whatever is wrong with an entry, `read`
-answers None, the caller decodes again and `write` puts a new entry in the place of the old. Files are never changed
+answers None, the caller decodes again and `write` replaces the entry by a new one. Files are never changed
 once they are there, so an array mapped by another process stays what it was.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.dataset import Statistics
+from cnn_jax.data.drawings import Ink
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.files import cache_root, temporary_folder, writable
 
@@ -27,9 +28,10 @@ FORMAT = 1  # raise it whenever decoding or the meaning of a field changes
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What every split carries of the training split: its statistics, and a hash of its examples."""
+    """What every split carries of the training split: its statistics, how it is drawn, and a hash of its examples."""
 
     statistics: Statistics
+    ink: Ink | None
     fingerprint: str
 
 
@@ -37,7 +39,7 @@ class Training:
 class Decoded:
     """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds.
 
-    `notes` are lines to be said of it again wherever it is read, such as which files could not be.
+    `notes` are lines to be shown again whenever it is read, such as which files could not be.
     """
 
     images: np.ndarray
@@ -48,7 +50,7 @@ class Decoded:
 
 
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
-    """Returns the cached arrays, memory-mapped and read-only, or None where there is no sound entry."""
+    """Returns the cached arrays, memory-mapped and read-only, or None if there is no sound entry."""
     folder = _folder(prepared, split, image_size)
     if not folder.is_dir():
         return None
@@ -122,15 +124,19 @@ def _read(folder: Path, identity: dict[str, Any], count: int | None) -> Decoded:
             raise ValueError(f"{name}.npy does not match its checksum")
         arrays[name] = array
     mean, std = (tuple(entry["statistics"][name]) for name in ("mean", "std"))
-    statistics = Statistics(mean=mean, std=std, ink=entry["statistics"]["ink"])
-    training = Training(statistics=statistics, fingerprint=entry["fingerprint"])
+    extent = entry["statistics"]["ink"]
+    ink = None if extent is None else Ink(extent=extent, mean=mean[0])
+    training = Training(statistics=Statistics(mean=mean, std=std), ink=ink, fingerprint=entry["fingerprint"])
     notes = tuple(entry.get("notes", ()))  # entries written before there were any stay valid
     return Decoded(**arrays, class_names=tuple(entry["class_names"]), training=training, notes=notes)
 
 
 def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
     entry = identity | {"class_names": list(decoded.class_names), "notes": list(decoded.notes)}
-    entry |= asdict(decoded.training)
+    training = decoded.training
+    # Of the ink, the mean is among the statistics.
+    entry["statistics"] = asdict(training.statistics) | {"ink": training.ink.extent if training.ink else None}
+    entry["fingerprint"] = training.fingerprint
     for name, array in (("images", decoded.images), ("labels", decoded.labels)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)

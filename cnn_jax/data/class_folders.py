@@ -1,4 +1,4 @@
-"""Folders with a folder of pictures for each class: which files there are, of which split and class."""
+"""Folders with a folder of pictures for each class: their files, each with its split and class."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What files there are.
+    """The files of a folder of classes.
 
     Attributes:
       root: the folder.
       class_names: the names of the training split's class folders, sorted.
       splits: the files of each split that has a folder, "train" first, by class and then by name; "train" alone where
         a test split is still to be made of some of them.
-      notes: a line for each thing that was passed over and may be meant otherwise.
+      notes: a line for each thing that was skipped, perhaps against the user's intention.
     """
 
     root: Path
@@ -54,7 +54,7 @@ def list_files(root: Path) -> Listing:
     Hidden files and folders are passed over. The order is by name, whatever order the file system has.
 
     Raises:
-      InputError: no such folder, fewer than two classes, a class without files, or one that training has not.
+      InputError: no such folder, fewer than two classes, a class without files or without training files.
     """
     if not root.is_dir():
         arrived = "it is a file" if root.exists() else "there is none"
@@ -79,7 +79,7 @@ def list_files(root: Path) -> Listing:
             notes.append(f"{shown(folder)}: {count} in no folder of a class, such as {plain(stray[0])}; passed over")
     if folders["train"] == root and splits["train"] and all(len(Path(f.path).parts) > 2 for f in splits["train"]):
         raise InputError(
-            f"{shown(root)}: expected pictures in the folders of classes, these have only folders in them: "
+            f"{shown(root)}: expected pictures in the folders of classes, these contain only folders: "
             f"{plain(', '.join(class_names))}; those of splits are called train and test"
         )
     present = {file.label for file in splits["train"]}
@@ -90,7 +90,7 @@ def list_files(root: Path) -> Listing:
 
 
 def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """The folders that have the folders of classes in them, by split, and a line for each that should but has not."""
+    """The folders that have the folders of classes in them, by split, and a line for each that should but does not."""
     if not _subfolders(root / "train"):
         return {"train": root}, []
     folders, notes = {"train": root / "train"}, []

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax.data.drawings import Ink, measure_ink
 from cnn_jax.errors import InputError
 
-INK_SAMPLE = 2000  # images looked at for Statistics.ink; the median of so many is settled to well under a pixel
 _CHUNK = 4096  # images a histogram takes at a time, so that its int64 copy stays small
 
 
@@ -23,14 +23,10 @@ class Statistics:
     Attributes:
       mean: mean of images / 255, one float a channel.
       std: population standard deviation of images / 255, one float a channel; 0 for a constant channel.
-      ink: for one-channel images with a dark background, the median over images of the longer side of the box
-        round all pixels brighter than a quarter of the image's brightest, as a fraction of the longer image side;
-        None for other images. It says how large the drawn thing stands in its picture.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    ink: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +44,7 @@ class Dataset:
       statistics: of the *training* split, whichever split this is.
       fingerprint: a hash of the *training* split's images, labels and class names: two data sets of one name and
         version are told apart, copies of one are not.
+      ink: how the *training* split's images are drawn, where they are drawings, light on dark; else None.
     """
 
     name: str
@@ -58,6 +55,7 @@ class Dataset:
     class_names: tuple[str, ...]
     statistics: Statistics
     fingerprint: str
+    ink: Ink | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,12 +90,12 @@ def make_datasets(
         for array in (images, labels):
             array.setflags(write=False)
         arrays[split] = images, labels
-    statistics = compute_statistics(arrays["train"][0])
+    statistics, ink = compute_statistics(arrays["train"][0]), measure_ink(arrays["train"][0])
     fingerprint = compute_fingerprint(*arrays["train"], classes)
     return {
         split: Dataset(
             name=name, version=fingerprint[:8], split=split, images=images, labels=labels, class_names=classes,
-            statistics=statistics, fingerprint=fingerprint,
+            statistics=statistics, fingerprint=fingerprint, ink=ink,
         )
         for split, (images, labels) in arrays.items()
     }  # fmt: skip
@@ -115,7 +113,7 @@ def compute_statistics(images: np.ndarray) -> Statistics:
         pixels, total, squares = (int(counts @ levels**power) for power in range(3))
         means.append(total / pixels / 255)
         stds.append(math.sqrt(pixels * squares - total**2) / pixels / 255)
-    return Statistics(mean=tuple(means), std=tuple(stds), ink=_ink(images[:INK_SAMPLE]))
+    return Statistics(mean=tuple(means), std=tuple(stds))
 
 
 def compute_fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
@@ -124,25 +122,6 @@ def compute_fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tup
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()[:16]
-
-
-def _ink(images: np.ndarray) -> float | None:
-    count, height, width, channels = images.shape
-    border = np.concatenate([images[:, [0, -1]].reshape(count, -1), images[:, :, [0, -1]].reshape(count, -1)], axis=1)
-    if channels != 1 or np.median(border) / 255 >= 0.5:
-        return None
-    brightest = images.max(axis=(1, 2, 3), keepdims=True)
-    bright = (images > 0.25 * brightest)[brightest.ravel() > 0, ..., 0]
-    if not len(bright):
-        return None
-    longest = np.maximum(_extent(bright.any(axis=2)), _extent(bright.any(axis=1)))
-    return float(np.median(longest) / max(height, width))
-
-
-def _extent(occupied: np.ndarray) -> np.ndarray:
-    """Length from the first to the last True of every row of (N, L); each row has at least one."""
-    first = occupied.argmax(axis=1)
-    return occupied.shape[1] - occupied[:, ::-1].argmax(axis=1) - first
 
 
 def rescale(dataset: Dataset, background: float, foreground: float) -> Dataset:

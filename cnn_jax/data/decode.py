@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import png
-from cnn_jax.data.geometry import fit_images
+from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -1,4 +1,4 @@
-"""From a drawing or a scan of any size to a picture like those of a data set of drawn things, as MNIST is one.
+"""From a drawing or a scan of any size to a picture like those of a data set of drawings, such as MNIST.
 
 Everything here is arithmetic on greyscale arrays; `cnn_jax.data.pictures` opens the files.
 """
@@ -7,36 +7,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cnn_jax.data.dataset import Statistics
 from cnn_jax.errors import InputError
 
 _SIDE = 512  # longer side that larger drawings are first brought down to: strokes stay many pixels wide
 _SAMPLE = 64  # pixels a side that the paper is fitted to; a smooth surface needs no more
 _FAINTEST = 12.0  # of 255: nothing less above the paper counts as ink
-_NOISES = 6.0  # ink stands out of the paper by so many standard deviations of the paper's own noise
-_QUARTER = 0.25  # of the ink's level; the threshold that `Statistics.ink` is measured with
+_NOISES = 6.0  # ink stands out from the paper by this many standard deviations of the paper's own noise
+_QUARTER = 0.25  # of the ink's level; as `Ink.extent` is measured
 _THINNEST = 0.7  # of the mean ink of the training images; hardly one of those has less for its size
 _SPECK = 0.02  # a mark smaller than this share of the largest one is dirt; so is all, if none is this long
+_COUNTED = 2000  # images that `Ink.extent` is measured on; the median of that many is settled to well under a pixel
 
 
-def redraw(picture: np.ndarray, size: tuple[int, int], statistics: Statistics) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Ink:
+    """How the images of a data set are drawn: those of one channel with a dark background, such as MNIST's.
+
+    Attributes:
+      extent: the median over images of the longer side of the box around all pixels brighter than a quarter of the
+        image's brightest, as a fraction of the longer image side. It says how large the drawing is in its image.
+      mean: mean of images / 255.
+    """
+
+    extent: float
+    mean: float
+
+
+def measure_ink(images: np.ndarray) -> Ink | None:
+    """Returns the `Ink` of uint8 images (N, H, W, C); None where they are not drawings, light on dark."""
+    sample = images[:_COUNTED]
+    count, height, width, channels = sample.shape
+    border = np.concatenate([sample[:, [0, -1]].reshape(count, -1), sample[:, :, [0, -1]].reshape(count, -1)], axis=1)
+    if channels != 1 or np.median(border) / 255 >= 0.5:
+        return None
+    brightest = sample.max(axis=(1, 2, 3), keepdims=True)
+    bright = (sample > _QUARTER * brightest)[brightest.ravel() > 0, ..., 0]
+    if not len(bright):
+        return None
+    longest = np.maximum(_length(bright.any(axis=2)), _length(bright.any(axis=1)))
+    return Ink(extent=float(np.median(longest) / max(height, width)), mean=float(images.mean() / 255))
+
+
+def _length(occupied: np.ndarray) -> np.ndarray:
+    """From the first to the last True of every row of (N, L); each row has at least one."""
+    first = occupied.argmax(axis=1)
+    return occupied.shape[1] - occupied[:, ::-1].argmax(axis=1) - first
+
+
+def redraw(picture: np.ndarray, size: tuple[int, int], like: Ink) -> np.ndarray:
     """Returns what is drawn in a light-on-dark uint8 picture of any size as a data set would show it: uint8 (H, W).
 
     Args:
       picture: uint8 (h, w).
       size: (H, W) of the data set's images.
-      statistics: of its training images; `ink` is a number.
+      like: of its training images.
 
     Raises:
       InputError: nothing is drawn on it.
     """
-    extent = statistics.ink or 1.0
     # The mean of the images over the square that their drawings fill.
-    ink = thicken(isolate_ink(picture), _THINNEST * statistics.mean[0] / extent**2)
-    return place(ink, size, extent)
+    ink = thicken(isolate_ink(picture), _THINNEST * like.mean / like.extent**2)
+    return place(ink, size, like.extent)
 
 
 def light_on_dark(grey: np.ndarray) -> np.ndarray:
@@ -62,7 +97,7 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
 
     ink, inked = lift_ink(picture, _SIDE)
     if not inked.any():
-        raise InputError("no drawing found: expected strokes that stand out of their background")
+        raise InputError("no drawing found: expected strokes that stand out from their background")
 
     # Marks this close to each other are one: a stroke that noise has broken is no row of specks.
     near = ndimage.binary_dilation(inked, np.ones((3, 3)), iterations=max(1, round(max(inked.shape) / 200)))
@@ -77,10 +112,10 @@ def isolate_ink(picture: np.ndarray) -> np.ndarray:
 
 
 def lift_ink(picture: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tells what is drawn in a light-on-dark uint8 picture (H, W) from its paper.
+    """Separates what is drawn in a light-on-dark uint8 picture (H, W) from its paper.
 
     The paper's brightness may vary smoothly: a quadratic surface fitted to it is subtracted. Ink is what stands out
-    of the paper and its noise, by a quarter of the ink's own level at least.
+    from the paper and its noise, by a quarter of the ink's own level at least.
 
     Args:
       picture: uint8 (H, W).
@@ -101,13 +136,13 @@ def lift_ink(picture: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
-    """Returns drawn ink with its strokes made thicker, if need be, until ink covers so much of a square around it.
+    """Returns drawn ink with its strokes made thicker, if need be, until ink covers enough of a square around it.
 
     A thin pen would leave a faint trace in a picture of a few pixels a side, unlike those of the data set.
 
     Args:
       ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
-      coverage: share of a square on the drawing's longer side that is ink at the least, from 0 to 1.
+      coverage: least share of a square on the drawing's longer side that is to be ink, from 0 to 1.
 
     Returns:
       float32 (h + 2 r, w + 2 r), r being how far the strokes were widened on each side; `ink` itself if r = 0.
@@ -129,7 +164,7 @@ def thicken(ink: np.ndarray, coverage: float) -> np.ndarray:
 
 
 def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
-    """Returns drawn ink as a uint8 picture (H, W), as large and where the pictures of a data set have theirs.
+    """Returns drawn ink as a uint8 picture (H, W), sized and placed like the drawings of a data set.
 
     MNIST is made like this: the digit's longer side takes 20 of 28 pixels, the aspect ratio kept, grey levels from
     antialiasing, and its centre of mass lies in the middle (Bottou et al. 1994, and the page of the MNIST database).
@@ -137,7 +172,7 @@ def place(ink: np.ndarray, size: tuple[int, int], extent: float) -> np.ndarray:
     Args:
       ink: float32 (h, w), 0 paper to 1 ink, cut to what is drawn.
       size: (H, W) of the result.
-      extent: the longer side of what is drawn as a fraction of the longer side of the result: `Statistics.ink`.
+      extent: the longer side of what is drawn as a fraction of the longer side of the result: `Ink.extent`.
 
     Where the centre of mass would push part of the drawing out, the drawing stops at the edge. Drawings are placed to
     fractions of a pixel: in pictures as small as 8x8, half a pixel more to one side is a twentieth of the accuracy.

@@ -15,10 +15,11 @@ import numpy as np
 from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing, list_files
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
+from cnn_jax.data.drawings import measure_ink
 from cnn_jax.data.folders import Prepared, say, say_once
-from cnn_jax.data.geometry import checked_size
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.pile import Pile, in_order, read_pile
+from cnn_jax.data.resizing import checked_size
 from cnn_jax.data.source import Source, absolute, path_as_text, short_name
 from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
 from cnn_jax.errors import InputError
@@ -79,7 +80,7 @@ class Folder(Source):
         return Dataset(
             name=self.label(), version=decoded.training.fingerprint[:8], split=split, images=decoded.images,
             labels=decoded.labels, class_names=decoded.class_names, statistics=decoded.training.statistics,
-            fingerprint=decoded.training.fingerprint,
+            fingerprint=decoded.training.fingerprint, ink=decoded.training.ink,
         )  # fmt: skip
 
     def validation(self, image_size: tuple[int, int]) -> Dataset | None:
@@ -111,7 +112,7 @@ class Folder(Source):
         return _LAST[own][split]
 
     def _read(self, listing: Listing, size: tuple[int, int]) -> tuple[dict[str, cache.Decoded], bool]:
-        """All splits, and whether the size asked for decided anything."""
+        """All splits, and whether the size asked for made a difference."""
         files = listing.splits if len(listing.splits) > 1 else _split_by_content(listing, self.test_share)
         count = sum(map(len, files.values()))
         if count >= _MANY:
@@ -124,10 +125,9 @@ class Folder(Source):
         labels = {name: np.array([files[name][i].label for i in pile.read], np.int32) for name, pile in piles.items()}
         images, class_names = piles["train"].images, listing.class_names
         fingerprint = compute_fingerprint(images, labels["train"], class_names)
-        statistics = compute_statistics(images)
-        if piles["train"].varied:  # The margins are ours, so the images need not be light drawings on black.
-            statistics = replace(statistics, ink=None)
-        training = cache.Training(statistics=statistics, fingerprint=fingerprint)
+        # Dark margins that are ours say nothing of how the pictures are drawn.
+        ink = None if piles["train"].varied else measure_ink(images)
+        training = cache.Training(statistics=compute_statistics(images), ink=ink, fingerprint=fingerprint)
         notes = tuple(f"{self.label()}: {note}" for note in _notes(files, piles))
         decoded = {
             name: cache.Decoded(
@@ -138,7 +138,7 @@ class Folder(Source):
         return decoded, piles["train"].varied
 
     def _check(self, listing: Listing, split: str, files: Sequence[File], pile: Pile) -> None:
-        """InputError for what cannot be read, if strict, for a split without pictures, or a class to learn without."""
+        """InputError for an unreadable file, if strict, an empty split, or a class without training pictures."""
         if pile.faults and self.strict:
             index, fault = pile.faults[0]
             others = f" (and {len(pile.faults) - 1:,} other files of {split})" if len(pile.faults) > 1 else ""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
+from cnn_jax.data.drawings import measure_ink
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
-from cnn_jax.data.geometry import checked_size
+from cnn_jax.data.resizing import checked_size
 from cnn_jax.errors import InputError
 
 # Of the training splits decoded by this process: without a writable cache, loading the test split next would otherwise
@@ -36,14 +37,14 @@ def load(
       data_dir: where prepared data sets are; default the environment variable TFDS_DATA_DIR, else
         ~/tensorflow_datasets.
       image_size: (height, width) to bring images to, by the rule of `fit_images`, where they differ in size. Images
-        that are all of one size keep it: to fit them, and what is padded with them, is the training's business.
+        that are all of one size keep it: fitting and padding them is left to training.
 
     Returns:
       A `Dataset`.
 
     Raises:
       InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
-        one image and one class label an example, or one that cannot be had (no network, TensorFlow needed).
+        one image and one class label an example, or one that is not available (no internet, TensorFlow needed).
     """
     request, root = parse_name(name), data_root(data_dir)
     size = None if image_size is None else checked_size(image_size)
@@ -63,6 +64,7 @@ def load(
         class_names=decoded.class_names,
         statistics=decoded.training.statistics,
         fingerprint=decoded.training.fingerprint,
+        ink=decoded.training.ink,
     )
 
 
@@ -89,7 +91,9 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
     key = (prepared.key, kept_size)
     if split == training_split:
         fingerprint = compute_fingerprint(images, labels, class_names)
-        _TRAINING[key] = cache.Training(statistics=compute_statistics(images), fingerprint=fingerprint)
+        _TRAINING[key] = cache.Training(
+            statistics=compute_statistics(images), ink=measure_ink(images), fingerprint=fingerprint
+        )
     elif key not in _TRAINING:
         _TRAINING[key] = _decoded(prepared, training_split, size).training
     decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])

@@ -1,4 +1,4 @@
-"""Pictures from files, as the images that a model was trained on look."""
+"""Pictures from files, brought to look like the images that a model was trained on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy as np
 
 from cnn_jax import terminal
 from cnn_jax.data import png
-from cnn_jax.data.dataset import Statistics
-from cnn_jax.data.drawings import light_on_dark, redraw
-from cnn_jax.data.geometry import fit_images
+from cnn_jax.data.drawings import Ink, light_on_dark, redraw
+from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _BAND = 1 << 20  # pixels computed with at a time, in floats
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
-def read_picture(path: Path, image_shape: tuple[int, int, int], statistics: Statistics) -> np.ndarray:
+def read_picture(path: Path, image_shape: tuple[int, int, int], ink: Ink | None) -> np.ndarray:
     """Reads a picture file as an image of a data set: `open_picture`, then `like_training`.
 
     Returns:
@@ -43,16 +42,16 @@ def read_picture(path: Path, image_shape: tuple[int, int, int], statistics: Stat
       InputError: naming the file, in one line, if it cannot be read or nothing is drawn on it.
     """
     try:
-        return like_training(open_picture(path), image_shape, statistics)
+        return like_training(open_picture(path), image_shape, ink)
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from None
 
 
-def like_training(pixels: np.ndarray, image_shape: tuple[int, int, int], statistics: Statistics) -> np.ndarray:
+def like_training(pixels: np.ndarray, image_shape: tuple[int, int, int], ink: Ink | None) -> np.ndarray:
     """Brings a picture to what the images of a data set look like.
 
     - Transparency is laid on white, or on black if what is visible is light.
-    - For a data set of drawings (one channel, dark background: `statistics.ink` is a number), a picture whose border
+    - For a data set of drawings (one channel, dark background: `ink` is not None), a picture whose border
       is light is inverted. One of the data set's own size is then used as it is. Any other is a drawing or a scan: the
       paper is subtracted, what is drawn is cut out without specks, thin strokes are thickened, and it is scaled to be
       as large as in the data set and centred by its mass; see `cnn_jax.data.drawings`.
@@ -62,7 +61,7 @@ def like_training(pixels: np.ndarray, image_shape: tuple[int, int, int], statist
     Args:
       pixels: uint8 (h, w, channels): grey, grey and alpha, RGB, or RGB and alpha.
       image_shape: (H, W, C) of the data set's images.
-      statistics: of its training images.
+      ink: how its training images are drawn; None where they are not drawings.
 
     Returns:
       uint8 (H, W, C).
@@ -74,11 +73,11 @@ def like_training(pixels: np.ndarray, image_shape: tuple[int, int, int], statist
     if channels not in (1, 3):
         raise InputError(f"expected a model for images of 1 or 3 channels, this one is for {channels}")
     pixels = with_channels(on_paper(pixels), channels)
-    if statistics.ink is None:
+    if ink is None:
         return fit_images(pixels[None], (size[0], size[1]))[0]
     picture = light_on_dark(pixels[..., 0])
     if picture.shape != tuple(size):
-        picture = redraw(picture, (size[0], size[1]), statistics)
+        picture = redraw(picture, (size[0], size[1]), ink)
     elif picture.min() == picture.max():
         raise InputError("no drawing found: all its pixels are equal")
     return picture[..., None]
@@ -136,7 +135,7 @@ def _banded(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, ch
 
 
 def _percentile(counts: np.ndarray, share: float) -> float:
-    """That of levels of which there are so many each, as np.percentile interpolates; 0 where there are none."""
+    """The percentile of levels that occur `counts` times each, as np.percentile interpolates; 0 if there are none."""
     upto = np.cumsum(counts)
     place = share * (upto[-1] - 1)
     below, above = np.searchsorted(upto, [math.floor(place), math.ceil(place)], side="right") if upto[-1] else (0, 0)
@@ -186,14 +185,14 @@ def open_picture(path: Path) -> np.ndarray:
 
 
 def _arrived(path: Path) -> str:
-    """What a file seems to be that is no picture that can be read."""
+    """What a file seems to be that cannot be read as a picture."""
     with path.open("rb") as file:
         start = file.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in _PHONES:
         return f"got {_PHONES[start[8:12]]}; save it as JPEG or PNG"
     if start.startswith(b"%PDF"):
         return "got PDF; save the page as PNG"
-    return "its contents are of no such kind"
+    return "its contents are something else"
 
 
 def _check_size(image: Image.Image) -> None:
@@ -236,7 +235,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 def find_pictures(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     """Replaces folders by the picture files in them and in their subfolders, sorted, hidden ones left out.
 
-    Files are told by their suffix in folders, and taken as they are where they are named themselves.
+    In folders, pictures are recognised by their suffix; files named themselves are taken as they are.
 
     Returns:
       The files in the order of `paths`, and a line for each folder that has none or cannot be listed.

@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 import xxhash
 
-from cnn_jax.data.geometry import fit_images
 from cnn_jax.data.pictures import on_paper, open_picture, with_channels
+from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
 LARGEST_KEPT = 256 * 256  # pixels: ten thousand pictures of them are 2 GB
@@ -31,7 +31,7 @@ class Pile:
       read: the N indices of files that could be read, ascending.
       digests: a hash of the pixels of each, as they were before they were brought to a size.
       faults: of the other files, index and what is wrong.
-      varied: whether the size asked for decided anything.
+      varied: whether the size asked for made a difference.
     """
 
     images: np.ndarray

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cnn_jax.data.connectivity import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.folders import EMBEDDED, Prepared, Request, describe, embedded_root, say
-from cnn_jax.data.network import NoAnswerError, Probes, impatient_downloads
 from cnn_jax.data.standin import MissingTensorFlowError, without_tensorflow
 from cnn_jax.errors import InputError
 from cnn_jax.files import temporary_folder, writable
@@ -27,7 +27,7 @@ DOWNLOADING = ("requests.", "urllib3.", "tensorflow_datasets.core.download.")  #
 INSTALL = "pip install 'cnn-jax[prepare]'"
 OFFLINE = "offline there is the embedded 'digits', or a prepared copy by --data.dir or TFDS_DATA_DIR"
 ELSEWHERE = "choose another by --data.dir or TFDS_DATA_DIR"
-_DAY = 86_400.0  # seconds after which a download that has not moved is taken for left behind
+_DAY = 86_400.0  # seconds after which a download that has not moved counts as abandoned
 
 
 def prepare(request: Request, root: Path) -> Prepared:
@@ -37,13 +37,13 @@ def prepare(request: Request, root: Path) -> Prepared:
 
     Raises:
       InputError: for a name, configuration or version that TFDS does not know, a folder that cannot be written, no
-        network, TensorFlow needed and missing, or a builder that fails for any other reason.
+        internet, TensorFlow needed and missing, or a builder that fails for any other reason.
     """
     embedded = request.name == EMBEDDED
     if embedded and not writable(root):
         root = embedded_root()
     if not writable(root):
-        _builder(request, root, root)  # a name or version that there is not is the first thing to be told
+        _builder(request, root, root)  # an unknown name or version is the first thing to report
         raise InputError(f"the data folder {root} cannot be written; {ELSEWHERE}")
     with _folder_inside(root) as temporary:
         builder = _builder(request, root, temporary)

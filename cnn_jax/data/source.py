@@ -16,7 +16,7 @@ from cnn_jax.parts import Part, snake
 
 @dataclass(frozen=True)
 class Source(Part, abc.ABC):
-    """The base of data sources. One that is asked twice for a split gives equal arrays, in the same order."""
+    """The base of data sources. Asked twice for a split, a source gives equal arrays in the same order."""
 
     @abc.abstractmethod
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
@@ -41,7 +41,7 @@ class Source(Part, abc.ABC):
         return TFDS(name)
 
     def validation(self, image_size: tuple[int, int]) -> Dataset | None:
-        """The images that the data have for choosing the best checkpoint, beside those to test on; None without."""
+        """The data's own images for choosing the best checkpoint, besides those to test on; None if there are none."""
         return None
 
     def label(self) -> str:
@@ -104,5 +104,5 @@ def absolute(path: str, named: str) -> str:
 
 
 def short_name(text: str) -> str:
-    """What of a text is fit for the name of a folder on any system: ASCII letters, digits, "-" and "_"."""
+    """The characters of a text that are fit for a folder's name on any system: ASCII letters, digits, "-" and "_"."""
     return re.sub("[^A-Za-z0-9_]+", "-", text).strip("-") or "data"

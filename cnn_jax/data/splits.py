@@ -1,4 +1,4 @@
-"""What sources whose data are the user's own share: which split is meant, how one is made, what is in two of them."""
+"""What sources of the user's own data share: which split is meant, how one is made, what is in two of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HELD_OUT = ("test", "val", "valid", "validation")
 
 
 def find_split(label: str, split: str, splits: Iterable[str]) -> str:
-    """The split that is meant: that of the name, or for "test", where there is none, the validation split; said once.
+    """The split that is meant: the one of that name, or for a missing "test" the validation split, which is said once.
 
     Raises:
       InputError: there is no such split.
@@ -24,7 +24,7 @@ def find_split(label: str, split: str, splits: Iterable[str]) -> str:
         return split
     held_out = [name for name in HELD_OUT if name in known]
     if split == "test" and held_out:
-        say_once(f"{label} has no test split; its split {held_out[0]} is taken for it")
+        say_once(f"{label} has no test split; its split {held_out[0]} is used instead")
         return held_out[0]
     raise InputError(f"data set {label}: expected one of the splits {', '.join(known)}; got {split!r}")
 
@@ -36,7 +36,7 @@ def validation_of(splits: Iterable[str]) -> str | None:
 
 
 def share_of(content: bytes | memoryview | io.BufferedReader) -> float:
-    """A number from 0 to 1 that some content has for ever: below the share of the test split, it belongs there.
+    """A fixed number from 0 to 1 for some content, which belongs to the test split if it is below that split's share.
 
     It is made of a SHA-256 hash, so that adding, renaming or reordering other things moves nothing from one split to
     the other, equal contents are never on both sides, and a larger share only takes from the training split.

@@ -194,7 +194,12 @@ _COLUMNS = (
         lambda row: _count(row.connections),
         meaning="weights and biases into each unit, over all units, as LeCun et al. (1998) count them",
     ),
-    _Column("mult-adds", "multiply-adds", lambda row: _count(row.multiply_adds), meaning="products that are added up"),
+    _Column(
+        "mult-adds",
+        "multiply-adds",
+        lambda row: _count(row.multiply_adds),
+        meaning="multiplications, each with an addition",
+    ),
     _Column("sees", "size", _field("size"), _GROUP, meaning="pixels in a line that a unit sees"),
     _Column("step", "stride", _field("stride"), _GROUP, meaning="pixels from a unit to its neighbour"),
     _Column(

@@ -1,4 +1,4 @@
-"""The layers that are known: their windows and what they count."""
+"""The known layers: their windows and what they count."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def window(module: nn.Module, inputs: Shape, own: Mapping[str, Any]) -> Window |
 
 
 def counts(module: nn.Module, inputs: Shape, output: Shape, own: Mapping[str, Any]) -> Counts:
-    """What a known layer counts between volumes of these shapes; any other counts nothing.
+    """What a known layer counts, given volumes of these shapes; any other counts nothing.
 
     The shapes have batch dimensions of size 1.
     """

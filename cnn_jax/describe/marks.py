@@ -40,7 +40,7 @@ class Marks:
 
     def intercept(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        # A method that a layer calls of itself is part of the call that is running.
+        # A method that a layer calls on itself is part of the running call.
         if module.scope is None or context.method_name == "setup" or module.path in self._running:
             return call(*args, **kwargs)
         own = own_parameters(nn.meta.unbox(module.variables.get("params", {})))

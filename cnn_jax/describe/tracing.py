@@ -212,7 +212,7 @@ class _Walk:
         )
 
     def finished(self) -> tuple[LayerRow, ...]:
-        """The rows, and one more for parameters that no layer has been seen to use, so that all are counted."""
+        """The rows, and one more for parameters that no layer was seen to use, so that all are counted."""
         rest = sum(self._uncounted.values())
         if not rest:
             return tuple(self.rows)

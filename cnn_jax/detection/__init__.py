@@ -5,6 +5,7 @@ from cnn_jax.detection.finding import Detections, candidates, find
 from cnn_jax.detection.measure import Found, figures, find_in_scenes
 from cnn_jax.detection.pages import find_in_picture
 from cnn_jax.detection.precision import average_precision, match, precision_recall
+from cnn_jax.detection.results import FILES, read_figures, write_results
 from cnn_jax.detection.runs import as_trained_on, check_finds, find_in_test_scenes, load_digits
 from cnn_jax.detection.scenes import Scene, SceneConfig, make_scene
 from cnn_jax.detection.source import Windows, test_windows, train_windows
@@ -13,6 +14,7 @@ from cnn_jax.detection.windows import BACKGROUND, cut_windows, framed, window_da
 
 __all__ = [
     "BACKGROUND",
+    "FILES",
     "Detections",
     "Found",
     "Scene",
@@ -37,9 +39,11 @@ __all__ = [
     "non_max_suppression",
     "precision_recall",
     "pyramid",
+    "read_figures",
     "stride_of",
     "sweep",
     "test_windows",
     "train_windows",
     "window_dataset",
+    "write_results",
 ]

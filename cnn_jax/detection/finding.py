@@ -37,7 +37,7 @@ class Detections(NamedTuple):
 
 
 def candidates(model: nn.Module, variables: Any, statistics: data.Statistics, image: jax.Array) -> Detections:
-    """Looks for digits in an image at one scale, twice.
+    """Looks for digits in an image twice, at one scale.
 
     First the network is swept over the image: of all its windows, a candidate is where no neighbour among the eight on
     the grid has a likelier class other than the background. The box of a candidate is that of the ink in its middle

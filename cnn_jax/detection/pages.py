@@ -28,9 +28,9 @@ _ROUND = 256  # rows; detections are filled up to a multiple of it
 def find_in_picture(run: Run, pixels: np.ndarray, least: float) -> Detections:
     """Finds digits in a picture.
 
-    What is drawn is told from its paper by `data.drawings.lift_ink`; pictures longer than 1024 pixels are brought down
-    to that. Digits are looked for from 14 pixels up to the picture's shorter side. Where strokes would be thinner than
-    the training digits' at some scale, they are widened for it.
+    What is drawn is separated from its paper by `data.drawings.lift_ink`; pictures longer than 1024 pixels are scaled
+    down to that. Digits are looked for from 14 pixels up to the picture's shorter side. Where strokes would be thinner
+    than the training digits' at some scale, they are widened for it.
 
     Args:
         run: whose last class is the background.

@@ -1,4 +1,4 @@
-"""Runs that learned to tell digits from background: whether one is, and what it is measured on."""
+"""Runs of detectors: whether a run is one, and what it is measured on."""
 
 from __future__ import annotations
 

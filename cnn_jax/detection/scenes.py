@@ -15,7 +15,7 @@ from cnn_jax.detection.ink import box_of
 from cnn_jax.detection.resampling import paste
 
 _OF_DIGIT = 3 + 2 * clutter.TRIES  # random numbers that a digit takes
-INKED = 0.25  # of an image's brightest pixel: what is brighter is ink, as for `data.Statistics.ink`
+INKED = 0.25  # of an image's brightest pixel: what is brighter is ink, as for `data.Ink.extent`
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def test_key() -> jax.Array:
 
 
 def train_windows(digits: data.Dataset, side: int, seed: int, scenes: int) -> data.Dataset:
-    """What a detector learns from: the windows, (side, side), of so many scenes of training digits.
+    """What a detector learns from: the windows, (side, side), of that many scenes of training digits.
 
     Raises:
         InputError: the images are not one-channel drawings, light on dark.
@@ -94,6 +94,6 @@ class Windows(TFDS):
         return self.scenes or (1000 if self.name == "digits" else 8000)
 
     def _fingerprint(self, digits: data.Dataset, side: int) -> str:
-        """Of the training windows, which follow from this: the test split is had without them."""
+        """Of what the training windows follow from, so that the test split needs no training windows."""
         parts = (digits.fingerprint, side, self._scenes, self.seed)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

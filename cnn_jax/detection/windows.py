@@ -128,28 +128,32 @@ def _anywhere(random: jax.Array, scene: Scene, side: int) -> tuple[jax.Array, ja
 def framed(digits: data.Dataset, side: int) -> data.Dataset:
     """The data set with its drawings `EXTENT` of the side long in the middle of images (side, side).
 
-    28x28 images of MNIST get zeros round them and keep their pixels. The statistics are those of the training split as
+    28x28 images of MNIST get zeros around them and keep their pixels. The statistics are those of the training split as
     it is thus changed, exactly where images get zeros, nearly where they are resized.
 
     Raises:
         InputError: these are not one-channel drawings, light on dark.
     """
-    old = digits.statistics
-    if old.ink is None:
+    old, ink = digits.statistics, digits.ink
+    if ink is None:
         raise InputError(f"data set {digits.name}: expected one-channel drawings, light on dark; take mnist or digits")
-    own = min(side, round(EXTENT * side / old.ink))
+    own = min(side, round(EXTENT * side / ink.extent))
     before = (side - own) // 2
     margins = before, side - own - before
     images = np.pad(data.fit_images(digits.images, (own, own)), ((0, 0), margins, margins, (0, 0)))
     share = (own / side) ** 2
     mean = share * old.mean[0]
     std = math.sqrt(share * (old.std[0] ** 2 + old.mean[0] ** 2) - mean**2)
-    statistics = data.Statistics(mean=(mean,), std=(std,), ink=old.ink * own / side)
-    return dataclasses.replace(digits, images=images, statistics=statistics)
+    return dataclasses.replace(
+        digits,
+        images=images,
+        statistics=data.Statistics(mean=(mean,), std=(std,)),
+        ink=data.Ink(extent=ink.extent * own / side, mean=mean),
+    )
 
 
 def window_dataset(digits: data.Dataset, key: jax.Array, scenes: int, config: SceneConfig) -> data.Dataset:
-    """A data set of the windows cut out of so many scenes of digits.
+    """A data set of the windows cut out of scenes of digits.
 
     Args:
         digits: as `framed` gives them; windows are as large as its images.

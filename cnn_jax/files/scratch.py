@@ -1,6 +1,6 @@
 """What is under way on disk, and goes with the process that makes it: at its end, or with the next one if it is killed.
 
-The maker holds a lock on it, which the kernel frees however the process ends.
+The maker holds a lock on it, which the kernel releases however the process ends.
 """
 
 from __future__ import annotations

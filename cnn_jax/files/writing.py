@@ -25,7 +25,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     devices (/dev/null), and what /dev/stdout or /dev/fd/3 stand for, are written to.
 
     Args:
-        path: the file, in a folder that is there.
+        path: the file, in an existing folder.
         content: text, to be written as UTF-8, or bytes.
 
     Raises:
@@ -46,7 +46,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         else:
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
             kind = kinds.get(stat.S_IFMT(mode), "none")
-            raise InputError(f"{path}: expected a file to write to, it is {kind}; name another")
+            raise InputError(f"{path}: expected a file to write to, it is {kind}; choose another")
     except OSError as error:
         raise InputError(f"{path}: expected a file that can be written, got: {error.strerror or error}") from None
 
@@ -89,7 +89,7 @@ def _write_through(descriptor: int, data: bytes) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """Puts a regular file in the place of another, or of none."""
+    """Puts a regular file in place, whether or not there was one."""
     old = target.stat() if target.exists() else None
     # A file that its mode forbids everybody to write is left alone even by the superuser, who could.
     if old is not None and not (os.access(target, os.W_OK) and stat.S_IMODE(old.st_mode) & 0o222):

@@ -20,7 +20,7 @@ from cnn_jax.layers.shapes import channels_of, kernel_window
 
 
 class PartialConv(nn.Module):
-    """Convolution in which each output map sees some of the input maps only, as C3 of LeNet-5 does (Table I).
+    """Convolution in which each output map sees only some of the input maps, as C3 of LeNet-5 does (Table I).
 
     Its parameters are the weights that exist and no others: `kernel` (*window, number of connections) holds one
     window for each connected pair of maps, those of output map 0 first, in the order of `connections`; `bias` is
@@ -114,6 +114,6 @@ class RadialBasis(nn.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (..., I) to (..., units)."""
-        # The centres are no parameters, which one could bring to the dtype of the inputs.
+        # Unlike parameters, the centres cannot be cast to the dtype of the inputs beforehand.
         with jax.numpy_dtype_promotion("standard"):
             return functional.squared_distances(inputs, jnp.asarray(self.centres))

@@ -1,4 +1,4 @@
-"""What several layers ask of their fields and inputs."""
+"""What several layers require of their fields and inputs."""
 
 from __future__ import annotations
 

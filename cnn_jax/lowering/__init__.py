@@ -10,8 +10,8 @@ take integers). A faster way of computing the same thing is chosen here, and its
 
 from cnn_jax.lowering.choice import use
 from cnn_jax.lowering.direct import dot
-from cnn_jax.lowering.door import add_bias, conv, reduce_window
+from cnn_jax.lowering.dispatch import add_bias, conv, reduce_window
 from cnn_jax.lowering.general import conv_general_dilated
-from cnn_jax.lowering.library import jit
+from cnn_jax.lowering.onednn import jit
 
 __all__ = ["add_bias", "conv", "conv_general_dilated", "dot", "jit", "reduce_window", "use"]

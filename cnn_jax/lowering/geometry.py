@@ -19,7 +19,7 @@ class Geometry:
       padding: zeros before and after each dimension of the dilated input; a negative count crops.
       groups: number of channel groups.
       precision: as in `jax.lax.conv_general_dilated`.
-      onednn: whether it stands in a program that `library.jit` compiles.
+      onednn: whether it stands in a program that `onednn.jit` compiles.
     """
 
     size: tuple[int, ...]

@@ -62,13 +62,13 @@ __all__ = [
 
 
 def input_size(model: nn.Module) -> tuple[int, int] | None:
-    """The image height and width that a model is made for; None of one that says nothing, for which any will do."""
+    """The image height and width that a model is made for; None if it declares none and takes any."""
     size = getattr(model, "input_size", None)
     return None if size is None else (int(size[0]), int(size[1]))
 
 
 def with_classes(model: nn.Module, classes: int) -> nn.Module:
-    """The model with so many scores, where it has a field `num_classes`; any other as it is.
+    """The model with that many scores, if it has a field `num_classes`; any other as it is.
 
     InputError if it cannot be called as models are trained and measured, with `train`.
     """
@@ -91,7 +91,7 @@ def check_scores(model: nn.Module, image_shape: tuple[int, ...], classes: int) -
 
 
 def check_shape(model: nn.Module, scores: Any, images: int, classes: int) -> None:
-    """InputError unless what the model gave for so many images is one score a class for each."""
+    """InputError unless the model's output has one score per class for each of that many images."""
     shape = getattr(scores, "shape", None)
     if shape != (images, classes):
         raise InputError(

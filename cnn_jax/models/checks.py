@@ -1,4 +1,4 @@
-"""What models ask of their fields and inputs, said in one line where it is not met."""
+"""What models require of their fields and inputs, with one line for each violation."""
 
 from __future__ import annotations
 

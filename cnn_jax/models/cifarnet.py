@@ -18,7 +18,7 @@ from flax.linen import initializers
 from cnn_jax import layers
 from cnn_jax.models import checks
 
-# How PyTorch begins the weights of which the program says nothing: uniform with variance 1 / (3 * inputs).
+# How PyTorch initialises weights that the program leaves alone: uniform with variance 1 / (3 * inputs).
 _uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -36,7 +36,7 @@ def partial_identity(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.floa
 
 
 class CifarNet(nn.Module):
-    """A small VGG, fully connected at its end only: 1,971,640 parameters for three channels and ten classes.
+    """A small VGG, fully connected only at its end: 1,971,640 parameters for three channels and ten classes.
 
     | layer   | what                                                             | 32x32x3 becomes | parameters |
     |---------|------------------------------------------------------------------|-----------------|------------|

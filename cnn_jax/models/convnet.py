@@ -48,7 +48,7 @@ class ConvNet(nn.Module):
     # The image height and width to bring data to where nothing else is asked for; any that the pools can halve will do.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
     # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
-    separate: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_ints("ConvNet", "filters", self.filters)

@@ -46,7 +46,7 @@ class LeNet5(nn.Module):
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
     # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
-    separate: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("LeNet5", "num_classes", self.num_classes)

@@ -32,7 +32,7 @@ Head = Literal["rbf", "softmax"]
 # Which maps of H2 each map of LeNet-1's H3 sees (1990 paper, Table 1).
 H3_OF_LENET1 = ((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1), (2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3))
 
-# Eight triples of neighbours, counted round the circle of the eight maps of S2, and eight of three different C1 maps.
+# Eight triples of neighbours, counted around the circle of the eight maps of S2, and eight of three different C1 maps.
 C3_OF_LENET4 = tuple((i, (i + a) % 8, (i + b) % 8) for a, b in ((1, 2), (2, 5)) for i in range(8))
 
 # Which maps of S2 each map of LeNet-5's C3 sees (1998 paper, Table I): three neighbours, four neighbours, four in two
@@ -68,7 +68,7 @@ class LeNet1(nn.Module):
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (28, 28)
     # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
-    separate: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("LeNet1", "num_classes", self.num_classes)
@@ -104,7 +104,7 @@ class LeNet4(nn.Module):
     The paper (section III.C) describes it in one sentence: 4 first-level maps, 8 subsampling maps connected in pairs to
     them, 16 maps, 16 subsampling maps, 120 fully connected units, 10 outputs; "about 260,000 connections" and "about
     17,000 free parameters". The connections of C3 are not given: three maps each, by a regular rule, which gives the
-    260,000. The 17,000 cannot be had with these layers: 120 units on 16 maps of 5x5 have 48,120 alone.
+    260,000. These layers cannot have 17,000: 120 units on 16 maps of 5x5 have 48,120 alone.
 
     Attributes:
       num_classes: number of scores.
@@ -115,7 +115,7 @@ class LeNet4(nn.Module):
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
     # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
-    separate: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("LeNet4", "num_classes", self.num_classes)
@@ -167,7 +167,7 @@ class OriginalLeNet5(nn.Module):
     # The image height and width that give one score per class.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
     # The scores of an image are its own, see `cnn_jax.training.make_train_step`.
-    separate: ClassVar[bool] = True
+    per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.positive_int("OriginalLeNet5", "num_classes", self.num_classes)

@@ -147,7 +147,7 @@ class ImageNetResNet(ResNet):
     as those of `ResNet` do.
 
     Images of any size are taken, and there is no `input_size` that data are brought to. Small images keep theirs rather
-    than being blown up to 49 times as many pixels unasked; 32x32 leaves a single place in the last stage, so `ResNet`
+    than being enlarged unasked to 49 times as many pixels; 32x32 leaves a single place in the last stage, so `ResNet`
     is the better choice for them. Pictures that differ in size are brought to 224x224 by the commands, as in the paper.
     """
 

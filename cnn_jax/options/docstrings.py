@@ -17,7 +17,7 @@ def summary(config: type) -> str:
 
 @functools.cache
 def docstrings(config: type) -> dict[str, str]:
-    """What is said of the fields of a dataclass and its parents, each as one line.
+    """The descriptions of the fields of a dataclass and its parents, each as one line.
 
     That is the strings below them, or what stands below "Attributes:" in the class's docstring, as of Linen modules.
     """

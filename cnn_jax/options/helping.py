@@ -25,7 +25,7 @@ def help_text(program: str, config: Any, description: str, width: int, default: 
         program: how it is called.
         config: the dataclass or the union.
         description: stands below the usage; its paragraphs are filled, its indented lines are examples.
-        width: columns there are.
+        width: available columns.
         default: an instance with the dataclass's defaults, which may lack some; else they are its own.
     """
     width = max(20, min(width, _WIDEST))

@@ -35,7 +35,7 @@ class Option:
         name: with its dashes, or of an argument what help calls it.
         value: what help calls its value; empty for a switch.
         expected: the value in words.
-        choices: all values there are, if they are few.
+        choices: all possible values, if they are few.
         about: what it does, with its default.
         is_argument: whether it is given by position.
         is_required: whether it has no default.

@@ -75,7 +75,7 @@ def parse(
 def parse_several(
     text: str, base: type, known: Mapping[str, type] | None = None, files: Mapping[str, Path] | None = None
 ) -> tuple[Any, ...]:
-    """The parts of a text of constructor calls joined by `|`, as of `crop(4) | flip()`; of `none` or "" there are none.
+    """The parts of a text of constructor calls joined by `|`, such as `crop(4) | flip()`; `none` and "" have none.
 
     Arguments and errors are those of `parse`.
     """

@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
     Raises:
         Mismatch: no literal gives the value back.
     """
-    numpy = sys.modules.get("numpy")  # of which there are values only where it has been imported
+    numpy = sys.modules.get("numpy")  # its values occur only where it has been imported
     if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     if isinstance(value, PurePath):

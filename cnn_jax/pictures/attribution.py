@@ -81,7 +81,7 @@ def grad_cam(model: nn.Module, variables: Variables, image: jax.Array, label: An
             raise ValueError(f"grad_cam: expected a layer called once with output (h, w, k), {layer!r} has {found}")
         return scores[label], volumes[0][0]
 
-    # Nothing is added, but what is added can be differentiated by: the layer may lie anywhere within the model.
+    # What is added is zero, but gives something to differentiate with respect to, wherever the layer is in the model.
     zero = jnp.zeros_like(jax.eval_shape(lambda: score(None))[1])
     gradient, volume = jax.grad(score, has_aux=True)(zero)
     weights = gradient.mean(axis=(0, 1))

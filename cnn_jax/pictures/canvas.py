@@ -51,7 +51,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 
 def grid_height(count: int, columns: int, width: float, aspect: float = 1.0, below: float = 0.0) -> float:
-    """Height in inches of a grid of tiles over so many inches.
+    """Height in inches of a grid of tiles that is that many inches wide.
 
     Args:
       count: number of tiles.
@@ -124,12 +124,12 @@ def columns(text: str) -> int:
 
 
 def room(labels: Iterable[str], size: float) -> float:
-    """Inches that the widest of some labels takes, in letters of so many points."""
+    """Inches that the widest of some labels takes, in letters of that many points."""
     return max(map(columns, labels), default=0) * LETTER * size / 72
 
 
 def short(name: str, limit: int = 14) -> str:
-    """A class name as a label of so many `columns`: what cannot be printed replaced, and the middle left out of more.
+    """A class name as a label of at most that many `columns`: unprintable characters replaced, a long middle left out.
 
     Names often differ in their last letters alone; only labels of less than 10 columns are cut at their end.
     """
@@ -143,7 +143,7 @@ def short(name: str, limit: int = 14) -> str:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """As much of a text as so many columns hold."""
+    """As much of a text as fits into that many columns."""
     return text[: sum(width <= limit for width in itertools.accumulate(map(columns, text)))]
 
 

@@ -79,7 +79,7 @@ def series(runs: Sequence[Sequence[Mapping[str, Any]]], split: str, name: str) -
 
 
 def epochs_after(steps: Any, steps_per_epoch: float) -> np.ndarray:
-    """Epochs in so many steps. The step that ends an epoch may reach into the next, which does not count."""
+    """Epochs in that many steps. The step that ends an epoch may reach into the next, which does not count."""
     epochs = np.asarray(steps) / steps_per_epoch
     return np.where((epochs - np.floor(epochs)) * steps_per_epoch < 1, np.floor(epochs), epochs)
 
@@ -129,7 +129,7 @@ def _draw_band(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str) 
 
 
 def _scale(axes: Axes, values: np.ndarray) -> None:
-    """Sets the vertical scale by all finite values there are."""
+    """Sets the vertical scale by all finite values."""
     if not len(values):
         axes.set_yticks([])
         return

@@ -38,7 +38,7 @@ def feature_maps(
       model: a Linen module called as `model.apply(variables, images)`.
       variables: its parameters and statistics.
       image: (H, W, C) floats, normalised as the model is used to.
-      class_names: names for the last volume, where it is the scores; that of the likeliest class is bold.
+      class_names: names for the last volume, where it is the scores; that of the most likely class is bold.
       limit: most maps to show of a layer; by default two rows of 8, or one if the model has more than 20 layers.
 
     Returns:
@@ -67,7 +67,7 @@ class _Strip:
         values: (h, w, features), (features,), or the input itself (H, W, C).
         limit: how many maps are shown at most; None shows the values as one picture.
         class_names: of scores, if they are to be named.
-        winner: the class that the model takes for the likeliest.
+        winner: the class that the model finds most likely.
     """
 
     name: str

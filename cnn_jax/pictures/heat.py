@@ -31,7 +31,7 @@ def heat_maps(images: Any, maps: Mapping[str, Any], *, captions: Sequence[str] |
       A figure with axes for the pictures and then for each row of maps, one tile a picture.
 
     Raises:
-      ValueError: a row has not one map for each picture.
+      ValueError: a row does not have one map for each picture.
     """
     pictures = [canvas.as_picture(image) for image in np.asarray(images)]
     for name, row in maps.items():

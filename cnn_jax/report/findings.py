@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from scipy.special import softmax
 
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
-from cnn_jax.runs.folder import FIGURES, read_config
+from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.load import Run, load_run
 from cnn_jax.runs.records import read_records
 from cnn_jax.training import Evaluation
@@ -30,9 +29,9 @@ class Findings:
         run: the trained model.
         config: the run's `config.json`.
         records: the run's records.
-        test: the test images, their labels and what the model makes of them; None where they cannot be had.
-        missing: why they cannot be had, or "".
-        detected: what a run that learned to find things finds in scenes of test images; None of any other run.
+        test: the test images, their labels and what the model makes of them; None if they are not available.
+        missing: why they are not available, or "".
+        detected: what a detector finds in scenes of test images; None for any other run.
         detection: its figures, as `detection.figures`: those that it recorded, else those of what is `detected`.
     """
 
@@ -72,7 +71,7 @@ class Findings:
         return self.run.loss.floor(len(self.run.class_names))
 
     def beside_loss(self, names: Container[str]) -> list[str]:
-        """Which of these are metrics with figures of their own: not accuracy, nor what is said with a smoothed loss."""
+        """Which of these are metrics with figures of their own, not accuracy nor what is shown with a smoothed loss."""
         apart = {"accuracy"} if self.least_loss is None else {"accuracy", "cross_entropy"}
         return [name for name in self.run.measures if name in names and name not in apart]
 
@@ -98,12 +97,12 @@ class Measured:
 
     @functools.cached_property
     def predicted(self) -> np.ndarray:
-        """The class taken for the likeliest, int (N,)."""
+        """The class found most likely, int (N,)."""
         return self.probabilities.argmax(axis=1)
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """What a configuration has in a place where it should have a mapping, an empty one where it has not."""
+    """A value of a configuration that should be a mapping; an empty one if it is not."""
     return value if isinstance(value, dict) else {}
 
 
@@ -120,7 +119,7 @@ def gather(path: Path) -> Findings:
         InputError: the folder holds no run, or one that is damaged or has no checkpoint.
     """
     run, config = load_run(path), read_config(path)
-    test, missing, detected, figures = None, "", None, read_figures(path)
+    test, missing, detected, figures = None, "", None, detection.read_figures(path)
     try:
         dataset = run.load_data("test")
         evaluation = run.evaluate(dataset)
@@ -137,19 +136,3 @@ def gather(path: Path) -> Findings:
         run=run, config=config, records=read_records(path), test=test, missing=missing, detected=detected,
         detection=figures,
     )  # fmt: skip
-
-
-def read_figures(path: Path) -> dict[str, Any] | None:
-    """The figures that a run which learned to find things recorded, as `detection.figures`; None where it has none."""
-    try:
-        figures = json.loads((path / FIGURES).read_text())
-        counts = [figures[name] for name in ("scenes", "digits", "iou", "least")]
-        shares = [figures[name] for name in ("mean_average_precision", "precision", "recall")]
-        counts += [one["digits"] for one in figures["classes"]]
-        shares += [one[name] for one in figures["classes"] for name in ("average_precision", "precision", "recall")]
-        names = [one["name"] for one in figures["classes"]]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return None
-    shares = [share for share in shares if share is not None]
-    is_sound = all(isinstance(value, int | float) for value in counts + shares)
-    return figures if is_sound and all(isinstance(name, str) for name in names) else None

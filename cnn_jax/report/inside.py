@@ -165,7 +165,7 @@ def _as_input(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _examples(test: Measured, count: int) -> np.ndarray:
-    """Indices of images to look at: so many right ones, of as many classes as can be, and as many sure mistakes."""
+    """Indices of images to look at: right ones of as many classes as possible, and as many confident mistakes."""
     right = np.flatnonzero(test.predicted == test.dataset.labels)
     _, first = np.unique(test.dataset.labels[right], return_index=True)
     wrong = worst_mistakes(test.dataset.labels, test.probabilities)

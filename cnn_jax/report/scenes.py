@@ -1,4 +1,4 @@
-"""What a report says of a run that learned to find things in scenes."""
+"""What a report says about a detector."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MEANING = (
     "surer box does. Precision: of the boxes with a score of at least {least:g}, how many are right. Recall: of the "
     "digits, how many such boxes found. Average precision takes all scores: the area under precision over recall."
 )
-_WINDOWS = "All that follows is of single windows, cut out of such scenes, of which the network has learned."
+_WINDOWS = "All that follows is about single windows cut out of such scenes, which the network learned from."
 _CAPTION = (
-    "Scenes made of test digits, with the boxes of a score of at least {least:g}: green is right, orange is wrong, and "
-    "round what was missed the box is dashed and blue. Below are the surest false alarms and digits missed in "
+    "Scenes made of test digits, with the boxes that score at least {least:g}: green is right, orange is wrong, and "
+    "dashed blue marks what was missed. Below are the most confident false alarms and some digits missed in "
     "{count:,} scenes."
 )
 

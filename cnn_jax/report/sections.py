@@ -191,7 +191,7 @@ def configuration(config: dict[str, Any]) -> str:
 
 def no_images(found: Findings) -> str:
     """What stands in place of a section that needs the test images."""
-    return page.paragraph(f"Left out, because the test images could not be had: {found.missing}")
+    return page.paragraph(f"Left out, because the test images are not available: {found.missing}")
 
 
 def _epochs(steps: int, steps_per_epoch: float) -> str:

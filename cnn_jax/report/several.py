@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import pictures
+from cnn_jax import detection, pictures
 from cnn_jax.errors import InputError
 from cnn_jax.report import page, scenes, sections
-from cnn_jax.report.findings import Findings, read_figures, seeds_of
+from cnn_jax.report.findings import Findings, seeds_of
 from cnn_jax.runs.folder import CONFIG, seed_folder
 from cnn_jax.runs.records import read_records
 from cnn_jax.training.summary import Summary, summarise
@@ -27,7 +27,7 @@ class Seed:
         path: its own folder.
         records: its records.
         test: its last record of the test images, or None.
-        detection: its figures, if it learned to find things.
+        detection: its figures, if it is a detector.
     """
 
     seed: int
@@ -59,7 +59,7 @@ def read_seeds(path: Path, config: dict[str, Any]) -> list[Seed]:
             )
         records = read_records(own)
         test = next((record for record in reversed(records) if record.get("split") == "test"), None)
-        found.append(Seed(seed=seed, path=own, records=records, test=test, detection=read_figures(own)))
+        found.append(Seed(seed=seed, path=own, records=records, test=test, detection=detection.read_figures(own)))
     return found
 
 

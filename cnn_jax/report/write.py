@@ -17,8 +17,8 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     """Writes what a run is, how it learned and what it looks like inside, as one HTML file that needs nothing else.
 
     The report on a run of several seeds has the figures of all, and everything else of the median one. The test images
-    are looked for as `cnn-jax evaluate` does; where they cannot be had, the parts that need them are left out with a
-    sentence.
+    are looked for as `cnn-jax evaluate` does; where they are not available, a sentence replaces the parts that need
+    them.
 
     Args:
         path: the folder of a run.
@@ -55,7 +55,7 @@ def _check_place(out: Path) -> None:
     if os.path.isdir(out):
         raise InputError(f"{out}: expected a file to write the report to, it is a folder")
     if not os.path.isdir(out.parent):
-        raise InputError(f"{out}: expected a file in a folder that is there; make the folder, or name another")
+        raise InputError(f"{out}: expected a file in an existing folder; make the folder, or choose another")
 
 
 def _one(found: Findings) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from cnn_jax.runs.execution import CheckpointConfig
 
-FETCH_EVERY = 16  # steps; fetching metrics waits for the device, so it is done after so many or more
-LONGEST_CALL = 1.0  # seconds that one call should take at most: signals and the clock are heeded between calls
+FETCH_EVERY = 16  # steps; fetching metrics waits for the device, so it is done this often or less
+LONGEST_CALL = 1.0  # seconds that one call should take at most: signals and the clock are looked at between calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Calendar:
     checkpoint: CheckpointConfig
 
     def epochs_after(self, step: int) -> int:
-        """Whole epochs in so many steps. The last step may reach into one epoch more, which is not begun."""
+        """Whole epochs in that many steps. The last step may reach into another epoch, which does not count."""
         return min(step * self.batch_size // self.images, self.epochs) if step > 0 else 0
 
     def ends_epoch(self, step: int) -> bool:
@@ -52,7 +52,7 @@ class Calendar:
         return min(stops) - step
 
     def save_is_due(self, step: int, elapsed: float) -> bool:
-        """Whether the state is to be saved after so many steps, so many seconds after the last time."""
+        """Whether to save the state after that many steps, that many seconds after the last save."""
         every_steps, every_seconds = self.checkpoint.every_steps, self.checkpoint.every_seconds
         return (every_steps is not None and step % every_steps == 0) or (
             every_seconds is not None and elapsed >= every_seconds

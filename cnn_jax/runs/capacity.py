@@ -53,8 +53,8 @@ def check_fits(
     if _SELDOM * replicas * (a_seed + recipe.batch_size * an_image) <= free:  # no need to trace the model
         return
     parameters, activations = _sizes(recipe.model, image_shape)
-    separate = getattr(recipe.model, "separate", False) and current_device().platform == "cpu"  # taken in tiles
-    an_image += 0 if separate else activations
+    per_example = getattr(recipe.model, "per_example", False) and current_device().platform == "cpu"  # taken in tiles
+    an_image += 0 if per_example else activations
     a_seed += _COPIES * parameters
     needed = replicas * (a_seed + recipe.batch_size * an_image)
     if needed <= free:
@@ -69,7 +69,7 @@ def check_fits(
 
 
 def check_count(option: str, count: int, what: str, each: int) -> None:
-    """InputError where so many of something, of so many bytes each at the least, are more than the host has free."""
+    """InputError if that many items, of at least that many bytes each, need more memory than the host has free."""
     free = host_memory()
     if free is not None and count * each > free:
         raise _too_much(option, count, what, count * each, free, free // each)
@@ -84,7 +84,7 @@ def _too_much(option: str, value: int, what: str, needed: int, free: int, most: 
 
 @contextlib.contextmanager
 def short_of_memory(recipe: Recipe) -> Iterator[None]:
-    """Makes of a lack of memory, which is told only as it is met, an InputError that says what to do."""
+    """Turns running out of memory, which shows only when it happens, into an InputError that says what to do."""
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -116,7 +116,7 @@ def host_memory() -> int | None:
 
 
 def _available() -> int | None:
-    """What the system could give, what it keeps of files included; without Linux all memory that there is."""
+    """What the system could give, including its file cache; elsewhere than on Linux, all memory."""
     with contextlib.suppress(OSError, ValueError):
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * int(lines["MemAvailable"].split()[0])

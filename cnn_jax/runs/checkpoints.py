@@ -154,7 +154,7 @@ class Checkpoints:
         return None
 
     def inspect(self) -> Iterator[tuple[str, str]]:
-        """Reads all checkpoints that there are, whatever model they are of.
+        """Reads all checkpoints, whatever model they are of.
 
         Yields:
             "checkpoints/STEP" or "best/STEP", and what is wrong with it: "" of a whole one. Of a best that is missing,
@@ -183,7 +183,7 @@ class Checkpoints:
         manager.reload()
 
     def discard_unfinished(self) -> None:
-        """Deletes what a crash left of checkpoints that were being written."""
+        """Deletes the remains of checkpoints that were being written during a crash."""
         for manager in self._managers.values():
             folder = Path(manager.directory)
             delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
@@ -198,7 +198,7 @@ class Checkpoints:
         self._wait(BEST)
 
     def close(self) -> None:
-        """Waits for what is being written and frees Orbax's threads."""
+        """Waits for what is being written and ends Orbax's threads."""
         try:
             for kind, manager in self._managers.items():
                 with self._writing(kind):
@@ -207,7 +207,7 @@ class Checkpoints:
             self._hushed.close()
 
     def _steps(self, kind: str) -> list[int]:
-        """The steps there are, by name: Orbax passes over what is no folder, which then would not be missed."""
+        """The existing steps, by name: Orbax skips whatever is not a folder, which would then not be missed."""
         directory = Path(self._managers[kind].directory)
         with self._reading(directory):
             names = os.listdir(directory) if directory.is_dir() else []
@@ -239,7 +239,7 @@ class Checkpoints:
     def _read(
         self, kind: str, step: int, state_args: Any, attributes: Collection[str] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """State and progress, which match their digests; of the state only some attributes, if they are named.
+        """State and progress, checked against their digests; only some attributes of the state, if these are named.
 
         Raises:
             DamagedError: it cannot be read, or is not what was saved.

@@ -1,4 +1,4 @@
-"""Emptying the folder of a run that is replaced: what cannot be deleted is refused before anything is."""
+"""Emptying the folder of a run that is replaced: anything that cannot be deleted is refused before anything is."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _kind(path: Path) -> str:
 
 
 def plan(path: Path, names: Iterable[str], is_ours: Callable[[str, str], bool]) -> list[Path]:
-    """What is to be deleted so that `path` has nothing of these names; nothing is deleted yet.
+    """What has to be deleted so that `path` has nothing of these names; nothing is deleted yet.
 
-    A link to a folder, and a folder that another disk is mounted on, is kept: only what is in it goes.
+    A link to a folder, or a folder on which another disk is mounted, is kept: only its contents go.
 
     Args:
         path: a folder.
-        names: names in it; those that are not there are passed over.
-        is_ours: of such a name and that of an entry in the folder behind the link, whether it may be deleted.
+        names: names in it; missing ones are ignored.
+        is_ours: whether, given such a name and an entry of the folder behind it, the entry may be deleted.
 
     Raises:
         InputError: something of it may not be deleted.

@@ -23,7 +23,7 @@ class Code:
                 content = file.read_bytes()
             except OSError as error:
                 raise InputError(f"{written}: expected a file that can be read, got: {error.strerror}") from None
-            # Two files of one name in different folders are told apart by a number.
+            # Two files of one name in different folders are distinguished by a number.
             name, number = file.name, 1
             while name in self._contents:
                 number += 1

@@ -24,7 +24,7 @@ def keep_compiled() -> None:
     For commands, not for libraries. A user who has named a folder (JAX_COMPILATION_CACHE_DIR) or has forbidden the
     cache (JAX_ENABLE_COMPILATION_CACHE=0) is obeyed. JAX finds its entries by the program, the versions, the options of
     XLA and the devices, a CPU's instructions included, so machines can share a folder. Where no folder can be written
-    it is said once, and nothing is kept.
+    this is said once, and nothing is kept.
     """
     if _OPTIONS.jax_compilation_cache_dir is not None or not _OPTIONS.jax_enable_compilation_cache:
         return

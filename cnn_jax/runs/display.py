@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Shows a run on standard output; where that takes nothing any more, the run goes on without it.
+    """Shows a run on standard output; if that can no longer be written to, the run goes on without it.
 
     Args:
         silent: show nothing.
@@ -38,7 +38,7 @@ class Display:
         self._text = ""
 
     def start(self, step: int, total: int, epochs: int, metric: Metric, *, smoothed: bool = False) -> None:
-        """The loop begins at `step` of `total` steps, a run of so many epochs.
+        """The loop begins at `step` of `total` steps, in a run of `epochs` epochs.
 
         Args:
             step: steps taken before.
@@ -62,17 +62,17 @@ class Display:
             self._bar.start()
 
     def update(self, step: int, means: Mapping[str, float], images_per_second: float, steps_per_second: float) -> None:
-        """So many steps are done; means of the epoch so far and the speed until now."""
-        left = (self._total - step) / steps_per_second if steps_per_second else 0.0
-        self._text = (
-            f"{self._loss} {means['loss']:.4f}  {self._shown(means)}  "
-            f"{images_per_second:,.0f} images/s  {duration(left)} left"
-        )
+        """The number of steps done, means over the epoch so far, and the speed until now."""
+        speed = ""
+        if steps_per_second:  # else it is not known yet: the first steps include their compilation
+            left = duration((self._total - step) / steps_per_second)
+            speed = f"  {images_per_second:,.0f} images/s  {left} left"
+        self._text = f"{self._loss} {means['loss']:.4f}  {self._shown(means)}{speed}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=self._text)
 
     def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]]) -> None:
-        """An epoch has ended; the figures of each seed on the splits that were measured after it."""
+        """An epoch has ended: the figures of each seed on the splits that were measured after it."""
         measured = ""
         if self._metric is not None:
             own = self._metric.name
@@ -93,7 +93,7 @@ class Display:
             terminal.say(text)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

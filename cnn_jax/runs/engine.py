@@ -112,13 +112,13 @@ class Engine:
         return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]))
 
     def begin_with(self, state: TrainState, variables: Variables) -> tuple[TrainState, list[str]]:
-        """The state before the first step with other variables in it, the same for all seeds.
+        """The state before the first step with other variables put in, the same for all seeds.
 
         Returns:
             The state, and the paths of those that the model has in other shapes or lacks, which are left out.
 
         Raises:
-            InputError: none fits.
+            InputError: none of them fits.
         """
         own, lead = {"params": state.params, "batch_stats": state.batch_stats}, len(self.seeds) > 1
         fits, left_out = fitting(own, variables, int(lead))
@@ -138,9 +138,9 @@ class Engine:
         return state, left_out
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
-        """Takes so many steps, from 1 to `per_call`, the first being step `step`; the state given is used up.
+        """Takes `count` steps, from 1 to `per_call`, the first being step `step`; the given state is consumed.
 
-        Metrics are (n,), or (seeds, n) of several, with n >= count; what comes after the first `count` is to be left.
+        Metrics are (n,), or (seeds, n) with several seeds, where n >= count; ignore what follows the first `count`.
         """
 
         def arguments(length: int) -> tuple[Any, ...]:
@@ -153,7 +153,7 @@ class Engine:
     def settle(self, state: TrainState) -> TrainState:
         """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
 
-        They are of the first batches of a run, of so many images that their statistics are settled.
+        These are estimated on the first batches of a run, on enough images to settle them.
         """
         if self._estimate is None:
             return state
@@ -182,14 +182,14 @@ class Engine:
         return np.atleast_1d(self._all_finite(state))
 
     def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
-        """`state` for the seeds that are chosen, `other` for the rest. One seed alone is always chosen."""
+        """`state` for the chosen seeds, `other` for the rest. A single seed is always chosen."""
         if len(self.seeds) == 1:
             return state
         return self._choose(np.array(chosen), state, other)
 
 
 def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, Any], list[str]]:
-    """What a model can begin with of some variables.
+    """What a model can use, of some variables, to start from.
 
     Args:
         own: the model's variables, or their shapes and dtypes.
@@ -219,7 +219,7 @@ def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
 
 
 def compiler(recipe: Recipe, execution: Execution) -> Callable[..., Any]:
-    """What compiles the steps: `lowering.jit` where oneDNN is asked for or is the way to bfloat16, else `jax.jit`."""
+    """What compiles the steps: `lowering.jit` where oneDNN is asked for or needed for bfloat16, else `jax.jit`."""
     half = recipe.precision == "bfloat16" and has_bfloat16()
     return lowering.jit if execution.onednn or half else jax.jit
 
@@ -235,7 +235,7 @@ def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainSta
 
 
 def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]], most: int) -> int:
-    """How many steps one call should take on CPU: `most`, or 1 where a loop is no place for them.
+    """How many steps one call should take on a CPU: `most`, or 1 where a loop would slow them down.
 
     In a loop a step finds the memory for its work, which the system has to clear anew for every call: LeNet-5 gains
     4 % at batch 128 and 41 % at 1,024. But convolutions that are not written as `lowering.canonical` has them, such as
@@ -243,7 +243,7 @@ def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]
 
     Args:
         train_steps: what `jax.jit` made of the steps.
-        arguments: gives its arguments for so many steps at most. Called with them, it does not trace again.
+        arguments: gives its arguments for at most that many steps. Called with them, it does not trace again.
         most: the number of steps to be checked.
     """
     convolutions = _CONVOLUTION.findall(train_steps.lower(*arguments(most)).as_text())

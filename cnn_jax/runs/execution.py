@@ -1,4 +1,4 @@
-"""`Execution` and `Place`: how fast and how safely a run goes, and where it is. Neither decides a number of it."""
+"""`Execution` and `Place`: how fast and how safely a run goes, and where it is. Neither decides any of its numbers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class CheckpointConfig:
     """How often the state of a run is saved. It is always saved at the end and when the run is interrupted."""
 
     every_steps: int | None = None
-    """Save every so many steps; by default, or with None, the clock alone decides."""
+    """Save whenever this many steps have been taken; by default, or with None, only the clock decides."""
     every_seconds: float | None = 20.0
-    """Save when so many seconds have gone by since the last save; with None the steps alone decide."""
+    """Save when this many seconds have passed since the last save; with None, only the steps decide."""
     keep: int = 3
-    """How many of the newest are kept. With validation images the best is kept besides."""
+    """How many of the newest to keep. With validation images the best one is kept as well."""
 
     def __post_init__(self) -> None:
         if self.every_steps is not None:
@@ -32,22 +32,22 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """What decides how fast and how safely a run goes. All of it may change where a run is resumed.
+    """What decides how fast and how safely a run goes. All of it may change when a run is resumed.
 
-    Equal bits are promised under equal execution; under another one, equality to rounding.
+    Equal bits are promised under equal execution; otherwise, equality to rounding.
     """
 
     steps_per_call: int | None = None
-    """Steps taken by one call of a compiled program, at most those of an epoch and of a second: between calls progress
-    is shown, checkpoints are written and signals heeded. It changes the speed; 1 may round otherwise than more. By
-    default, or with None, it is the most, but on CPU 1 where the model has convolutions of XLA's own, which are slow in
-    loops."""
+    """Steps taken by one call of a compiled program, at most an epoch's and a second's worth: between calls progress is
+    shown, checkpoints are written and signals are acted on. It affects speed only; 1 may round differently from more.
+    By default, or with None, as many as possible, but on a CPU 1 where the model has convolutions of XLA's own, which
+    are slow in loops."""
     onednn: bool = False
-    """On a CPU compile the train steps with oneDNN's convolutions and products, if XLA has them. LeNet-5 gains 0 to
-    10 %. Such a program rounds otherwise, and is compiled anew at every start: XLA cannot write it to the cache."""
+    """On a CPU, compile the train steps with oneDNN's convolutions and products, if XLA has them. LeNet-5 gains 0 to
+    10 %. Such a program rounds differently and is recompiled at every start: XLA cannot write it to the cache."""
     device: str | None = None
-    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default JAX's first. Replicas are
-    spread over all devices, or all of the platform named; on cpu that is over its cores."""
+    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. JAX's first by default. Replicas are
+    spread over all devices, or all of the platform named; on cpu, over its cores."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
@@ -57,18 +57,18 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run is, and what becomes of one that is there."""
+    """Where a run is kept, and what happens to one that is already there."""
 
     out: Path | None = None
     """Folder of the run; by default a new one, runs/EXPERIMENT-DATA-TIME."""
     resume: bool = False
-    """Go on with the run in the folder given by `out` where it stopped; start it if there is none."""
+    """Continue the run in the folder given by `out` from where it stopped; start it if there is none."""
     overwrite: bool = False
     """Replace the run in the folder given by `out`."""
     report: bool = True
-    """Write report.html into the folder of the run when it has ended, as `cnn-jax report` does; it takes seconds."""
+    """Write report.html into the folder of the run at the end, as `cnn-jax report` does; it takes seconds."""
     dry_run: bool = False
-    """Build and compile everything, say how large it is, and train nothing; nothing is written."""
+    """Build and compile everything and show its size, but train and write nothing."""
 
     def __post_init__(self) -> None:
         both = self.resume and self.overwrite
@@ -79,6 +79,6 @@ class Place:
 
 
 def check_seeds(seed: int, replicas: int = 1) -> None:
-    """Raises `InputError` unless there are as many seeds from `seed` on."""
+    """Raises `InputError` unless there are that many seeds from `seed` on."""
     check(0 <= seed < 2**31, "seed", "a whole number from 0 to 2147483647", seed)
     check(1 <= replicas <= 2**31 - seed, "replicas", f"a whole number from 1 to {2**31 - seed}", replicas)

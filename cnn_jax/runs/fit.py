@@ -1,4 +1,4 @@
-"""`fit`: trains a recipe with one seed or several, kept in a folder or not."""
+"""`fit`: trains a recipe with one seed or several, with or without a folder to keep it in."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from cnn_jax.training.summary import Summary, summarise
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What training ended with; everything of each seed is in the order of `seeds`.
+    """The outcome of training; whatever is given per seed is in the order of `seeds`.
 
     Attributes:
         seeds: the seeds.
-        state: the last state; of several seeds every array has a leading axis of them.
+        state: the last state; with several seeds every array has a leading axis over them.
         train: mean "loss" and metrics over the batches of the last epoch, each before its step: float64 (seeds,).
-        evaluations: by split, an `Evaluation` of each seed: "validation" and "test" at the last state, and "best", the
-            test split at the seed's best checkpoint by validation. Empty where the run was interrupted.
+        evaluations: for each split, one `Evaluation` per seed: "validation" and "test" at the last state, and "best",
+            the test split at the seed's best checkpoint by validation. Empty if the run was interrupted.
         measures: the metrics by name.
         smooths: whether the loss smooths the labels.
         seconds: time spent in `fit`, over all starts of a resumed run.
@@ -69,7 +69,7 @@ class Result:
         return summarise(self.values(split, name))
 
     def variables(self, seed: int | None = None) -> dict[str, Any]:
-        """What `model.apply` takes, of a seed, by default the first."""
+        """What `model.apply` takes, for one seed, by default the first."""
         chosen = self.state.eval_variables
         if len(self.seeds) == 1:
             return chosen
@@ -92,34 +92,35 @@ def fit(
     """Trains a recipe with one seed, or with several together.
 
     Each of several seeds has the initial parameters, the batches, the random numbers and the steps that it has alone,
-    and ends as it does there but for the rounding of sums that are taken in another order. They are spread over the
-    devices (`replica_mesh`; on CPU over the cores, where `split_cpu` came first); the images stay on them.
+    and ends the same, apart from the rounding of sums taken in another order. They are spread over the
+    devices (`replica_mesh`; on a CPU over its cores, if `split_cpu` was called first); the images stay on them.
 
     Args:
-        recipe: all that decides the numbers, beside data and seeds. Its model's `num_classes` is set to that of the
-            data, and all images are brought to its `input_size`.
+        recipe: everything that decides the numbers, besides data and seeds. Its model's `num_classes` is set to that of
+            the data, and all images are brought to its `input_size`.
         train: images and labels to learn from.
         seeds: a seed, or several, each from 0 to 2**31 - 1.
         validation: images to choose the best checkpoint by, measured after each epoch, in place of a share of the
             training images (`Recipe.validation`).
         test: measured at the end, and after each epoch where there are no validation images.
-        execution: how fast and how safely; by default as `Execution()` says.
-        begin_with: gives what `model.apply` takes, to begin with where nothing is resumed; of that, arrays which the
-            model has in other shapes, as those of other classes, are left out and named on standard error.
-        folder: where to keep checkpoints and records, and what to resume; None keeps nothing on disk. Of several seeds
-            the checkpoints hold all; the records of each go to its own folder, `seed-K`, which at the end becomes that
-            of an ordinary run.
-        display: shows how it goes; None is silent.
+        execution: how fast and how safely; `Execution()` by default.
+        begin_with: returns the variables to start from where nothing is resumed, as `model.apply` takes them; arrays
+            that the model has in other shapes, such as a head for other classes, are left out and named on standard
+            error.
+        folder: where to keep checkpoints and records, and what to resume; None keeps nothing on disk. With several
+            seeds the checkpoints hold all of them; the records of each go to its own folder, `seed-K`, which at the end
+            becomes that of an ordinary run.
+        display: shows progress; None is silent.
 
     Returns:
-        The last state and the figures. On one machine equal arguments give equal bits, however often the run was
+        The last state and the figures. On the same machine, equal arguments give equal bits, however often the run was
         killed and resumed in between.
 
     Raises:
-        TrainingDivergedError: something of a seed became NaN or infinite, which stops all; no checkpoint holds it.
-        InputError: a seed is none; there are two kinds of validation images, or none to be patient by; there are
-            checkpoints in `folder`, but none is whole; nothing of what to begin with fits the model; or the run cannot
-            fit, see `check_fits`.
+        TrainingDivergedError: a value of some seed became NaN or infinite, which stops all; no checkpoint has it.
+        InputError: a seed is invalid; there are two kinds of validation images, or none for `patience` to go by;
+            there are checkpoints in `folder`, but all are damaged; nothing of what to start from fits the model; or the
+            run does not fit into memory, see `check_fits`.
         StorageError: a checkpoint, a record or a seed's folder cannot be written.
     """
     clock = time.monotonic()
@@ -129,10 +130,10 @@ def fit(
     recipe = for_data(recipe, train)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
-    # What is sent to the devices and back here is meant to be, whatever guard the code around has set.
+    # Transfers to and from the devices are intended here, whatever guard the surrounding code has set.
     with Interrupts() as interrupts, jax.transfer_guard("allow"):
         shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
-        check_fits(recipe, execution, len(train), shape, len(seeds))  # before billions of them are gone through
+        check_fits(recipe, execution, len(train), shape, len(seeds))  # before iterating over billions of them
         seeds = tuple(seeds)
         check_all_seeds(seeds)
         engine = Engine(recipe, train, seeds, execution, validation, test)
@@ -160,10 +161,10 @@ def fit(
 
 
 def for_data(recipe: Recipe, train: data.Dataset) -> Recipe:
-    """The recipe with a model of as many classes as the data have.
+    """The recipe with a model that has as many classes as the data.
 
     Raises:
-        InputError: the model or the loss cannot have so many, or the model is not called as models are.
+        InputError: the model or the loss cannot have that many, or the model cannot be called as models are.
     """
     classes = len(train.class_names)
     scores = jax.ShapeDtypeStruct((1, classes), jnp.float32)
@@ -172,15 +173,15 @@ def for_data(recipe: Recipe, train: data.Dataset) -> Recipe:
 
 
 def check_parameters(recipe: Recipe, train: data.Dataset, begin_with: Variables | None) -> None:
-    """Refuses, before anything is compiled or written, what does not go with the parameters of the model.
+    """Refuses, before anything is compiled or written, whatever does not match the parameters of the model.
 
     Args:
         recipe: with the model `for_data`.
         train: the training images.
-        begin_with: what to begin with, if anything.
+        begin_with: the variables to start from, if any.
 
     Raises:
-        InputError: a group has no parameters, or an optimiser that cannot be; or nothing of `begin_with` fits.
+        InputError: a group has no parameters, or an impossible optimiser; or nothing of `begin_with` fits.
     """
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     functions = make_functions(recipe, train.statistics, shape, len(train.class_names), steps=1)
@@ -190,7 +191,7 @@ def check_parameters(recipe: Recipe, train: data.Dataset, begin_with: Variables 
 
 
 def check_all_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that `fit` cannot take, by InputError."""
+    """Raises InputError for seeds that `fit` cannot take."""
     for seed in seeds:
         check_seeds(seed)
     if not seeds or len(set(seeds)) < len(seeds):
@@ -198,10 +199,10 @@ def check_all_seeds(seeds: Sequence[int]) -> None:
 
 
 def check_validation(recipe: Recipe, validation: data.Dataset | None) -> None:
-    """Refuses kinds of validation images that do not go together, by InputError."""
+    """Raises InputError for kinds of validation images that cannot be combined."""
     if validation is not None and recipe.validation:
         raise InputError(
-            f"validation: expected 0 where there are validation images of their own, got {recipe.validation:g}"
+            f"validation: expected 0 as the data have validation images of their own, got {recipe.validation:g}"
         )
     if recipe.patience is not None and validation is None and not recipe.validation:
-        raise InputError("patience: expected images held out to judge by, got none; give --validation, as 0.1")
+        raise InputError("patience: expected images held out to judge by, got none; give --validation, such as 0.1")

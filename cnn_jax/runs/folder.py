@@ -29,9 +29,8 @@ from cnn_jax.runs.storage import storing
 
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
-FIGURES, PICTURE = "detection.json", "detections.png"  # of a run that learned to find things
-_TEXTS = (CONFIG, RECORDS, REPORT, FIGURES)
-_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, PICTURE, CODE, *(name + ".tmp" for name in _TEXTS)}
+_TEXTS = (CONFIG, RECORDS, REPORT)
+_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
 _IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
 _PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
 
@@ -68,9 +67,9 @@ def _git_commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run.
 
-    It has what the run is ("recipe", "data", "seeds", "code"), where its data come from ("source") and how it was begun
-    ("experiment", "execution", `environment`); the "format" of the folder; "run", the identity that the run's
-    checkpoints carry too; and "digest", of all the rest.
+    It has what the run is ("recipe", "data", "seeds", "code"), where its data come from ("source"), how it was begun
+    ("experiment", "execution", `environment`) and the names of the files that its experiment adds ("files"); the
+    "format" of the folder; "run", the identity that the run's checkpoints carry too; and "digest", of all the rest.
 
     Raises:
         InputError: the folder is not one of a run, or one of another format, or the file is damaged or was changed.
@@ -83,11 +82,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = f"found no {CONFIG} in it" if folder.is_dir() else "there is no such folder"
         raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected the JSON of a run's configuration, cannot read it ({error})") from None
+        raise InputError(f"{path}: expected the configuration of a run in JSON, cannot read it ({error})") from None
     if not isinstance(config, dict) or not (
         {"recipe", "format"} & config.keys() or {"config", "model"} <= config.keys()
     ):
-        raise InputError(f"{path}: expected the configuration of a run, but it has none of its keys")
+        raise InputError(f"{path}: expected the configuration of a run, got something else")
     if config.get("format", 1) != FORMAT:
         raise InputError(_other_format(path, config))
     if not is_sealed(config):
@@ -121,17 +120,28 @@ def seed_folder(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def seed_folders(path: Path) -> set[str]:
-    """The names of the seeds' folders there are, by the configuration; also by one that is being replaced."""
+def _configured(path: Path, key: str) -> list[Any]:
+    """A list in the configuration, also in one that is being replaced; empty where there is none."""
     for name in (CONFIG, CONFIG + ".tmp"):
-        try:
-            seeds = set(json.loads((path / name).read_text())["seeds"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if len(seeds) > 1:
-            found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
-            return {name for name, match in found if match and int(match[1]) in seeds}
-    return set()
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return list(json.loads((path / name).read_text())[key])
+    return []
+
+
+def seed_folders(path: Path) -> set[str]:
+    """The names of the existing seeds' folders, according to the configuration or one that is being replaced."""
+    seeds = _configured(path, "seeds")
+    if len(seeds) < 2:
+        return set()
+    found = ((entry.name, re.fullmatch("seed-([0-9]{1,10})", entry.name)) for entry in path.iterdir())
+    return {name for name, match in found if match and int(match[1]) in seeds}
+
+
+def _ours(path: Path) -> set[str]:
+    """The names of what the run in `path`, or one that was replaced there, has or may have in its folder."""
+    # Whatever a configuration says, nothing outside its folder is the run's.
+    names = (name for name in _configured(path, "files") if isinstance(name, str) and name not in ("", ".."))
+    return _OURS | seed_folders(path) | {name for name in names if Path(name).name == name}
 
 
 def is_of_run(path: Path, inner: Path, own: str) -> bool:
@@ -139,7 +149,7 @@ def is_of_run(path: Path, inner: Path, own: str) -> bool:
     parts = inner.parts
     if parts[0] in seed_folders(path):
         parts = parts[1:]
-    return bool(parts) and parts[0] in _OURS and parts != (own,)
+    return bool(parts) and parts[0] in _ours(path) and parts != (own,)
 
 
 def _is_ours(name: str, entry: str) -> bool:
@@ -152,11 +162,11 @@ def _is_ours(name: str, entry: str) -> bool:
 
 
 def check_name(folder: Path) -> None:
-    """InputError where a folder's name is no text: checkpoints cannot be written to it nor read."""
+    """InputError if a folder's name is not valid UTF-8: checkpoints can be neither written to it nor read."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{folder}: expected a folder whose whole path is text in UTF-8; choose another") from None
+        raise InputError(f"{folder}: expected a folder whose whole path is valid UTF-8; choose another") from None
 
 
 def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
@@ -164,7 +174,7 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
 
     Raises:
         InputError: the folder holds something else, or a run and neither `resume` nor `overwrite` is given; or its name
-            is no text.
+            is not valid UTF-8.
     """
     check_name(path)
     try:
@@ -172,11 +182,11 @@ def check_free(path: Path, resume: bool, overwrite: bool) -> bool:
         found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise InputError(f"{path}: expected a folder for the run, got: {error.strerror}") from None
-    strange = sorted(found - _OURS - seed_folders(path))
+    strange = sorted(found - _ours(path))
     if CONFIG not in found and strange:
         raise InputError(f"{path}: expected a new or empty folder or a run, found {strange[0]!r} in it; choose another")
     if CONFIG in found and not (resume or overwrite):
-        raise InputError(f"{path} holds a run: give --resume to go on with it, --overwrite to replace it")
+        raise InputError(f"{path} holds a run: give --resume to continue it, --overwrite to replace it")
     return CONFIG in found
 
 
@@ -186,8 +196,8 @@ class RunFolder:
     Args:
         path: the folder; created if missing.
         contents: what `config.json` is to hold, see `read_config`, without "format", "run" and "digest".
-        code: the users' files that parts of the run are from, by their paths as texts have them; they are copied.
-        resume: go on with the run that is there, if any.
+        code: the user's files that parts of the run come from, by their paths as written in texts; they are copied.
+        resume: continue the run that is there, if any.
         overwrite: replace the run that is there, if any.
 
     Attributes:
@@ -196,7 +206,7 @@ class RunFolder:
 
     Raises:
         InputError: as `check_free`; or the run there has other options, is in use by another process, or the folder
-            cannot be written or, to replace the run, not be emptied. What was there is as it was then.
+            cannot be written or, to replace the run, not be emptied. What was there is left as it was.
     """
 
     def __init__(
@@ -254,10 +264,10 @@ class RunFolder:
             )
 
     def _start(self, contents: dict[str, Any], code: Code) -> None:
-        # config.json goes first and comes last: a folder without it is never taken for a run. Until then it has another
-        # name, for after a crash it says which folders are the seeds'.
+        # config.json is the first to go and the last to come: a folder without it is never taken for a run. In between
+        # it has another name, since after a crash it tells which folders are the seeds'.
         config, aside = self.path / CONFIG, self.path / (CONFIG + ".tmp")
-        doomed = plan(self.path, (_OURS | seed_folders(self.path)) - {LOCK, aside.name}, _is_ours)
+        doomed = plan(self.path, _ours(self.path) - {LOCK, aside.name}, _is_ours)
         if config.is_file():
             config.replace(aside)
         delete(doomed)
@@ -270,14 +280,14 @@ class RunFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a crash leaves the old one or the new one, whole.
+    """Writes a text file so that a crash leaves either the old one or the new one, complete.
 
     Raises:
         StorageError: it cannot be written; the old one is as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     with storing(path):
-        # UTF-8 whatever the locale is; only names of files that are no text have characters that it lacks.
+        # UTF-8 whatever the locale; only file names that are not valid text have characters that it lacks.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()

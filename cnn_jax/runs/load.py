@@ -41,14 +41,15 @@ class Run:
         model: the Linen module.
         variables: what `model.apply` takes.
         step: how many steps the variables were trained.
-        best: whether they are the best by validation, rather than the last.
-        data_name: what the data are called.
+        best: whether they are the best by validation rather than the last.
+        data_name: the name of the data.
         image_shape: (height, width, channels) of the data set's images, before `data.fit_images`.
         class_names: a name for each score.
         statistics: of the training images.
         loss: the loss that was minimised.
         metrics: what was measured beside it.
         precision: what the model computed in, and does when it is measured.
+        ink: how the training images are drawn; None where they are not drawings.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     loss: Loss
     metrics: tuple[Metric, ...]
     precision: Precision = "float32"
+    ink: data.Ink | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -163,12 +165,12 @@ class Run:
 def load_run(path: Path | str) -> Run:
     """Reads a run: the best checkpoint by validation where one was kept, else the newest.
 
-    Of a checkpoint only what the model needs is read, and no optimiser is built. It is checked against the digests that
-    the run kept (`digests`). A checkpoint that is not whole is named on standard error, and an older one stands in, or
-    the newest for the best; so is the best that is missing, and what the newest lacks of the run's records.
+    Only what the model needs is read from a checkpoint, and no optimiser is built. It is checked against the digests
+    that the run kept (`digests`). A damaged checkpoint is named on standard error, and an older one is used instead, or
+    the newest instead of the best; a missing best one is named too, and records that go on past the newest.
 
     Raises:
-        InputError: the folder holds no run, its configuration is damaged or was changed, or it has no whole checkpoint.
+        InputError: the folder holds no run, its configuration was damaged or changed, or it has no intact checkpoint.
     """
     path = Path(path)
     contents = read_config(path)
@@ -179,8 +181,9 @@ def load_run(path: Path | str) -> Run:
         model, loss, metrics = (from_json(name, recipe[name], files) for name in ("model", "loss", "metrics"))
         averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
-        mean, std, ink = (described["statistics"][key] for key in ("mean", "std", "ink"))
-        statistics = data.Statistics(mean=tuple(map(float, mean)), std=tuple(map(float, std)), ink=ink and float(ink))
+        mean, std = (tuple(map(float, described["statistics"][key])) for key in ("mean", "std"))
+        extent = described["statistics"]["ink"]
+        ink = None if extent is None else data.Ink(extent=float(extent), mean=mean[0])
         height, width, channels = map(int, described["image_shape"])
         class_names = tuple(map(str, described["class_names"]))
         data_name, identity = str(described["name"]), str(contents["run"])
@@ -209,7 +212,7 @@ def load_run(path: Path | str) -> Run:
     with contextlib.closing(Checkpoints(path, identity, read_only=True)) as checkpoints:
         best, restored = _restore(checkpoints, like)
     if restored is None:
-        raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first, or resume it")
+        raise InputError(f"{path}: expected a run with a checkpoint, found none yet; train it first or resume it")
     state = restored[0]
     step = int(state["step"])
     held = state["average"] if averages else state
@@ -217,8 +220,8 @@ def load_run(path: Path | str) -> Run:
         _note_later_records(path, step)
     return Run(
         path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best,
-        data_name=data_name, image_shape=(height, width, channels), class_names=class_names, statistics=statistics,
-        loss=loss, metrics=metrics, precision=precision,
+        data_name=data_name, image_shape=(height, width, channels), class_names=class_names,
+        statistics=data.Statistics(mean=mean, std=std), ink=ink, loss=loss, metrics=metrics, precision=precision,
     )  # fmt: skip
 
 
@@ -226,7 +229,7 @@ def _restore(
     checkpoints: Checkpoints, like: dict[str, Any]
 ) -> tuple[bool, tuple[dict[str, Any], dict[str, Any]] | None]:
     """Whether it is the best that was read, and what was."""
-    with contextlib.suppress(InputError):  # of the best; that it is not whole has been said
+    with contextlib.suppress(InputError):  # the best is damaged, which has been said
         if restored := checkpoints.restore_parts(like, best=True):
             return True, restored
     restored = checkpoints.restore_parts(like)
@@ -238,7 +241,7 @@ def _restore(
 def _note_later_records(path: Path, step: int) -> None:
     try:
         last = max((record["step"] for record in read_records(path)), default=step)
-    except OSError:  # A model is read without its records, too.
+    except OSError:  # a model can be read without its records
         return
     if last > step:
         terminal.complain(

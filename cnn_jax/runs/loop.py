@@ -30,11 +30,11 @@ from cnn_jax.training.step import Metrics
 
 
 class TrainingDivergedError(InputError):
-    """The loss, a gradient or a parameter became NaN or infinite: these options cannot be trained with."""
+    """The loss, a gradient or a parameter became NaN or infinite: these options do not train."""
 
 
 class Loop:
-    """The phases of one start of a run, and what they share. What there is one of a seed is in the order of seeds.
+    """The phases of one start of a run, and what they share. Whatever is given per seed is in the order of seeds.
 
     Args:
         engine: what is trained.
@@ -74,11 +74,11 @@ class Loop:
             images=engine.images, batch_size=recipe.batch_size, epochs=recipe.epochs, total=engine.total,
             checkpoint=execution.checkpoint,
         )  # fmt: skip
-        # By the first metric the best is chosen, and it is what is shown beside the loss.
+        # The first metric chooses the best checkpoint and is shown beside the loss.
         self.chief = next(iter(engine.measures.values()))
 
     def run(self, interrupts: Interrupts) -> signal.Signals | None:
-        """Goes on from the newest checkpoint to the end, and measures; or stops at the signal it returns.
+        """Continues from the newest checkpoint to the end and measures; or stops at a signal, which it returns.
 
         Raises:
             StorageError: a checkpoint or a record cannot be written.
@@ -95,7 +95,9 @@ class Loop:
                 self.evaluations = {}
         except StorageError as error:
             good = self._last_good()
-            raise StorageError(f"{error}; last good checkpoint: {good}; mend that, then go on with --resume") from None
+            raise StorageError(
+                f"{error}; last good checkpoint: {good}; fix that, then continue with --resume"
+            ) from None
         return interrupts.heed()
 
     def seconds(self) -> float:
@@ -131,7 +133,7 @@ class Loop:
         if self.step == 0 and self.begin_with is not None:
             self.state, left_out = self.engine.begin_with(self.state, self.begin_with())
             for name in left_out:
-                terminal.complain(f"init: {name} does not fit this model, which begins with its own")
+                terminal.complain(f"init: {name} does not fit this model, which starts with its own")
         self.seconds_before = self.progress[0].seconds
 
     def _restore_best(self) -> None:
@@ -145,20 +147,20 @@ class Loop:
             self.checkpoints.discard_after(-1, best=True)
             for progress in self.progress:
                 progress.best, progress.stale = [], 0
-        elif len(self.engine.seeds) > 1:  # of which some may do better from here on, and others not
+        elif len(self.engine.seeds) > 1:  # some of them may still improve, and others not
             self.best = best
 
     def _read_best(self, otherwise: str) -> TrainState | None:
-        """The best checkpoint; None where there is none that is whole, after a line that says so and what is done."""
+        """The best checkpoint; None if it is missing or damaged, after a line that says so and what happens instead."""
         assert self.checkpoints is not None
-        with contextlib.suppress(InputError):  # each that is not whole has been named
+        with contextlib.suppress(InputError):  # each damaged one has been named
             if restored := self.checkpoints.restore(self.state, best=True):
                 return restored[0]
         terminal.complain(f"checkpoint of the best epoch: missing or damaged; {otherwise}")
         return None
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
-        """Takes the steps that are left, or those until a signal comes; at the end the state is saved."""
+        """Takes the remaining steps, or those until a signal comes; at the end the state is saved."""
         total = self.engine.total
         self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed=self.engine.smooths)
         saved = lap = time.monotonic()
@@ -202,7 +204,7 @@ class Loop:
             self.checkpoints.wait()
 
     def _out_of_patience(self) -> bool:
-        """Whether no seed has got better for as long as the recipe allows."""
+        """Whether no seed has improved for as long as the recipe allows."""
         patience = self.recipe.patience
         return patience is not None and all(progress.stale >= patience for progress in self.progress)
 
@@ -227,7 +229,7 @@ class Loop:
         return self.timed_steps / self.timed_seconds if self.timed_seconds else 0.0
 
     def _fetch(self) -> None:
-        """Brings the metrics of the last steps from the device, counts them, and stops if they are not finite."""
+        """Fetches the metrics of the last steps from the device, counts them, and stops if they are not finite."""
         step = self.step - sum(count for count, _ in self.pending)
         for count, metrics in jax.device_get(self.pending):
             of_seeds = {name: np.reshape(values, (len(self.progress), -1)) for name, values in metrics.items()}

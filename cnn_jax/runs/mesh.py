@@ -23,7 +23,7 @@ AXIS = "replica"
 TrainSteps = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
 """As `make_train_steps` returns it: (state, chunk, count) -> (state, metrics)."""
 Jit = Callable[..., Any]
-"""`jax.jit`, or what stands for it."""
+"""`jax.jit`, or its stand-in."""
 
 
 def replica_mesh(count: int) -> Mesh:
@@ -95,7 +95,7 @@ class Layout:
         return device.platform
 
     def share(self, tree: Any) -> Any:
-        """Arrays where every seed can read them."""
+        """Puts arrays where every seed can read them."""
         return jax.device_put(tree, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
 
     def spread(self, arrays: Sequence[np.ndarray]) -> Any:
@@ -109,7 +109,7 @@ class Layout:
         return jax.jit(function if self.mesh is None else map_replicas(function, in_axes))
 
     def compile_light(self, function: Callable[..., Any]) -> Any:
-        """Compiles what is to be done for each seed, where all arguments have the axis and there is little to do."""
+        """Compiles what is to be done for each seed, if all arguments have the axis and there is little to do."""
         if self.mesh is None:
             return jax.jit(function)
         return jax.jit(jax.vmap(function), out_shardings=NamedSharding(self.mesh, PartitionSpec(AXIS)))
@@ -152,7 +152,7 @@ class _Turns:
                 return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
 
             shared, own = chunk
-            # The barriers keep the picking and putting out of the steps' own loops, which they would slow.
+            # The barriers keep gathering and scattering out of the steps' own loops, which they would slow down.
             state, own = jax.lax.optimization_barrier(jax.tree.map(pick, (states, own)))
             state, metrics = jax.lax.optimization_barrier(train_steps(state, (shared, own), steps))
             return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)

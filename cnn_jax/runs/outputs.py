@@ -1,4 +1,4 @@
-"""Files for the user, which must never take the place of what a run is made of."""
+"""Files written for the user, which must never replace a file that a run is made of."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cnn_jax.runs.folder import CONFIG, RECORDS, is_of_run
 
 
 def write_output(path: Path, content: str | bytes, own: str = "") -> None:
-    """`files.write_file`, unless the file is one of a run.
+    """`files.write_file`, but refuses a file that belongs to a run.
 
     Args:
         path: the file.
         content: text or bytes.
-        own: the name of the one file of a run that may be written.
+        own: the name of the only file of a run that may be written.
 
     Raises:
         InputError: as `check_output`, or the file cannot be written.
@@ -27,11 +27,11 @@ def write_output(path: Path, content: str | bytes, own: str = "") -> None:
 
 
 def check_output(path: Path, own: str = "") -> None:
-    """InputError where a path is that of a file of a run, links followed, other than `own`."""
+    """InputError if a path, links followed, leads to a file of a run other than `own`."""
     target = Path(os.path.realpath(path))
     run = next((folder for folder in target.parents if _is_run(folder)), None)
     if run is not None and is_of_run(run, target.relative_to(run), own):
-        raise InputError(f"{path}: expected a new file, it is one of the run {run}; name another")
+        raise InputError(f"{path}: expected a new file, it is one of the run {run}; choose another")
 
 
 def _is_run(folder: Path) -> bool:

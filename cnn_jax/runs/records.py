@@ -51,7 +51,7 @@ class Records:
                 self._write_event(step + 1, session_log=start)
 
     def write(self, split: str, step: int, values: dict[str, Any]) -> None:
-        """Records the values of a split ("train", "batch", "validation", "test") after so many steps, once."""
+        """Records the values of a split ("train", "batch", "validation", "test") after that many steps, once."""
         if (split, step) in self._written:
             return
         self._written.add((split, step))

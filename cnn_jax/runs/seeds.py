@@ -1,4 +1,4 @@
-"""What a run of several seeds leaves: an ordinary run's folder for each."""
+"""What a run of several seeds leaves: the folder of an ordinary run for each."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from cnn_jax.training.state import TrainState
 def leave_seed_folders(
     path: Path, seeds: Sequence[int], progress: Sequence[Progress], state: TrainState, best: TrainState | None
 ) -> None:
-    """Makes of each seed's folder, which has its records, a run as `fit` would have left it. Done twice, it is as once.
+    """Turns each seed's folder, which has its records, into a run as `fit` would have left it; harmless when repeated.
 
     Args:
         path: the folder of the run.
-        seeds: the seeds, and of each its
-        progress: progress, and
-        state: last state, stacked, and
-        best: best state by validation accuracy, stacked, if there is one.
+        seeds: the seeds.
+        progress: of each seed.
+        state: the last states, stacked.
+        best: the best states by validation, stacked, if there are any.
     """
     contents = read_config(path)
-    # From all devices to one, and one program for all leaves.
+    # Gathered from all devices to one; then one program slices all leaves.
     state, best = jax.device_put((state, best), current_device())
     one_of = jax.jit(lambda stacked, k: jax.tree.map(lambda leaf: leaf[k], stacked))
     for k, seed in enumerate(seeds):

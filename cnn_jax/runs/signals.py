@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that hangs up as a request to stop after the steps that are being taken."""
+"""Treats Ctrl-C, SIGTERM and a terminal that hangs up as a request to stop after the current steps."""
 
 from __future__ import annotations
 

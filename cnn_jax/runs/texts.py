@@ -25,7 +25,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     """Each field of a recipe: parts as their texts, plain values as they are.
 
     Raises:
-        InputError: a part has no text, as of a class of a notebook.
+        InputError: a part has no text, such as an instance of a class defined in a notebook.
     """
     own = kinds()
 

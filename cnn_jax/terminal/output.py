@@ -1,4 +1,4 @@
-"""Standard output and standard error, where what cannot be delivered is lost without stopping what is being done."""
+"""Standard output and standard error; whatever cannot be delivered is dropped without stopping the work."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cnn_jax.terminal.text import encodable, plain, quote
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNLIMITED = 1 << 16  # columns of what is no terminal: a file or a pipe gets whole lines
-_lost: dict[str, OSError] = {}  # the streams that take nothing any more: "stdout", "stderr"
+_UNLIMITED = 1 << 16  # columns if there is no terminal: a file or a pipe gets whole lines
+_lost: dict[str, OSError] = {}  # the streams that can no longer be written to: "stdout", "stderr"
 
 
 def standard_streams() -> None:
-    """Makes standard input, output and error of this process usable, for a command to begin with.
+    """Makes standard input, output and error of this process usable; for the start of a command.
 
     Closed ones are opened to nothing. What is written past the functions here, by other libraries, is escaped where the
     encoding lacks it.
@@ -35,7 +35,7 @@ def standard_streams() -> None:
 
 
 def say(text: str) -> bool:
-    """Prints lines on standard output at once; whether they arrived. Only "\\n" in them is more than text."""
+    """Prints lines on standard output at once; returns whether they arrived. Only "\\n" in them is more than text."""
     return _Stream("stdout").line(text)
 
 
@@ -60,13 +60,13 @@ def shell(*words: str) -> str:
 
 
 def width() -> int | None:
-    """Columns of the terminal that standard output is; None where it is none."""
+    """Columns of the terminal behind standard output; None if it is not a terminal."""
     drawn = console()
     return drawn.width if drawn.is_terminal else None
 
 
 def flush() -> OSError | None:
-    """Hands on what is still held back; why output was lost, if it was for another reason than that its reader left."""
+    """Flushes the output; returns why some was lost, unless its reader simply left."""
     for name in ("stdout", "stderr"):
         _Stream(name).flush()
     error = _lost.get("stdout")
@@ -74,7 +74,7 @@ def flush() -> OSError | None:
 
 
 class _Stream:
-    """The standard output or error of the moment, as a file to write to that raises nothing."""
+    """The current standard output or error, as a file whose writes raise nothing."""
 
     def __init__(self, name: str):
         self._name, self._stream = name, getattr(sys, name)
@@ -120,5 +120,5 @@ def _let_go(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-    except (OSError, ValueError):  # It is no file of the system's.
+    except (OSError, ValueError):  # It is not a file of the system.
         pass

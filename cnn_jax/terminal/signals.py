@@ -14,7 +14,7 @@ from typing import Any
 
 from cnn_jax import start
 
-_AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # when they come again; a terminal that hangs up may say so more than once
+_AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # when they come again; a terminal that hangs up may do so more than once
 _AGAIN, _END = 255, 0  # no numbers of signals
 
 
@@ -58,7 +58,7 @@ class Signals:
         self._hook, sys.unraisablehook = sys.unraisablehook, self._thrown_away
 
     def remove(self) -> None:
-        """Leaves things as they were before."""
+        """Restores things as they were before."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         sys.unraisablehook = self._hook
@@ -68,7 +68,7 @@ class Signals:
         os.close(self._writer)
 
     def forget(self) -> None:
-        """In a forked child: signals do what they do in any process, and the parent is told of none."""
+        """In a forked child: signals act as in any process, and the parent hears of none."""
         signal.set_wakeup_fd(-1)
         for number in self._previous:
             signal.signal(number, signal.SIG_DFL)
@@ -80,7 +80,7 @@ class Signals:
         raise Stopped(number)
 
     def _thrown_away(self, unraisable: Any) -> None:
-        # What is raised while Python collects garbage, as JAX has it do often, goes no further than here.
+        # Whatever is raised during garbage collection, which JAX triggers often, goes no further than here.
         if issubclass(unraisable.exc_type, Stopped):
             os.write(self._writer, bytes([_AGAIN]))
         else:

@@ -1,4 +1,4 @@
-"""Tables on standard output: whole in a pipe or a file, and within the columns there are in a terminal."""
+"""Tables on standard output: complete in a pipe or a file, fitted to the columns of a terminal."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def show_table(
 def _fit(
     header: list[str], rows: list[list[str]], texts: set[int], most: int | None
 ) -> tuple[list[str], list[list[str]]] | None:
-    """Headings and rows as they are, or such that the table has at most so many columns; None if there is no way."""
+    """Headings and rows, shortened if need be so that the table has at most that many columns; None if it cannot."""
     columns = [[row[index] for row in rows] for index in range(len(header))]
     widths = [max(map(_cells, column), default=0) for column in columns]
 
@@ -92,7 +92,7 @@ def _fit(
 
 
 def _without_middle(text: str, most: int) -> str:
-    """The text in at most so many columns, both ends kept."""
+    """The text in at most that many columns, with both ends kept."""
     if _cells(text) <= most:
         return text
     mark = encodable("…", output.console().encoding)

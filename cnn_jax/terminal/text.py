@@ -1,4 +1,4 @@
-"""Text as a terminal may be given it."""
+"""Text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNS = {
 
 
 def plain(text: str) -> str:
-    """The text in one line, with everything escaped that would not be seen but do something.
+    """The text in one line, with everything escaped that is invisible but has an effect.
 
     Bytes that file names are made of where they are no text, as `os.fsdecode` keeps them, become text if they are
     UTF-8, else `\\xff`.
@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message, of another library perhaps, as one line of plain text."""
+    """A message, perhaps from another library, as one line of plain text."""
     return plain(" ".join(text.split()))
 
 
@@ -45,7 +45,7 @@ def quote(word: str, encoding: str = "utf-8") -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text in characters that the encoding has: plain signs for ± and the like, escapes for what else it lacks."""
+    """The text in characters that the encoding has: plain signs for ± and the like, escapes for anything else."""
     try:
         text.encode(encoding or "utf-8")
     except UnicodeEncodeError:

@@ -117,7 +117,7 @@ class EMA(Averaging):
 class SWA(Averaging):
     """The equal average of the last share of a run (Izmailov et al. 2018); until then, the trained weights themselves.
 
-    The running statistics of norms are estimated anew for it before it is measured.
+    The running statistics of norms are re-estimated for it before it is measured.
     """
 
     share: float = 0.25

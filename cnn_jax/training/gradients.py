@@ -19,26 +19,27 @@ _FEWEST = 64
 
 
 def of_batch(
-    function: LossOfBatch, params: Any, batch: Any, separate: bool, accumulate: int = 1
+    function: LossOfBatch, params: Any, batch: Any, per_example: bool, accumulate: int = 1
 ) -> tuple[tuple[jax.Array, Any], Any]:
     """`jax.value_and_grad(function, has_aux=True)(params, batch)`.
 
     Args:
         function: its value and the others are means over the leading dimension of the batch's arrays.
-        params: what the gradient is taken to.
+        params: the parameters to differentiate with respect to.
         batch: a tree of arrays (N, ...).
-        separate: that one example's share in the means has nothing to do with the other examples. On CPU the mean of
-            a large batch is then taken of tiles of it, one after the other: the result is the same to rounding, LeNet-5
-            is 1.7 times as fast at batch 1,024, and works in a sixteenth of the memory. Convolutions of stock Flax are
-            no good there: their gradients are slow in a loop.
-        accumulate: of so many equal parts of the batch, one after the other, the mean is taken, on any device: only a
-            part's activations are in memory at a time. Of examples that share anything, only those of a part do.
+        per_example: whether each example contributes to the means independently of the others. On a CPU the mean over
+            a large batch is then taken tile by tile: the result is the same to rounding, LeNet-5 is 1.7 times as fast
+            at batch 1,024, and works in a sixteenth of the memory. Stock Flax convolutions are unsuited to this: their
+            gradients are slow in a loop.
+        accumulate: the number of equal parts of the batch over which the mean is taken, one after the other and on any
+            device: the activations of only one part are in memory at a time. Examples that share anything, such as
+            batch statistics, share it within their part only.
     """
     whole = jax.value_and_grad(function, has_aux=True)
     if accumulate > 1:
-        total = added(functools.partial(of_batch, function, params, separate=separate), (batch,), accumulate)
+        total = added(functools.partial(of_batch, function, params, per_example=per_example), (batch,), accumulate)
         return jax.tree.map(lambda a: a / accumulate, total)
-    tiles = count_tiles(function, params, batch) if separate else 1
+    tiles = count_tiles(function, params, batch) if per_example else 1
     if tiles == 1:
         return whole(params, batch)
 

@@ -31,7 +31,7 @@ class Grouping(Part):
         raise NotImplementedError
 
     def inner(self) -> list[Part]:
-        """The parts that it names itself; none where nothing else is said."""
+        """The parts that it sets itself; empty if it sets none."""
         return []
 
     def transformation(self, optimizer: Optimizer, schedule: Schedule, rate: Rate) -> optax.GradientTransformation:

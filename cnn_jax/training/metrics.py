@@ -55,7 +55,7 @@ class Metric(Part):
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """Share of the examples whose largest score is that of their likeliest class."""
+    """Share of the examples whose largest score is that of their most likely class."""
 
     is_share: ClassVar[bool] = True
 
@@ -65,7 +65,7 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class TopK(Metric):
-    """Share of the examples whose likeliest class is among the k with the largest scores; called top5 for k = 5."""
+    """Share of the examples whose most likely class is among the k with the largest scores; called top5 for k = 5."""
 
     k: int = 5
     """How many."""

@@ -1,4 +1,4 @@
-"""Optimisers, Optax's, with what they have in common: a rate that the schedule scales, decay, clipping."""
+"""Optax's optimisers, with what they have in common: a rate that the schedule scales, decay, clipping."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class Muon(_Clipping):
 
 
 def _as_matrices(params: Any) -> Any:
-    """How Muon takes each parameter for a matrix: inputs and window against outputs; None of those that are none."""
+    """How Muon views each parameter as a matrix: inputs and window against outputs; None for those that are none."""
 
     def axes(leaf: Any) -> contrib.MuonDimensionNumbers | None:
         last = leaf.ndim - 1

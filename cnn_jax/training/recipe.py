@@ -1,4 +1,4 @@
-"""`Recipe`: what decides the numbers of a run, beside its data and seeds, and the pure functions that come of it."""
+"""`Recipe`: what decides the numbers of a run, beside its data and seeds, and the pure functions made from it."""
 
 from __future__ import annotations
 
@@ -39,38 +39,39 @@ class Recipe:
     loss: Loss = SoftmaxCrossEntropy()
     """What is minimised."""
     metrics: tuple[Metric, ...] = (Accuracy(),)
-    """What is measured beside the loss; by the first the best checkpoint is chosen, where images are held out."""
+    """What is measured beside the loss. Where images are held out, the first chooses the best checkpoint."""
     optimizer: Optimizer = AdamW(learning_rate=3e-3)
     """What turns gradients into updates."""
     schedule: Schedule = OneCycle()
-    """How the learning rate moves over the run."""
+    """How the learning rate changes over the run."""
     groups: tuple[Grouping, ...] = ()
-    """Parameters that are trained otherwise than the rest, or not at all."""
+    """Parameters that are trained differently from the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
-    """How training images are changed, anew in every step, on the device: one after the other."""
+    """How training images are changed, one after the other, afresh in every step and on the device."""
     averaging: tuple[Averaging, ...] = ()
-    """How the weights are averaged that the model is measured and used by; one way, or none."""
+    """How the weights are averaged for measuring and using the model; one way, or none."""
     precision: Precision = "float32"
     """What the model computes in. Parameters, optimiser, statistics of norms, scores and loss are float32 in any case.
-    On a CPU with instructions for bfloat16 such a run takes oneDNN's convolutions, as with --onednn."""
+    On a CPU with instructions for bfloat16 such a run uses oneDNN's convolutions, as with --onednn."""
     epochs: int = 10
     """Passes over the training images."""
     batch_size: int = 128
-    """Images a step."""
+    """Images per step."""
     accumulate: int = 1
-    """Take the gradient of a batch in so many equal parts, one after the other, which need less memory."""
+    """Split each batch into this many equal parts, whose gradients are taken one after the other to save memory."""
     norm_batch: int | None = None
-    """Images that batch norms take their statistics over in training; by default, or with None, all of a part."""
+    """Images over which batch norms take their statistics in training; by default, or with None, all of a part."""
     validation: float = 0.0
     """Part of the training images held out to choose the best checkpoint: a fraction below 1, or a count of images.
-    With 0, a folder or file of arrays that has validation images beside its test images lends those."""
+    With 0, the validation images of a folder or file of arrays are used, if it has any beside its test images."""
     patience: int | None = None
-    """Stop when the first metric has not been better on the validation images for so many epochs; by default, or with
-    None, all epochs are trained."""
+    """Stop when the first metric has not improved on the validation images for this many epochs; by default, or with
+    None, train all epochs."""
     init: str | None = None
-    """Begin with the weights of the run in this folder; those that do not fit, as of other classes, begin as usual."""
+    """Start from the weights of the run in this folder; any that do not fit, such as a head for other classes, start
+    as usual."""
     pixel_range: tuple[float, float] | None = None
-    """Values that black and white pixels get, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
+    """Values for black and white pixels, e.g. -0.1 1.175 as in LeCun et al. 1998; by default the training images
     get mean 0 and variance 1 in each channel."""
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Recipe:
             check(held, "pixel_range", "numbers that float32 holds, with their difference's square", self.pixel_range)
 
     def count_steps(self, images: int) -> int:
-        """How many steps a run takes: the fewest batches that hold `epochs` passes over so many images.
+        """How many steps a run takes: the fewest batches that hold `epochs` passes over that many images.
 
         Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
         inside a batch.
@@ -117,13 +118,13 @@ class Recipe:
         return steps
 
     def epoch_ends(self, images: int) -> np.ndarray:
-        """After how many steps each epoch has ended, of so many images: int64 (epochs,)."""
+        """The number of steps after which each epoch over that many images has ended: int64 (epochs,)."""
         return -(-np.arange(1, self.epochs + 1) * images // self.batch_size)
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.
 
-        A loss with smoothing cannot fall to 0 however sure and right the scores are, so by itself it says little.
+        A loss with smoothing cannot fall to 0 however confident and right the scores are, so on its own it says little.
         """
         always: list[Metric] = [Accuracy()]
         if self.loss.floor(classes):
@@ -139,7 +140,7 @@ def check(condition: bool, option: str, expected: str, value: object) -> None:
 
 
 class Functions(NamedTuple):
-    """What a recipe comes to with its data: pure functions, none compiled.
+    """A recipe together with its data, as pure functions, none of them compiled.
 
     Attributes:
         init: random key -> `TrainState` before the first step.
@@ -167,11 +168,11 @@ def make_functions(
     """The functions of a recipe, whose numbers may be traced.
 
     Args:
-        recipe: lengths are not looked at.
+        recipe: epochs and batch size are not used.
         statistics: of the training images, to normalise all images by.
         image_shape: (height, width, channels) of one image as the model takes it.
         classes: number of classes.
-        steps: length of the run, which the schedule is stretched to.
+        steps: length of the run, to which the schedule is stretched.
         epoch_ends: the numbers of steps after which an epoch has ended, see `Recipe.epoch_ends`.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
@@ -197,5 +198,5 @@ def make_functions(
 def _rate(steps: int, schedule: Schedule, peak: Any) -> optax.Schedule:
     if is_concrete(peak):
         return schedule(peak, steps)
-    shape = schedule(1.0, steps)  # Optax's schedules look at their peak
+    shape = schedule(1.0, steps)  # Optax's schedules inspect their peak
     return lambda count: peak * shape(count)

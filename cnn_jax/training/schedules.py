@@ -11,7 +11,7 @@ from cnn_jax.parts import Part, is_share
 
 
 class Schedule(Part):
-    """How the learning rate moves over a run: the base of all schedules."""
+    """How the learning rate changes over a run: the base of all schedules."""
 
     def __call__(self, peak: Any, steps: int) -> optax.Schedule:
         """The learning rate as a function of the step.
@@ -108,7 +108,7 @@ class Step(Schedule):
 
     def __call__(self, peak: Any, steps: int) -> optax.Schedule:
         boundaries = [round(share * steps) for share in self.at]
-        # Optax's own looks at the factor, which a sweep traces.
+        # Optax's own inspects the factor, which a sweep traces.
         return lambda count: peak * self.factor ** sum(count >= boundary for boundary in boundaries)
 
 

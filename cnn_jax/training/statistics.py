@@ -1,4 +1,4 @@
-"""The running statistics of norms, estimated for weights that were averaged and so never trained with any."""
+"""The running statistics of norms, estimated for averaged weights, which have never been trained with any."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_estimate(
     """The estimation as a pure function, not yet compiled: the mean over some batches of what norms find in each.
 
     So does Izmailov et al. 2018, section 3.2. The images are not augmented. A norm moves its running statistics by a
-    share 1 - m of the way to those of the batch, and says neither: m is found by running it from zeros and from ones.
+    share 1 - m of the way to those of the batch, and reveals neither: m is found by running it from zeros and ones.
 
     Returns:
         `estimate(state, chunk, count) -> state`, of the first `count` batches of a chunk, with the statistics of the

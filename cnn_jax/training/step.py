@@ -46,30 +46,30 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One step of gradient descent as a pure function, not yet compiled.
 
-    A model may say `separate = True`: that the scores of an image come from that image alone, without dropout, batch
-    statistics or anything else that joins or draws. Large batches are then taken in tiles on CPU, see `gradients`.
+    A model may declare `per_example = True`: the scores of an image then depend on that image alone, with no dropout,
+    batch statistics or anything else that joins or draws. On a CPU a large batch is then split, see `gradients`.
 
     Args:
         model: a Linen module called as `model.apply(variables, images, train=...)`.
         optimizer: turns gradients into updates.
         loss: what is minimised, its mean over the batch.
-        preprocess: makes of the images what the model takes.
+        preprocess: turns images into what the model takes.
         augment: changes images and targets, one after the other.
-        metrics: what else is measured, by name.
+        metrics: what is measured besides, by name.
         classes: number of classes; only batch transforms need to know.
-        steps: length of the run, of which contexts have the share that is done.
-        epoch_ends: the numbers of steps after which an epoch has ended; only averaging looks at them.
+        steps: length of the run, from which contexts get the share that is done.
+        epoch_ends: the numbers of steps after which an epoch has ended; only averaging uses them.
         precision: what the model computes in.
         averaging: averages the variables after each step.
-        accumulate: in so many equal parts, one after the other, the gradient of a batch is taken. For a model without
-            batch statistics and dropout it is that of the whole batch, to rounding. Batch statistics are those of each
-            part, dropout draws anew for each; running statistics become the mean of what the parts make of them.
-        norm_batch: how many images batch statistics are taken over (Goyal et al. 2017, section 2.3), by default all of
-            a part; it divides that.
+        accumulate: number of equal parts of a batch whose gradients are taken one after the other. Without batch
+            statistics and dropout the result is the gradient of the whole batch, to rounding. With them, each part has
+            its own statistics and draws; the running statistics become the mean of those that the parts give.
+        norm_batch: number of images over which batch statistics are taken (Goyal et al. 2017, section 2.3), by default
+            all of a part; it must divide that.
 
     Returns:
         `train_step(state, batch) -> (state, metrics)`. The batch holds "image", uint8 (N, H, W, C), and "label",
-        int32 (N,); where there is anything in `augment` also "index" and "epoch", int32 (N,), the image's number in
+        int32 (N,); if there is anything in `augment` also "index" and "epoch", int32 (N,), the image's number in
         its set and the pass over it. The metrics are float32 scalars: the mean "loss" and the metrics of the batch
         before the step, "grad_norm", the global norm of the gradient before clipping, "param_norm", that of the
         parameters before the step, and "update_norm", that of what was added to them.
@@ -104,7 +104,7 @@ def make_train_step(
             mixes = augmenting.needs_targets(augment)
             targets = jax.nn.one_hot(batch["label"], classes) if mixes and classes else None
             images, targets = augmenting.apply(augment, context, images, targets)
-            # Without the barrier XLA distorts the images anew for every place of the first layer's window.
+            # Without the barrier XLA distorts the images again for every place of the first layer's window.
             images = jax.lax.optimization_barrier(images)
             target = {"target": targets} if mixes else target
 
@@ -117,11 +117,11 @@ def make_train_step(
             measured = {name: jnp.mean(metric(scores, targets), axis=0) for name, metric in metrics.items()}
             return jnp.mean(loss(scores, targets)), (measured, updated)
 
-        separate = getattr(model, "separate", False)
+        per_example = getattr(model, "per_example", False)
         batch = {"image": images, **target}
         if accumulate > 1:  # Streams from 2 on: augmentations draw from the first.
             batch["part"] = jnp.repeat(jnp.arange(2, 2 + accumulate), len(images) // accumulate)
-        found = gradients.of_batch(mean_loss, state.params, batch, separate, accumulate)
+        found = gradients.of_batch(mean_loss, state.params, batch, per_example, accumulate)
         (value, (means, batch_stats)), grads = found
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params, average = optax.apply_updates(state.params, updates), state.average
@@ -156,13 +156,13 @@ def make_train_steps(
     """Several train steps as one pure function, not yet compiled.
 
     Args:
-        train_step: takes one.
+        train_step: one step.
         take: (chunk, k) -> batch k of a chunk, as its feed gives it.
         length: chunk -> number of batches in it.
 
     Returns:
         `train_steps(state, chunk, count) -> (state, metrics)`. The first `count` steps are taken, int32 scalar up to
-        the length n, and the metrics are those of `train_step`, (n,), 0 for the steps that are not taken.
+        the length n, and the metrics are those of `train_step`, (n,), with 0 for the steps that are not taken.
     """
 
     step = jax.jit(train_step)  # so that it is traced once, though it is called twice below
@@ -199,7 +199,7 @@ def make_eval_step(
     metrics: Mapping[str, Metric] | None = None,
     precision: Precision = "float32",
 ) -> Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]:
-    """The measuring of one batch as a pure function, not yet compiled.
+    """The evaluation of one batch as a pure function, not yet compiled.
 
     Returns:
         `eval_step(variables, batch) -> (sums, scores)`. The batch holds "image", "label" and "mask", float32 (N,),

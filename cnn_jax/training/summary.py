@@ -1,4 +1,4 @@
-"""Figures of several seeds in a line: mean, standard deviation, and a confidence interval of the mean."""
+"""One figure over several seeds: mean, standard deviation, and a confidence interval of the mean."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
     """Summarises one figure, say the accuracy, of several seeds.
 
     The interval is Student's: mean ± t * std / sqrt(n), with t the quantile of n - 1 degrees of freedom ("Student", The
-    probable error of a mean, 1908). Of all sets of so many seeds, the share `confidence` give an interval that holds
-    the mean over all seeds, if the figure is normally distributed over them.
+    probable error of a mean, 1908). A share `confidence` of all sets of n seeds gives an interval that holds the
+    mean over all seeds, if the figure is normally distributed over them.
 
     Args:
         values: (n,), n >= 1.

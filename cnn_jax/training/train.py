@@ -12,7 +12,7 @@ Ten seeds are `jax.vmap` over keys, a sweep is `jax.vmap` over learning rates:
     states, metrics = jax.jit(jax.vmap(train, (0, None, each)))(keys, numbers, arrays)
     print(metrics["accuracy"][:, -10:].mean(axis=1))  # of each seed, over its last ten batches
 
-`runs.fit` takes the same steps in many calls, and adds what a function has no place for: checkpoints, records, signals.
+`runs.fit` takes the same steps in many calls, and adds what has no place in a function: checkpoints, records, signals.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
         old: Any = getattr(recipe, part, None)
         fields = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
         if field not in fields:
-            raise InputError(f"{name}: expected a part of a recipe and a field of it, as 'optimizer.learning_rate'")
+            raise InputError(f"{name}: expected a part of a recipe and a field of it, as in 'optimizer.learning_rate'")
         changes: dict[str, Any] = {part: dataclasses.replace(old, **{field: value})}
         recipe = dataclasses.replace(recipe, **changes)
     return recipe
@@ -60,8 +60,8 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
     """Training as a pure function, not yet compiled.
 
     Args:
-        recipe: lengths are not looked at.
-        train: the training images; only their statistics and their classes are looked at.
+        recipe: epochs and batch size are not used.
+        train: the training images; only their statistics and classes are used.
 
     Returns:
         `train(key, numbers, data) -> (state, metrics)`. The key `jax.random.key(s)` gives what `runs.fit` gives with

@@ -1,4 +1,4 @@
-"""Finding out soon that there is no network, where TFDS would retry for minutes."""
+"""Finding out quickly that there is no internet connection, where TFDS would retry for minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 5  # for one address of a host
 READ_SECONDS = 30  # between two packets of a download under way
-PROBE_SECONDS = 12  # for a host altogether: name lookups obey no timeout of ours, so the wait for them does
+PROBE_SECONDS = 12  # for a host altogether: name lookups ignore our timeouts, so we time the wait for them
 PROBE_HOSTS = 8
 RETRIES = 2  # of a download under way
 _PROXY_STATUS = (407, 502, 503, 504)  # what a proxy answers in the name of a host that it cannot or will not reach
@@ -75,7 +75,7 @@ def _probe(url: str, answer: Future[None]) -> None:
 
 @contextlib.contextmanager
 def impatient_downloads(probes: Probes) -> Iterator[None]:
-    """While it lasts, TFDS downloads from a host only after it has answered a probe, with timeouts and few retries.
+    """Within this context TFDS downloads from a host only after it has answered a probe, with timeouts and few retries.
 
     So a host that gives no answer makes the download fail with NoAnswerError. Files that TFDS finds downloaded
     already need no host.

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cnn_jax import data
-from cnn_jax.data import network
+from cnn_jax.data import connectivity
 from cnn_jax.errors import InputError
 
 pytest.importorskip("tensorflow_datasets")
@@ -73,8 +73,8 @@ import socket, time
 def resolve(*args, **kwargs):
     {resolver}
 socket.getaddrinfo = resolve
-from cnn_jax.data import network
-network.PROBE_SECONDS = 2
+from cnn_jax.data import connectivity
+connectivity.PROBE_SECONDS = 2
 """
     assert_says_all(load_in_process("cifar10", before), "www.cs.toronto.edu", own_folders[1])
     assert list(own_folders[1].iterdir()) == []
@@ -82,7 +82,7 @@ network.PROBE_SECONDS = 2
 
 def test_waiting_is_bounded():
     # What is promised is one line within 20 s; the rest is for starting Python and importing TFDS.
-    assert network.PROBE_SECONDS <= 15
+    assert connectivity.PROBE_SECONDS <= 15
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_host_that_answers_nonsense(status, reason, proxy, own_folders):
 
 
 def test_any_host_that_answers_will_do(proxy):
-    probes = network.Probes()
-    with pytest.raises(network.NoAnswerError) as caught:
+    probes = connectivity.Probes()
+    with pytest.raises(connectivity.NoAnswerError) as caught:
         probes.require_any(["https://a.invalid/1", "https://b.invalid/2"])
     assert "a.invalid" in str(caught.value)
     assert "b.invalid" in str(caught.value)

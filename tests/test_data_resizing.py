@@ -107,27 +107,10 @@ def test_statistics_of_more_images_than_a_chunk():
     np.testing.assert_allclose(compute_statistics(images).mean, images.mean() / 255, rtol=1e-12)
 
 
-def test_ink():
-    """Boxes of known size drawn on black; a faint halo under a quarter of the brightest does not count."""
-    images = np.zeros((5, 20, 30, 1), np.uint8)
-    for image, (height, width) in zip(images, [(3, 5), (9, 2), (6, 6), (12, 7), (1, 1)], strict=True):
-        image[4 : 5 + height + 1, 6 : 6 + width + 2] = 40
-        image[5 : 5 + height, 7 : 7 + width] = 200
-    assert compute_statistics(images).ink == pytest.approx(6 / 30)
-    holes = images.copy()
-    holes[2, 6:10, 8:12] = 0  # only the outline counts
-    assert compute_statistics(holes).ink == pytest.approx(6 / 30)
-    empty = np.concatenate([images, np.zeros_like(images)])
-    assert compute_statistics(empty).ink == pytest.approx(6 / 30)
-    assert compute_statistics(np.zeros_like(images)).ink is None
-    assert compute_statistics(255 - images).ink is None
-    assert compute_statistics(np.repeat(images, 3, axis=-1)).ink is None
-
-
 @pytest.mark.parametrize("wrap", [np.asarray, jax.numpy.asarray, jax.jit(lambda x: x)], ids=["numpy", "jax", "jitted"])
 def test_normalise(wrap):
     images = np.random.default_rng(2).integers(0, 256, (3, 4, 5, 2), np.uint8)
-    statistics = data.Statistics(mean=(0.2, 0.7), std=(0.3, 0.05), ink=None)
+    statistics = data.Statistics(mean=(0.2, 0.7), std=(0.3, 0.05))
     expected = (images / 255.0 - np.array([0.2, 0.7])) / np.array([0.3, 0.05])
     got = data.normalise(wrap(images), statistics)
     assert type(got) is type(wrap(images))
@@ -163,4 +146,4 @@ def test_rescaled_images_run_from_background_to_foreground():
 
 def test_normalise_says_what_does_not_fit():
     with pytest.raises(ValueError, match="1 channels, images have 3"):
-        data.normalise(bright(2, 2, 3), data.Statistics(mean=(0.0,), std=(1.0,), ink=None))
+        data.normalise(bright(2, 2, 3), data.Statistics(mean=(0.0,), std=(1.0,)))
