@@ -40,7 +40,7 @@ class Yardstick:
     @property
     def has_onednn(self) -> bool:
         """Whether ours is compiled with oneDNN: it is asked for, and XLA has it."""
-        from cnn_jax.lowering.library import compiler_options
+        from cnn_jax.lowering.onednn import compiler_options
 
         return self.onednn and bool(compiler_options())
 

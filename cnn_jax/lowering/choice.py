@@ -104,8 +104,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     axis = _foldable(geometry)
     if axis is not None:
         return "folded", {"axis": axis}
-    if geometry.groups > 1 or geometry.kernel_dilation != ones:
+    if geometry.groups > 1:
         return plain
+    if geometry.kernel_dilation != ones:
+        return ("taps", {}) if operation == "weight_gradient" and taps <= _MOST_TAPS else plain
     itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
     if operation == "weight_gradient" and inputs > _FEW:
         size = places * outputs * images * jnp.dtype(dtype).itemsize
@@ -114,8 +116,16 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         tiles = _tiles(places * taps * inputs * images * itemsize, _STACKED, images, images)
         return "stacked", {"tiles": tiles, "runs": _equal_runs(images // tiles, places)}
     found = _banding(operation, geometry, images, inputs, outputs, itemsize)
-    if found or taps > _MOST_TAPS:
-        return found or plain
+    if found:
+        return found
+    if (
+        operation == "weight_gradient"
+        and taps > _MOST_TAPS
+        and _columns(geometry, images, inputs) * itemsize <= _STACKED
+    ):
+        return ("taps", {}) if geometry.window[1] == 1 else ("folded", {"axis": 1})
+    if taps > _MOST_TAPS:
+        return plain
     found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
     if found:
         return found
@@ -133,8 +143,13 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     return ("taps", {}) if one or few[operation] else plain
 
 
+def _columns(geometry: Geometry, images: int, inputs: int) -> int:
+    """Numbers to write down where what each column of a window meets becomes channels of its own."""
+    return images * geometry.size[0] * geometry.out[1] * geometry.window[1] * inputs
+
+
 def _foldable(geometry: Geometry) -> int | None:
-    """Which dimension becomes channels: where the window is whole strides, the last first; then the first of volumes."""
+    """Which dimension becomes channels: the last in which the window is whole strides, or the first of volumes."""
     volumes = len(geometry.size) == 3
     for axis in reversed(range(len(geometry.size))):
         window, stride = geometry.window[axis], geometry.strides[axis]
@@ -155,15 +170,22 @@ def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ..
     Its convolution of bfloat16 is twice as fast as that of float32, and faster than any filtering.
     """
     found = choose(operation, geometry, sizes, dtype)
-    inputs, taps, half = sizes[2], math.prod(geometry.window), dtype == jnp.bfloat16
-    if operation == "weight_gradient" or taps == 1 or geometry.groups > 1 or math.prod(geometry.out) == 1:
-        return found
+    inputs, outputs = sizes[2:]
+    taps, half, strided = math.prod(geometry.window), dtype == jnp.bfloat16, any(n > 1 for n in geometry.strides)
     own = DIRECT if operation == "conv" else CANONICAL
+    if operation == "weight_gradient":
+        rows = geometry.size[:-1] == (1,) * (len(geometry.size) - 1)
+        few = taps > _MOST_TAPS or (found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not rows)
+        return own if few and geometry.groups == 1 and found[0] != "banded" else found
+    if found[0] == "folded" or geometry.groups == inputs == outputs > 1:
+        return found if operation == "input_gradient" and strided else own
+    if taps == 1 or geometry.groups > 1 or math.prod(geometry.out) == 1:
+        return found
     if found[0] == "winograd":
         return own if half else found
     if operation == "conv":
         return own if half or inputs > 1 else found
-    return found if geometry.strides != (1, 1) or (found[0] == "banded" and taps > 4) else own
+    return found if strided or (found[0] == "banded" and taps > 4) else own
 
 
 def takes_bias(channels: int) -> bool:
@@ -196,7 +218,7 @@ def _stacks(geometry: Geometry, inputs: int, outputs: int) -> bool:
         return False
     if inputs == 1:
         return taps < _LARGE or outputs >= 2 * _FEW
-    return inputs <= _FEWER and outputs > _FEW and taps < _LARGE
+    return inputs <= _FEWER and outputs > _FEW and (taps < _LARGE or geometry.strides != (1, 1))
 
 
 def _equal_runs(images: int, places: int) -> int:

@@ -60,14 +60,15 @@ def _shares(geometry: Geometry, axis: int) -> tuple[int, int]:
 def _over(geometry: Geometry, axis: int) -> Geometry:
     """Of the convolution with the dimension folded, and without it where each of its places has a plane of its own."""
     parts, _ = _shares(geometry, axis)
-    folded = {"size": geometry.out[axis] + parts - 1, "window": parts, "strides": 1, "padding": (0, 0), "kernel_dilation": 1}
+    ones = {"strides": 1, "kernel_dilation": 1, "input_dilation": 1}
+    folded: dict[str, Any] = {"size": geometry.out[axis] + parts - 1, "window": parts, "padding": (0, 0)} | ones
     left = slice(1, None) if _plane(geometry, axis) else slice(None)
 
     def replaced(key: str) -> tuple[Any, ...]:
         values = getattr(geometry, key)
-        return (*values[:axis], folded.get(key, 1), *values[axis + 1 :])[left]
+        return (*values[:axis], folded[key], *values[axis + 1 :])[left]
 
-    return dataclasses.replace(geometry, **{key: replaced(key) for key in (*folded, "input_dilation")})
+    return dataclasses.replace(geometry, **{key: replaced(key) for key in folded})
 
 
 def _plane(geometry: Geometry, axis: int) -> bool:

@@ -40,7 +40,9 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if geometry.strides == ones and x.shape[-1] == kernel.shape[-1] and len(numbers) <= _MOST_PADDED:
         places = itertools.product(*map(range, geometry.window))
         terms = [_shift(x.astype(dtype) * n, geometry, tap) for n, tap in zip(numbers, places, strict=True)]
-        total = functools.reduce(lax.add, terms)
+        row = geometry.window[-1]
+        rows = [functools.reduce(lax.add, terms[n : n + row]) for n in range(0, len(terms), row)]
+        total = functools.reduce(lax.add, rows)
     else:
         x, geometry = written(x, geometry)  # or XLA looks for padding in every term
         total = _total([t.astype(dtype) * n for t, n in zip(taps.seen(x, geometry), numbers, strict=True)])
@@ -70,7 +72,8 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
         first, last = (pick(far for far, _ in distances) for pick in (min, max))
         config.append((last, count - first - out, 0))
         within.append([[(t, last - far) for t, (far, at) in enumerate(distances) if at == n] for n in range(stride)])
-    padded = lax.optimization_barrier(lax.pad(y.astype(wide(y.dtype)), jnp.zeros((), wide(y.dtype)), [*config, (0, 0, 0)]))
+    padded = lax.pad(y.astype(wide(y.dtype)), jnp.zeros((), wide(y.dtype)), [*config, (0, 0, 0)])
+    padded = lax.optimization_barrier(padded)
     phases = []
     for phase in itertools.product(*within):
         terms = []
@@ -137,7 +140,8 @@ def _reaching(geometry: Geometry, out: tuple[int, ...]) -> Geometry:
 
 def _total(terms: list[jax.Array]) -> jax.Array:
     """The sum of some arrays, which are added to a few sums in turn."""
-    return functools.reduce(lax.add, [functools.reduce(lax.add, terms[n::_SUMS]) for n in range(min(_SUMS, len(terms)))])
+    sums = [functools.reduce(lax.add, terms[n::_SUMS]) for n in range(min(_SUMS, len(terms)))]
+    return functools.reduce(lax.add, sums)
 
 
 def _numbers(kernel: jax.Array, dtype: jnp.dtype) -> list[jax.Array]:
