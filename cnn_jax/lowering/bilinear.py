@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, phases, shifted, taps, toeplitz, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import adds_up, batch, define
 
@@ -53,6 +53,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "banded": banded.conv,
         "shifted": shifted.conv,
         "taps": taps.conv,
+        "toeplitz": toeplitz.conv,
         "winograd": winograd.conv,
     },
     "input_gradient": {
@@ -62,6 +63,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "phases": phases.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
+        "toeplitz": toeplitz.input_gradient,
         "winograd": winograd.input_gradient,
     },
     "weight_gradient": {
@@ -72,6 +74,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "taps": taps.weight_gradient,
         "stacked": taps.weight_gradient_stacked,
         "together": taps.weight_gradient_together,
+        "toeplitz": toeplitz.weight_gradient,
         "winograd": winograd.weight_gradient,
     },
 }
