@@ -19,7 +19,7 @@ BLOCK = 3
 CASES = {
     # geometry, (images, inputs, outputs), ways of each operation
     "3x3": (make_geometry((6, 7), (3, 3), (1, 1), PADDED), (3, 2, 4), ("banded", "taps", "winograd")),
-    "one channel": (make_geometry((6, 7), (3, 3), (1, 1), PADDED), (3, 1, 4), ("shifted",)),
+    "one channel": (make_geometry((6, 7), (3, 3), (1, 1), PADDED), (3, 1, 4), ("shifted", "toeplitz")),
     "strided": (make_geometry((8, 8), (4, 4), (2, 2), PADDED), (3, 2, 4), ("banded", "taps", "phases")),
 }
 PLACE = (1, 2, 3, 0)
@@ -34,7 +34,11 @@ def results(case):
         for operation, ways in bilinear.WAYS.items():
             weighs = operation == "weight_gradient"
             for name in names:
-                arguments = {"banded": {"block": BLOCK, "tiles": 1}, "winograd": {"tiles": 1}}.get(name, {})
+                arguments = {
+                    "banded": {"block": BLOCK, "tiles": 1},
+                    "toeplitz": {"block": BLOCK},
+                    "winograd": {"tiles": 1},
+                }.get(name, {})
                 arguments |= {"winograd": {"side": 4}, "shifted": {"tiles": 1}}.get(name, {}) if weighs else {}
                 if name in ways:
                     found[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)
@@ -70,7 +74,7 @@ def test_an_output_depends_on_nothing_that_its_window_does_not_see(case):
                 continue
             seen = REFERENCE[operation](*operands(operation, marked), geometry) > 0
             assert (np.isfinite(result[seen]) == np.isfinite(value)).all()
-            if name == "banded" and not np.isfinite(value):  # its zeros meet the neighbours in a row: NaN
+            if name in ("banded", "toeplitz") and not np.isfinite(value):  # zeros meet the neighbours in a row: NaN
                 seen = near(seen, (BLOCK - 1) * geometry.strides[1])
             np.testing.assert_array_equal(result[~seen], before[operation, name][~seen], f"{operation}, {name}")
 

@@ -119,10 +119,11 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
         results = {}
         for operation, ways in bilinear.WAYS.items():
             weighs = operation == "weight_gradient"
-            for name in ["banded", "taps"] + ["shifted"] * (i == 1) + ["together", "stacked"] * weighs:
+            for name in ["banded", "taps"] + ["shifted", "toeplitz"] * (i == 1) + ["together", "stacked"] * weighs:
                 arguments = {
                     "banded": {"block": block, "tiles": n},
                     "shifted": {"tiles": n} if weighs else {},
+                    "toeplitz": {"block": block},
                     "stacked": {"tiles": 1, "runs": n} if block % 2 else {"tiles": n, "runs": 1},
                 }.get(name, {})
                 results[operation, name] = ways[name](*operands(operation, arrays), geometry=geometry, **arguments)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, canonical, choice, direct, folded, phases, shifted, taps, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, folded, phases, shifted, taps, toeplitz, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import adds_up, batch, define
 
@@ -54,6 +54,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "folded": folded.conv,
         "shifted": shifted.conv,
         "taps": taps.conv,
+        "toeplitz": toeplitz.conv,
         "winograd": winograd.conv,
     },
     "input_gradient": {
@@ -64,6 +65,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "phases": phases.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
+        "toeplitz": toeplitz.input_gradient,
         "winograd": winograd.input_gradient,
     },
     "weight_gradient": {
@@ -75,6 +77,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "taps": taps.weight_gradient,
         "stacked": taps.weight_gradient_stacked,
         "together": taps.weight_gradient_together,
+        "toeplitz": toeplitz.weight_gradient,
         "winograd": winograd.weight_gradient,
     },
 }

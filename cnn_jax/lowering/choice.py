@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from cnn_jax.lowering.folded import is_whole
 from cnn_jax.lowering.geometry import Geometry, Windows
 from cnn_jax.lowering.products import wide
 from cnn_jax.lowering.tiles import equal_tiles
 
 Operation = Literal["conv", "input_gradient", "weight_gradient"]
-Choice = tuple[str, dict[str, int]]
+Choice = tuple[str, dict[str, Any]]
 """The name of a lowering and its further arguments."""
 Choose = Callable[[Operation, Geometry, tuple[int, ...], DTypeLike], Choice]
 """As `choose`."""
@@ -43,8 +44,9 @@ _LARGE = 16
 _LONG = 2**14
 # Places in a window, each of which is a term of its own in the program.
 _MOST_TAPS = 49
-# And where each is a sum of images, without a product.
+# And where each is a sum of images, without a product; beyond, and in images, rows are multiplied by bands.
 _MOST_SHIFTED = 128
+_MOST_ROWS = {"conv": 100, "input_gradient": 100, "weight_gradient": 80}
 # Images multiplied and added up in one loop, and the numbers that should be at hand for it.
 _UNROLLED, _WHOLE = 4, 2**17
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
@@ -97,13 +99,18 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     plain = DIRECT if operation == "conv" else CANONICAL
     if geometry.input_dilation != ones:
         return plain
-    alone = geometry.groups == inputs and (inputs > 1 or (operation == "conv" and outputs <= 64))
+    alone, images_only = geometry.groups == inputs > 1, len(geometry.size) == 2
+    if alone and images_only and taps > _MOST_ROWS[operation]:
+        extent, columns = geometry.window[1], geometry.out[1]
+        return "toeplitz", {"block": columns if columns <= 2 * extent else -(-columns // (columns // extent))}
+    if operation == "conv" and inputs == 1 and images_only:
+        alone = outputs <= 64 and taps <= _MOST_TAPS
     if alone and taps <= _MOST_SHIFTED:
         most = max(1, min(_UNROLLED, _WHOLE // (places * outputs)))
         return "shifted", {"tiles": _runs(images, most)} if operation == "weight_gradient" else {}
-    axis = _foldable(geometry)
-    if axis is not None:
-        return "folded", {"axis": axis}
+    axes = _foldable(geometry)
+    if axes:
+        return "folded", {"axes": axes}
     if geometry.groups > 1:
         return plain
     if geometry.kernel_dilation != ones:
@@ -123,7 +130,7 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         and taps > _MOST_TAPS
         and _columns(geometry, images, inputs) * itemsize <= _STACKED
     ):
-        return ("taps", {}) if geometry.window[1] == 1 else ("folded", {"axis": 1})
+        return "folded", {"axes": (1,)}
     if taps > _MOST_TAPS:
         return plain
     found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
@@ -135,8 +142,8 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
         "weight_gradient": inputs > _FEW
-        and 16 < places <= 64
-        and places * taps * inputs * images * itemsize <= _CACHED_TAPS,
+        and (16 < places <= 64 or geometry.window[1] == 1)
+        and places * taps * inputs * images * itemsize <= (_STACKED if geometry.window[1] == 1 else _CACHED_TAPS),
     }
     # At a stride a 1x1 convolution meets a slice, and XLA's own does not write that down.
     one = taps == 1 and not (strided and operation == "conv")
@@ -148,15 +155,14 @@ def _columns(geometry: Geometry, images: int, inputs: int) -> int:
     return images * geometry.size[0] * geometry.out[1] * geometry.window[1] * inputs
 
 
-def _foldable(geometry: Geometry) -> int | None:
-    """Which dimension becomes channels: the last in which the window is whole strides, or the first of volumes."""
-    volumes = len(geometry.size) == 3
-    for axis in reversed(range(len(geometry.size))):
-        window, stride = geometry.window[axis], geometry.strides[axis]
-        row = geometry.size[:axis] == geometry.window[:axis] == (1,) * axis
-        if stride > 1 and window % stride == 0 and (window == stride or volumes or row) and geometry.groups == 1:
-            return axis
-    return 0 if volumes else None
+def _foldable(geometry: Geometry) -> tuple[int, ...]:
+    """The dimensions that become channels: those in which the window is whole strides, or the first of volumes."""
+    rank, volumes = len(geometry.size), len(geometry.size) == 3
+    row = geometry.size[:-1] == geometry.window[:-1] == (1,) * (rank - 1)
+    axes = tuple(axis for axis in range(rank) if geometry.groups == 1 and is_whole(geometry, axis))
+    if axes and (volumes or row or all(geometry.window[axis] == geometry.strides[axis] for axis in axes)):
+        return axes
+    return (0,) if volumes else ()
 
 
 def choose_cpu(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dtype: DTypeLike) -> Choice:
