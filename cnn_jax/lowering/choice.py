@@ -46,6 +46,8 @@ _LONG = 2**14
 _MOST_TAPS = 49
 # And where each is a sum of images, without a product; beyond, and in images, rows are multiplied by bands.
 _MOST_SHIFTED = 128
+# And how many there may be in groups, of at least so many, with few channels: taps times inputs times outputs.
+_FEW_GROUPS, _MOST_WITHIN = 8, 150
 _MOST_ROWS = {"conv": 100, "input_gradient": 100, "weight_gradient": 80}
 # Images multiplied and added up in one loop, and the numbers that should be at hand for it.
 _UNROLLED, _WHOLE = 4, 2**17
@@ -106,8 +108,12 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if operation == "conv" and inputs == 1 and images_only:
         alone = outputs <= 64 and taps <= _MOST_TAPS
     if alone and taps <= _MOST_SHIFTED:
-        most = max(1, min(_UNROLLED, _WHOLE // (places * outputs)))
-        return "shifted", {"tiles": _runs(images, most)} if operation == "weight_gradient" else {}
+        return _shifting(operation, images, places * outputs)
+    within = (inputs // geometry.groups) * (outputs // geometry.groups)
+    # At strides XLA multiplies by zeros as well.
+    most = 4 * _MOST_WITHIN if operation == "input_gradient" and geometry.strides != ones else _MOST_WITHIN
+    if geometry.groups >= _FEW_GROUPS and taps * within <= most and images_only:
+        return _shifting(operation, images, places * geometry.groups)
     axes = _foldable(geometry)
     if axes:
         return "folded", {"axes": axes}
@@ -142,12 +148,20 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
         "weight_gradient": inputs > _FEW
-        and (16 < places <= 64 or geometry.window[1] == 1)
-        and places * taps * inputs * images * itemsize <= (_STACKED if geometry.window[1] == 1 else _CACHED_TAPS),
+        and (
+            geometry.window[1] == 1
+            or (16 < places <= 64 and places * taps * inputs * images * itemsize <= _CACHED_TAPS)
+        ),
     }
     # At a stride a 1x1 convolution meets a slice, and XLA's own does not write that down.
     one = taps == 1 and not (strided and operation == "conv")
     return ("taps", {}) if one or few[operation] else plain
+
+
+def _shifting(operation: Operation, images: int, numbers: int) -> Choice:
+    """How images of so many numbers each are shifted and added up."""
+    most = max(1, min(_UNROLLED, _WHOLE // numbers))
+    return "shifted", {"tiles": _runs(images, most)} if operation == "weight_gradient" else {}
 
 
 def _columns(geometry: Geometry, images: int, inputs: int) -> int:
@@ -176,16 +190,16 @@ def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ..
     Its convolution of bfloat16 is twice as fast as that of float32, and faster than any filtering.
     """
     found = choose(operation, geometry, sizes, dtype)
-    inputs, outputs = sizes[2:]
+    inputs = sizes[2]
     taps, half, strided = math.prod(geometry.window), dtype == jnp.bfloat16, any(n > 1 for n in geometry.strides)
     own = DIRECT if operation == "conv" else CANONICAL
     if operation == "weight_gradient":
         rows = geometry.size[:-1] == (1,) * (len(geometry.size) - 1)
         few = taps > _MOST_TAPS or (found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not rows)
         return own if few and geometry.groups == 1 and found[0] != "banded" else found
-    if found[0] == "folded" or geometry.groups == inputs == outputs > 1:
+    if found[0] == "folded" or geometry.groups > 1:
         return found if operation == "input_gradient" and strided else own
-    if taps == 1 or geometry.groups > 1 or math.prod(geometry.out) == 1:
+    if taps == 1 or math.prod(geometry.out) == 1:
         return found
     if found[0] == "winograd":
         return own if half else found

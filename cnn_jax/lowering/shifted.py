@@ -1,8 +1,10 @@
-"""Convolutions of each input channel alone, as shifted images multiplied and added up, with no matrix product.
+"""Convolutions of channels alone, or of few in a group, as shifted images multiplied and added up: no matrix product.
 
 With one input channel, or with as many groups as input channels (depthwise), a tap of the window meets one number of
-the input for each output. XLA:CPU's own convolution then has no product to run fast, and takes one element at a time.
-Sums of shifted images are loops along the channels, with vectors, in any number of dimensions.
+the input for each output. XLA:CPU's own convolution then has no product to run fast, and takes one element at a time;
+with few channels in a group it has many small ones. Sums of shifted images are loops along the channels, with vectors,
+in any number of dimensions. Where a group has several channels, the first of all groups, the second, and so on are
+images of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.lowering import taps
+from cnn_jax.lowering.canonical import turned
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.padding import written
 from cnn_jax.lowering.products import wide
@@ -30,24 +33,24 @@ _TERMS = 8
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Convolution of x (N, *size, I) with kernel (*window, 1, O) in I groups: a multiply-add of images per tap."""
-    dtype, multiple = wide(x.dtype), kernel.shape[-1] // geometry.groups
-    if geometry.groups > 1 < multiple:  # The outputs of a channel one after the other, and then side by side.
-        return jnp.stack([conv(x, part, geometry) for part in _parts(kernel, multiple)], -1).reshape(
-            len(x), *geometry.out, -1
-        )
-    numbers, ones = _numbers(kernel, dtype), (1,) * len(geometry.size)
-    if geometry.strides == ones and x.shape[-1] == kernel.shape[-1] and len(numbers) <= _MOST_PADDED:
+    """Convolution of x (N, *size, I) with kernel (*window, I / groups, O): a multiply-add of images per tap."""
+    dtype, images, numbers = wide(x.dtype), _images(x, geometry.groups), _numbers(kernel, geometry.groups)
+    plain = geometry.strides == (1,) * len(geometry.size) and x.shape[-1] == kernel.shape[-1] and len(images) == 1
+    if plain and len(numbers) <= _MOST_PADDED:
         places = itertools.product(*map(range, geometry.window))
-        terms = [_shift(x.astype(dtype) * n, geometry, tap) for n, tap in zip(numbers, places, strict=True)]
+        terms = [_shift(x.astype(dtype) * n[0][0], geometry, tap) for n, tap in zip(numbers, places, strict=True)]
         row = geometry.window[-1]
         rows = [functools.reduce(lax.add, terms[n : n + row]) for n in range(0, len(terms), row)]
-        total = functools.reduce(lax.add, rows)
+        totals = [functools.reduce(lax.add, rows)]
     else:
-        x, geometry = written(x, geometry)  # or XLA looks for padding in every term
-        total = _total([t.astype(dtype) * n for t, n in zip(taps.seen(x, geometry), numbers, strict=True)])
+        padded = [written(image, geometry) for image in images]  # or XLA looks for padding in every term
+        met = [[tap.astype(dtype) for tap in taps.seen(*pair)] for pair in padded]
+        totals = [
+            _total([tap * n[i][o] for i, seen in enumerate(met) for tap, n in zip(seen, numbers, strict=True)])
+            for o in range(len(numbers[0][0]))
+        ]
     # Without the barrier XLA computes the sum again for every use of each output, in whatever follows.
-    return lax.optimization_barrier(total.astype(x.dtype))
+    return _side_by_side([lax.optimization_barrier(total.astype(x.dtype)) for total in totals])
 
 
 def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -56,32 +59,35 @@ def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
     At strides the input's places are taken by their distance from the last stride ("phases"), each of which is met by
     its own taps of the window, and then laid side by side.
     """
-    multiple, rank = y.shape[-1] // geometry.groups, len(geometry.size)
-    if multiple > 1:
-        pairs = zip(_parts(y, multiple), _parts(kernel, multiple), strict=True)
-        return functools.reduce(lax.add, [input_gradient(*pair, geometry) for pair in pairs])
+    rank, dtype = len(geometry.size), wide(y.dtype)
     if geometry.strides == (1,) * rank:
-        return conv(y, jnp.flip(kernel, range(rank)), geometry.turned)
+        return conv(y, turned(kernel, geometry.groups), geometry.turned)
     counts = [-(-size // stride) for size, stride in zip(geometry.size, geometry.strides, strict=True)]
     config, within = [(0, 0, 0)], []
-    for k, (count, stride, step, (low, _), out) in enumerate(
+    for axis, (count, stride, step, (low, _), out) in enumerate(
         zip(counts, geometry.strides, geometry.kernel_dilation, geometry.padding, geometry.out, strict=True)
     ):
         # A tap lies so many places, and whole strides, after the input's place of the same number as the output.
-        distances = [divmod(tap * step - low, stride) for tap in range(geometry.window[k])]
+        distances = [divmod(tap * step - low, stride) for tap in range(geometry.window[axis])]
         first, last = (pick(far for far, _ in distances) for pick in (min, max))
         config.append((last, count - first - out, 0))
         within.append([[(t, last - far) for t, (far, at) in enumerate(distances) if at == n] for n in range(stride)])
-    padded = lax.pad(y.astype(wide(y.dtype)), jnp.zeros((), wide(y.dtype)), [*config, (0, 0, 0)])
-    padded = lax.optimization_barrier(padded)
-    phases = []
-    for phase in itertools.product(*within):
+    images = [
+        lax.optimization_barrier(lax.pad(image.astype(dtype), jnp.zeros((), dtype), [*config, (0, 0, 0)]))
+        for image in _images(y, geometry.groups)
+    ]
+    numbers = dict(zip(itertools.product(*map(range, geometry.window)), _numbers(kernel, geometry.groups), strict=True))
+
+    def phase(met: tuple[list[tuple[int, int]], ...], i: int) -> jax.Array:
         terms = []
-        for tap in itertools.product(*phase):
+        for tap in itertools.product(*met):
             place = tuple(slice(start, start + count) for (_, start), count in zip(tap, counts, strict=True))
-            terms.append(padded[:, *place] * kernel[*(at for at, _ in tap), 0].astype(padded.dtype))
-        total = _total(terms) if terms else jnp.zeros((len(y), *counts, y.shape[-1]), padded.dtype)
-        phases.append(lax.optimization_barrier(total.astype(y.dtype)))
+            n = numbers[tuple(at for at, _ in tap)][i]
+            terms += [image[:, *place] * n[o] for o, image in enumerate(images)]
+        total = _total(terms) if terms else jnp.zeros((len(y), *counts, geometry.groups), dtype)
+        return lax.optimization_barrier(total.astype(y.dtype))
+
+    phases = [_side_by_side([phase(met, i) for i in range(kernel.shape[-2])]) for met in itertools.product(*within)]
     return _interleaved(phases, geometry.strides)[:, *map(slice, geometry.size)]
 
 
@@ -92,33 +98,35 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, tiles: int) 
     so are the tiles. Only what is left of them, a block a tap, is added up over its places, of which XLA takes one
     number at a time.
     """
-    multiple = y.shape[-1] // geometry.groups
-    if geometry.groups > 1 < multiple:
-        parts = [weight_gradient(x, part, geometry, tiles) for part in _parts(y, multiple)]
-        return jnp.stack(parts, -1).reshape(*geometry.window, 1, -1)
-    dtype = wide(x.dtype)
+    dtype, groups = wide(x.dtype), geometry.groups
     blocks = _blocks(geometry.out, len(x) // tiles)
     whole = tuple(-(-out // count) * count for out, count in zip(geometry.out, blocks, strict=True))
     over = _reaching(geometry, whole)
+    extents = [n // count for n, count in zip(whole, blocks, strict=True)]
+    starts = list(itertools.product(*(range(0, n, extent) for n, extent in zip(whole, extents, strict=True))))
+    config = [(0, 0, 0), *((0, n - out, 0) for n, out in zip(whole, geometry.out, strict=True)), (0, 0, 0)]
 
-    def sums(x: jax.Array, y: jax.Array) -> list[jax.Array]:
-        x, padded = written(x.astype(dtype), over)
-        config = [(0, 0, 0), *((0, n - out, 0) for n, out in zip(whole, geometry.out, strict=True)), (0, 0, 0)]
-        # Both are written down, for within a loop XLA looks up anew for each number where its tile begins.
-        x, y = lax.optimization_barrier((x, lax.pad(y.astype(dtype), jnp.zeros((), dtype), config)))
-        extents = [n // count for n, count in zip(whole, blocks, strict=True)]
-        starts = list(itertools.product(*(range(0, n, extent) for n, extent in zip(whole, extents, strict=True))))
+    def of(a: jax.Array, n: int, start: tuple[int, ...]) -> jax.Array:
+        return a[n, *(slice(at, at + extent) for at, extent in zip(start, extents, strict=True))]
 
-        def of(a: jax.Array, n: int, start: tuple[int, ...]) -> jax.Array:
-            return a[n, *(slice(at, at + extent) for at, extent in zip(start, extents, strict=True))]
-
+    def sums(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
+        # All are written down, for within a loop XLA looks up anew for each number where its tile begins.
+        padded = [written(x.astype(dtype), over) for x in xs]
+        cotangents = [lax.pad(y.astype(dtype), jnp.zeros((), dtype), config) for y in ys]
+        seen = [taps.seen(lax.optimization_barrier(x), left) for x, left in padded]
         return [
             _total([of(tap, n, start) * of(y, n, start) for n in range(len(y)) for start in starts])
-            for tap in taps.seen(x, padded)
+            for met in zip(*seen, strict=True)
+            for tap in met
+            for y in lax.optimization_barrier(cotangents)
         ]
 
-    each = [block.sum(range(block.ndim - 1)) for block in added(sums, (x, y), tiles)]
-    return jnp.stack(each).reshape(*geometry.window, 1, y.shape[-1]).astype(x.dtype)
+    each = added(sums, (_images(x, groups), _images(y, groups)), tiles)
+    totals = jnp.stack([block.sum(range(block.ndim - 1)) for block in each])
+    inputs, outputs = x.shape[-1] // groups, y.shape[-1] // groups
+    if groups > 1:  # (taps, inputs, outputs, groups)
+        totals = totals.reshape(-1, inputs, outputs, groups).swapaxes(2, 3)
+    return totals.reshape(*geometry.window, inputs, y.shape[-1]).astype(x.dtype)
 
 
 def _blocks(out: tuple[int, ...], images: int) -> list[int]:
@@ -144,15 +152,29 @@ def _total(terms: list[jax.Array]) -> jax.Array:
     return functools.reduce(lax.add, sums)
 
 
-def _numbers(kernel: jax.Array, dtype: jnp.dtype) -> list[jax.Array]:
-    """The kernel's numbers at each tap, the last dimension first, (O,)."""
-    return list(kernel.reshape(-1, kernel.shape[-1]).astype(dtype))
+def _numbers(kernel: jax.Array, groups: int) -> list[list[list[jax.Array]]]:
+    """Of each tap, the last dimension first, of each input and each output of a group: the kernel's numbers, (groups,).
+
+    Without groups the outputs stay together, (O,).
+    """
+    kernel = kernel.astype(wide(kernel.dtype)).reshape(-1, *kernel.shape[-2:])
+    outputs = _images(kernel, groups)
+    return [[[part[tap, i] for part in outputs] for i in range(kernel.shape[1])] for tap in range(len(kernel))]
 
 
-def _parts(a: jax.Array, multiple: int) -> list[jax.Array]:
-    """Of an array (..., I * multiple) the first output of each channel, (..., I), the second, and so on."""
-    parts = jnp.moveaxis(a.reshape(*a.shape[:-1], -1, multiple), -1, 0)
-    return list(lax.optimization_barrier(parts))
+def _images(a: jax.Array, groups: int) -> list[jax.Array]:
+    """Of an array (..., C) the first channel of each group, (..., groups), the second, ...; without groups all."""
+    each = a.shape[-1] // groups
+    if groups == 1 or each == 1:
+        return [a]
+    images = jnp.moveaxis(a.reshape(*a.shape[:-1], groups, each), -1, 0)
+    # As one row of numbers they have to be written down; else XLA calls them another order of those that are there.
+    return list(lax.optimization_barrier(images.reshape(-1)).reshape(images.shape))
+
+
+def _side_by_side(images: list[jax.Array]) -> jax.Array:
+    """The inverse of `_images`."""
+    return images[0] if len(images) == 1 else jnp.stack(images, -1).reshape(*images[0].shape[:-1], -1)
 
 
 def _interleaved(phases: list[jax.Array], strides: tuple[int, ...]) -> jax.Array:
