@@ -15,7 +15,7 @@ import optax
 from cnn_jax import models, training
 from cnn_jax.benchmark import agreement
 from cnn_jax.benchmark.step_cases import StepCase
-from cnn_jax.benchmark.stock import StockCifarNet, StockLeNet5, StockResNet
+from cnn_jax.benchmark.stock import StockCifarNet, StockLeNet5, StockResNet, StockResNet50
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 
@@ -23,6 +23,7 @@ STOCK_NETWORKS: dict[str, type[nn.Module]] = {
     "lenet5": StockLeNet5,
     "cifarnet": StockCifarNet,
     "resnet18": StockResNet,
+    "resnet50": StockResNet50,
 }
 Step = Callable[[Any, dict[str, jax.Array]], tuple[Any, jax.Array]]
 """(state, batch) -> (state, loss before the step)."""
@@ -68,9 +69,9 @@ def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
 
 
 def make_batch(case: StepCase) -> dict[str, np.ndarray]:
-    """Normal float32 images (N, 32, 32, C) and int32 labels (N,)."""
+    """Normal float32 images (N, H, W, C) and int32 labels (N,)."""
     draw = np.random.default_rng(0)
-    images = draw.standard_normal((case.batch, 32, 32, case.channels), np.float32)
+    images = draw.standard_normal((case.batch, case.size, case.size, case.channels), np.float32)
     return {"image": images, "label": draw.integers(0, 10, case.batch, dtype=np.int32)}
 
 
