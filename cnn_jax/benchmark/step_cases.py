@@ -50,7 +50,13 @@ STEP_CASES = {
         network="resnet18", channels=3, batch=32, scanned=2, longest=32 * 32**2, optimizer="sgd", learning_rate=1e-3
     ),
     "resnet50/32": StepCase(
-        network="resnet50", channels=3, size=64, batch=32, scanned=2, longest=32 * 32**2, optimizer="sgd",
+        network="resnet50",
+        channels=3,
+        size=64,
+        batch=32,
+        scanned=2,
+        longest=32 * 32**2,
+        optimizer="sgd",
         learning_rate=1e-3,
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,18 +42,18 @@ def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
     ours = our_step(model, optimizer, case)
     stock = stock_step(STOCK_NETWORKS[case.network](), optimizer, case)
     stock_state = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
-    jitted = jax.jit(stock, donate_argnums=0)  # compiled once for both of the following
+    taken, stock_seconds = _compiled(jax.jit(stock, donate_argnums=0), stock_state, batch)
 
     def probe(move: Callable[[Any], Any]) -> dict[str, np.ndarray]:
         moved = stock_state | {"params": jax.tree.map(move, stock_state["params"])}
-        return _Stepper(jitted, moved, batch | {"image": move(batch["image"])}, case).numbers()
+        return _Stepper(taken, moved, batch | {"image": move(batch["image"])}, case).numbers()
 
     expected = probe(jnp.asarray)
     tolerance = _tolerance(case, expected, probe)
-    our_jitted = yardstick.jit(ours, donate_argnums=0)
+    our_taken, seconds = _compiled(yardstick.jit(ours, donate_argnums=0), state, batch)
     contenders = [
-        _Stepper(our_jitted, state, batch, case).contender(OURS),
-        _Stepper(jitted, stock_state, batch, case).contender(STOCK),
+        _Stepper(our_taken, state, batch, case).contender(OURS, seconds),
+        _Stepper(taken, stock_state, batch, case).contender(STOCK, stock_seconds),
         _scanned(ours, state, batch, case, yardstick.jit),
     ]
     skipped: dict[str, str] = {}
@@ -66,6 +67,13 @@ def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
         numbers = contender.numbers()
         agreement.check_norms(name, contender.name, numbers, {key: expected[key] for key in numbers}, tolerance)
     return Field(contenders, skipped)
+
+
+def _compiled(step: Any, state: Any, batch: dict[str, np.ndarray]) -> tuple[Step, float]:
+    """A step under `jax.jit` or `lowering.jit` as a program, and the seconds that tracing and compiling it took."""
+    began = time.perf_counter()
+    program = step.lower(state, batch).compile()
+    return program, time.perf_counter() - began
 
 
 def make_batch(case: StepCase) -> dict[str, np.ndarray]:
@@ -143,8 +151,9 @@ class _Stepper:
         found = gradients(opt_state, self.case)
         return {"loss 1": first, **found, "loss 2": np.asarray(self.step())}
 
-    def contender(self, name: str) -> Contender:
-        return Contender(name=name, call=self.step, wait=jax.block_until_ready, numbers=self.numbers)
+    def contender(self, name: str, compiled: float) -> Contender:
+        """This step by a name, with the seconds that it took to compile."""
+        return Contender(name=name, call=self.step, wait=jax.block_until_ready, numbers=self.numbers, compiled=compiled)
 
 
 def _scanned(
