@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -11,7 +12,7 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.benchmark import __main__ as benchmark
-from cnn_jax.benchmark import cases, kinds
+from cnn_jax.benchmark import cases, kinds, tables
 from cnn_jax.benchmark.results import Result, goals
 from cnn_jax.benchmark.shapes import ConvShape, PoolShape
 from cnn_jax.benchmark.step_cases import STEP_CASES
@@ -165,6 +166,17 @@ def test_kinds_of_layers_have_goals_with_and_without_onednn():
     assert plain_lowest.met is plain_mean.met is False
 
 
+def test_compiling_is_shown_and_recorded_of_what_has_it(capsys):
+    step = dataclasses.replace(result("a/step", "step", ours=1.0, stock=2.0), compiled={OURS: 6.0, STOCK: 4.0})
+    tables.show_compilation([result("b", ours=1.0, stock=2.0), step])
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "a/step" in line]
+    assert row.split()[1:] == ["6.00", "4.00", "1.50"]
+    assert step.to_dict()["compile_seconds"] == {OURS: 6.0, STOCK: 4.0}
+    assert "compiled in 6.0 s, stock in 4.0" in tables.line(step)
+    tables.show_compilation([result("b", ours=1.0, stock=2.0)])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """A benchmark of three tiny layers; called with patterns, returns what --out holds."""
@@ -175,7 +187,8 @@ def tiny(monkeypatch, tmp_path):
     line = ConvShape(batch=2, size=(9,), window=3, inputs=4, outputs=4, padding=1, groups=4)
     monkeypatch.setattr(cases, "SHAPES", shapes)
     monkeypatch.setattr(cases, "KINDS", {"tiny": kinds.LayerKind(shape=line, milliseconds=1.0)})
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # put back afterwards, for the command sets it
+    for name, value in (("JAX_PLATFORMS", "cpu"), ("JAX_ENABLE_COMPILATION_CACHE", "false")):
+        monkeypatch.setenv(name, value)  # put back afterwards, for the command sets it
 
     def run(*patterns):
         out = tmp_path / "found.json"

@@ -34,6 +34,11 @@ NETWORKS = {
         models.build("resnet18", stage_sizes=(1, 1), features=4), stock.StockResNet(stage_sizes=(1, 1), features=4),
         {"stage_sizes": (1, 1), "features": 4}, (3, 6, 6, 2),
     ),
+    "resnet50": (
+        models.build("resnet50", stage_sizes=(1, 2), features=2, num_classes=10),
+        stock.StockResNet50(stage_sizes=(1, 2), features=2, num_classes=10),
+        {"stage_sizes": (1, 2), "features": 2, "num_classes": 10}, (3, 16, 16, 2),
+    ),
 }  # fmt: skip
 
 
@@ -166,6 +171,7 @@ def test_train_steps_agree():
     field = steps.build_step("case", step_cases.lenet5(batch=8, scanned=2), yardstick)
     assert [c.name for c in field.contenders] == [OURS, STOCK, SCANNED, *(TORCH[:2] if yardstick is WITH else ())]
     assert [c.amount for c in field.contenders][:3] == [1, 1, 2]
+    assert [c.compiled is not None and c.compiled > 0 for c in field.contenders][:3] == [True, True, False]
 
 
 def test_a_wrong_train_step_is_found(monkeypatch):
@@ -197,7 +203,7 @@ def occurring(jaxpr):
                 yield from occurring(inner)
 
 
-@pytest.mark.parametrize("name", step_cases.STEP_CASES)
+@pytest.mark.parametrize("name", [name for name in step_cases.STEP_CASES if name != "resnet50/32"])
 def test_every_layer_of_the_networks_is_measured(name):
     case = step_cases.STEP_CASES[name]
     network = {"lenet5": stock.StockLeNet5, "cifarnet": stock.StockCifarNet, "resnet18": stock.StockResNet}

@@ -30,7 +30,8 @@ DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, st
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
 
 All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups
-medians of the rounds' with their quartiles; 2.00 is twice as fast as the other. PyTorch, if it is installed, is timed
+medians of the rounds' with their quartiles; 2.00 is twice as fast as the other. Of train steps there is also how long
+ours and stock Flax's take to compile, tracing included and no cache asked. PyTorch, if it is installed, is timed
 contiguous, channels-last and by torch.compile, and the best counts; torch.compile hands a lone convolution to the same
 kernel, so it is timed with pools and train steps only. Nothing else should run meanwhile."""
 
@@ -62,10 +63,11 @@ def run(options: Options) -> None:
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {options.out}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # PyTorch computes there too
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # or compiling would not be what is timed
 
     from cnn_jax.benchmark.machine import Elsewhere, describe_machine, say
     from cnn_jax.benchmark.results import Result, goals
-    from cnn_jax.benchmark.tables import line, show_goals, show_results
+    from cnn_jax.benchmark.tables import line, show_compilation, show_goals, show_results
     from cnn_jax.benchmark.timing import FULL, QUICK, THRICE, measure
     from cnn_jax.benchmark.yardstick import open_yardstick
     from cnn_jax.runs.memory import keep_memory
@@ -87,11 +89,18 @@ def run(options: Options) -> None:
         with Elsewhere() as elsewhere:
             times = measure(contenders, efforts.get(case.kind, effort))
         result = Result(
-            name=case.name, kind=case.kind, flops=case.flops, times=times, skipped=skipped, elsewhere=elsewhere.share
+            name=case.name,
+            kind=case.kind,
+            flops=case.flops,
+            times=times,
+            skipped=skipped,
+            elsewhere=elsewhere.share,
+            compiled={c.name: c.compiled for c in contenders if c.compiled is not None},
         )
         terminal.complain(f"[{number}/{len(cases)}] {line(result)}")
         results.append(result)
     show_results(results)
+    show_compilation(results)
     asked = goals(results)
     show_goals(asked)
     if options.out is not None:

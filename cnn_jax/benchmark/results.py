@@ -32,6 +32,7 @@ class Result:
       times: by contender.
       skipped: why a contender was left out.
       elsewhere: share of the cores' time that went to others meanwhile; None where it is not known.
+      compiled: seconds of tracing and compiling, by contender; of train steps only.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Result:
     times: Times
     skipped: dict[str, str]
     elsewhere: float | None = None
+    compiled: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def torch(self) -> str | None:
@@ -84,6 +86,7 @@ class Result:
             },
             "skipped": self.skipped,
             "elsewhere": self.elsewhere,
+            "compile_seconds": self.compiled,
             "speedup": {
                 "stock": plain(self.against_stock),
                 "torch": plain(self.against_torch),

@@ -12,7 +12,7 @@ class StepCase:
 
     Attributes:
       network: a name in `models.MODELS`.
-      channels: of its 32x32 images.
+      channels, size: of its images, which are square.
       batch: images a step.
       scanned: steps of one `lax.scan`.
       longest: number of terms of the longest sum of the step, to know its rounding by.
@@ -21,6 +21,7 @@ class StepCase:
 
     network: str
     channels: int
+    size: int = 32
     batch: int
     scanned: int
     longest: int
@@ -47,5 +48,15 @@ STEP_CASES = {
     ),
     "resnet18/32": StepCase(
         network="resnet18", channels=3, batch=32, scanned=2, longest=32 * 32**2, optimizer="sgd", learning_rate=1e-3
+    ),
+    "resnet50/32": StepCase(
+        network="resnet50",
+        channels=3,
+        size=64,
+        batch=32,
+        scanned=2,
+        longest=32 * 32**2,
+        optimizer="sgd",
+        learning_rate=1e-3,
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import optax
 from cnn_jax import models, training
 from cnn_jax.benchmark import agreement
 from cnn_jax.benchmark.step_cases import StepCase
-from cnn_jax.benchmark.stock import StockCifarNet, StockLeNet5, StockResNet
+from cnn_jax.benchmark.stock import StockCifarNet, StockLeNet5, StockResNet, StockResNet50
 from cnn_jax.benchmark.timing import OURS, SCANNED, STOCK, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 
@@ -23,6 +24,7 @@ STOCK_NETWORKS: dict[str, type[nn.Module]] = {
     "lenet5": StockLeNet5,
     "cifarnet": StockCifarNet,
     "resnet18": StockResNet,
+    "resnet50": StockResNet50,
 }
 Step = Callable[[Any, dict[str, jax.Array]], tuple[Any, jax.Array]]
 """(state, batch) -> (state, loss before the step)."""
@@ -40,18 +42,18 @@ def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
     ours = our_step(model, optimizer, case)
     stock = stock_step(STOCK_NETWORKS[case.network](), optimizer, case)
     stock_state = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
-    jitted = jax.jit(stock, donate_argnums=0)  # compiled once for both of the following
+    taken, stock_seconds = _compiled(jax.jit(stock, donate_argnums=0), stock_state, batch)
 
     def probe(move: Callable[[Any], Any]) -> dict[str, np.ndarray]:
         moved = stock_state | {"params": jax.tree.map(move, stock_state["params"])}
-        return _Stepper(jitted, moved, batch | {"image": move(batch["image"])}, case).numbers()
+        return _Stepper(taken, moved, batch | {"image": move(batch["image"])}, case).numbers()
 
     expected = probe(jnp.asarray)
     tolerance = _tolerance(case, expected, probe)
-    our_jitted = yardstick.jit(ours, donate_argnums=0)
+    our_taken, seconds = _compiled(yardstick.jit(ours, donate_argnums=0), state, batch)
     contenders = [
-        _Stepper(our_jitted, state, batch, case).contender(OURS),
-        _Stepper(jitted, stock_state, batch, case).contender(STOCK),
+        _Stepper(our_taken, state, batch, case).contender(OURS, seconds),
+        _Stepper(taken, stock_state, batch, case).contender(STOCK, stock_seconds),
         _scanned(ours, state, batch, case, yardstick.jit),
     ]
     skipped: dict[str, str] = {}
@@ -67,10 +69,17 @@ def build_step(name: str, case: StepCase, yardstick: Yardstick) -> Field:
     return Field(contenders, skipped)
 
 
+def _compiled(step: Any, state: Any, batch: dict[str, np.ndarray]) -> tuple[Step, float]:
+    """A step under `jax.jit` or `lowering.jit` as a program, and the seconds that tracing and compiling it took."""
+    began = time.perf_counter()
+    program = step.lower(state, batch).compile()
+    return program, time.perf_counter() - began
+
+
 def make_batch(case: StepCase) -> dict[str, np.ndarray]:
-    """Normal float32 images (N, 32, 32, C) and int32 labels (N,)."""
+    """Normal float32 images (N, H, W, C) and int32 labels (N,)."""
     draw = np.random.default_rng(0)
-    images = draw.standard_normal((case.batch, 32, 32, case.channels), np.float32)
+    images = draw.standard_normal((case.batch, case.size, case.size, case.channels), np.float32)
     return {"image": images, "label": draw.integers(0, 10, case.batch, dtype=np.int32)}
 
 
@@ -142,8 +151,9 @@ class _Stepper:
         found = gradients(opt_state, self.case)
         return {"loss 1": first, **found, "loss 2": np.asarray(self.step())}
 
-    def contender(self, name: str) -> Contender:
-        return Contender(name=name, call=self.step, wait=jax.block_until_ready, numbers=self.numbers)
+    def contender(self, name: str, compiled: float) -> Contender:
+        """This step by a name, with the seconds that it took to compile."""
+        return Contender(name=name, call=self.step, wait=jax.block_until_ready, numbers=self.numbers, compiled=compiled)
 
 
 def _scanned(

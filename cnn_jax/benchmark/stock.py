@@ -70,13 +70,36 @@ class StockResNet(nn.Module):
         """Maps images (N, H, W, C) to scores (N, num_classes)."""
         x = nn.Conv(self.features, (3, 3), padding=1, use_bias=False, name="stem")(images)
         x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name="stem_norm")(x))
-        number = 0
-        for stage, blocks in enumerate(self.stage_sizes):
-            for block in range(blocks):
-                number += 1
-                strides = 2 if stage and not block else 1
-                x = _StockBlock(self.features * 2**stage, strides, name=f"block_{number}")(x, train)
-        return nn.Dense(self.num_classes, name="output")(x.mean(axis=(1, 2)))
+        return _from_stem(self, _StockBlock, x, train)
+
+
+class StockResNet50(nn.Module):
+    """`models.ResNet50`; fields as there."""
+
+    stage_sizes: Sequence[int] = (3, 4, 6, 3)
+    num_classes: int = 1000
+    features: int = 64
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images (N, H, W, C) to scores (N, num_classes)."""
+        x = nn.Conv(self.features, (7, 7), strides=2, padding=3, use_bias=False, name="stem")(images)
+        x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name="stem_norm")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return _from_stem(self, _StockBottleneck, x, train)
+
+
+def _from_stem(
+    model: StockResNet | StockResNet50, block: type[_StockBlock | _StockBottleneck], x: jax.Array, train: bool
+) -> jax.Array:
+    """The rest of a residual network, from the maps (N, H, W, C) of its stem to scores (N, num_classes)."""
+    number = 0
+    for stage, blocks in enumerate(model.stage_sizes):
+        for first in [True] + [False] * (blocks - 1):
+            number += 1
+            strides = 2 if stage and first else 1
+            x = block(model.features * 2**stage, strides, name=f"block_{number}")(x, train)
+    return nn.Dense(model.num_classes, name="output")(x.mean(axis=(1, 2)))
 
 
 class _StockBlock(nn.Module):
@@ -92,4 +115,22 @@ class _StockBlock(nn.Module):
         y = norm(name="norm_2")(conv((3, 3), padding=1, name="conv_2")(y))
         if x.shape != y.shape:
             x = norm(name="shortcut_norm")(conv((1, 1), strides=self.strides, padding=0, name="shortcut")(x))
+        return nn.relu(x + y)
+
+
+class _StockBottleneck(nn.Module):
+    features: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        conv = functools.partial(nn.Conv, use_bias=False)
+        norm = functools.partial(nn.BatchNorm, not train, momentum=0.9)
+        y = nn.relu(norm(name="norm_1")(conv(self.features, (1, 1), name="conv_1")(x)))
+        y = conv(self.features, (3, 3), strides=self.strides, padding=1, name="conv_2")(y)
+        y = nn.relu(norm(name="norm_2")(y))
+        y = norm(name="norm_3")(conv(4 * self.features, (1, 1), name="conv_3")(y))
+        if x.shape != y.shape:
+            shortcut = conv(4 * self.features, (1, 1), strides=self.strides, padding=0, name="shortcut")
+            x = norm(name="shortcut_norm")(shortcut(x))
         return nn.relu(x + y)

@@ -53,6 +53,18 @@ def _ratio(found: Spread | None) -> str:
     return f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f})" if found else ""
 
 
+def show_compilation(results: Sequence[Result]) -> None:
+    """Prints how long train steps took to compile, where any was measured."""
+    rows = [
+        [result.name, f"{ours:.2f}", f"{stock:.2f}", f"{ours / stock:.2f}"]
+        for result in results
+        if result.compiled
+        for ours, stock in [(result.compiled[OURS], result.compiled[STOCK])]
+    ]
+    if rows:
+        terminal.show_table(("seconds to compile", "ours", "stock", "ours / stock"), rows)
+
+
 def show_goals(goals: Sequence[Goal]) -> None:
     """Prints what was asked, what was found, and whether it is enough."""
 
@@ -75,4 +87,6 @@ def line(result: Result) -> str:
     ):
         if found:
             parts.append(f"{found.median:.2f}x {name}")
+    if result.compiled:
+        parts.append(f"compiled in {result.compiled[OURS]:.1f} s, stock in {result.compiled[STOCK]:.1f}")
     return ", ".join(parts) + (f"; {line(result.plain)}" if result.plain else "")

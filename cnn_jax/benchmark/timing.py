@@ -29,6 +29,7 @@ class Contender:
       numbers: does the work from its beginning, before any `call`, and returns what comes out, by name, as float32
         arrays in the layout of ours.
       amount: how many times a call does the work.
+      compiled: the seconds that it took to trace and compile; None where that was not timed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Contender:
     wait: Callable[[Any], Any]
     numbers: Callable[[], dict[str, np.ndarray]]
     amount: int = 1
+    compiled: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

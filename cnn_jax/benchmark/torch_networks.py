@@ -78,23 +78,56 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(channels, features, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(features)
-        self.blocks, width = 0, features
-        for stage, blocks in enumerate(stage_sizes):
-            for block in range(blocks):
-                self.blocks += 1
-                outputs = features * 2**stage
-                setattr(self, f"block_{self.blocks}", _Block(width, outputs, 2 if stage and not block else 1))
-                width = outputs
+        self.blocks, width = _add_blocks(self, _Block, stage_sizes, features)
         self.output = nn.Linear(width, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.stem_norm(self.stem(images)))
+        return self.from_stem(F.relu(self.stem_norm(self.stem(images))))
+
+    def from_stem(self, x: torch.Tensor) -> torch.Tensor:
+        """From the maps of the stem to scores."""
         for number in range(1, self.blocks + 1):
             x = getattr(self, f"block_{number}")(x)
         return self.output(x.mean((2, 3)))
 
 
+class ResNet50(ResNet):
+    """`models.ResNet50`: images (N, C, H, W) to scores (N, num_classes)."""
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        channels: int = 3,
+        stage_sizes: Sequence[int] = (3, 4, 6, 3),
+        features: int = 64,
+    ):
+        nn.Module.__init__(self)
+        self.stem = nn.Conv2d(channels, features, 7, 2, 3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(features)
+        self.blocks, width = _add_blocks(self, _Bottleneck, stage_sizes, features)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.from_stem(F.max_pool2d(F.relu(self.stem_norm(self.stem(images))), 3, 2, 1))
+
+
+def _add_blocks(
+    network: nn.Module, block: type[_Block | _Bottleneck], stage_sizes: Sequence[int], features: int
+) -> tuple[int, int]:
+    """Gives a network its residual blocks; returns their number and the channels of the last."""
+    number, width = 0, features
+    for stage, blocks in enumerate(stage_sizes):
+        for first in [True] + [False] * (blocks - 1):
+            number += 1
+            strides = 2 if stage and first else 1
+            setattr(network, f"block_{number}", block(width, features * 2**stage, strides))
+            width = block.expansion * features * 2**stage
+    return number, width
+
+
 class _Block(nn.Module):
+    expansion = 1
+
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
@@ -114,7 +147,33 @@ class _Block(nn.Module):
         return F.relu(x + y)
 
 
-NETWORKS = {"lenet5": LeNet5, "cifarnet": CifarNet, "resnet18": ResNet}
+class _Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, features: int, stride: int):
+        super().__init__()
+        outputs = self.expansion * features
+        self.conv_1 = nn.Conv2d(inputs, features, 1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(features)
+        self.conv_2 = nn.Conv2d(features, features, 3, stride, 1, bias=False)
+        self.norm_2 = nn.BatchNorm2d(features)
+        self.conv_3 = nn.Conv2d(features, outputs, 1, bias=False)
+        self.norm_3 = nn.BatchNorm2d(outputs)
+        self.changes = (inputs, stride) != (outputs, 1)
+        if self.changes:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.norm_1(self.conv_1(x)))
+        y = F.relu(self.norm_2(self.conv_2(y)))
+        y = self.norm_3(self.conv_3(y))
+        if self.changes:
+            x = self.shortcut_norm(self.shortcut(x))
+        return F.relu(x + y)
+
+
+NETWORKS = {"lenet5": LeNet5, "cifarnet": CifarNet, "resnet18": ResNet, "resnet50": ResNet50}
 _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 

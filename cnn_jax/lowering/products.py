@@ -29,3 +29,8 @@ def product(a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: Precis
     if jnp.dtype(dtype) != a.dtype or a.dtype == jnp.float16 or (a.dtype == jnp.bfloat16 and tiny):
         a, b = a.astype(wide(a.dtype)), b.astype(wide(b.dtype))
     return lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), precision=precision).astype(dtype)
+
+
+def wide_products(a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: PrecisionLike) -> jax.Array:
+    """The products of pairs of matrices, stacked in a (n, *, *) and b (n, *, *), both of a dtype that is `wide`."""
+    return lax.dot_general(a, b, (((axes[0] + 1,), (axes[1] + 1,)), ((0,), (0,))), precision=precision)

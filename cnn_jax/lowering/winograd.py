@@ -18,12 +18,17 @@ outermost rows and columns are not seen from every place of the window, and are 
 3/4, -3/4, 3/2, -3/2 and infinity Toom and Cook's construction errs half as much as at the usual 0, 1, -1, 2, -2 and
 infinity (as Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
 Networks", 2020, arXiv:1803.10986, find for others).
+
+How it is written decides how long programs take to compile, of which XLA:CPU spends most on its loops, one after the
+other. All components of a transform are therefore one array, and one loop; and the images lie next to the channels, so
+that the innermost extent is long: of one with some hundred numbers LLVM unrolls all, and takes seconds over what it
+then finds side by side.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,7 +36,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.lowering.geometry import Geometry
-from cnn_jax.lowering.products import product, wide
+from cnn_jax.lowering.products import wide, wide_products
 from cnn_jax.lowering.tiles import added, joined
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -113,19 +118,18 @@ def _filtered(
     matrices, dtype, (th, tw) = FILTERS[_SIDE], x.dtype, _counts(geometry, _SIDE)
     # Without the barrier XLA transforms the windows of all layers before the first, and holds them until their turn.
     x, kernel = lax.optimization_barrier((x, kernel.astype(wide(dtype))))
-    windows = [_mixed(window, row) for row in _mixed(window, kernel)]
+    channels = kernel.shape[2:]
+    rows = _mixed(window, kernel.reshape(3, -1)).reshape(len(window), 3, -1)
+    windows = _mixed(window, jnp.moveaxis(rows, 1, 0)).reshape(-1, *channels)
 
     def filtered(x: jax.Array) -> jax.Array:
-        rows = []
-        for mixed, row in zip(_tile_rows(x.astype(wide(dtype)), geometry, _SIDE), windows, strict=True):
-            products = [
-                product(tile.reshape(-1, tile.shape[-1]), mixed_window, axes, geometry.precision, wide(dtype))
-                for tile, mixed_window in zip(_row(mixed, _SIDE), row, strict=True)
-            ]
-            rows.append([_kept(a.reshape(-1, th, tw, a.shape[-1])) for a in _mixed(matrices.outputs, products)])
-        columns = [_mixed(matrices.outputs, column) for column in zip(*rows, strict=True)]
-        y = jnp.stack([jnp.stack(row, 3) for row in zip(*columns, strict=True)], 2)
-        y = y.reshape(-1, th * _SIDE, tw * _SIDE, y.shape[-1])
+        components = _components(x.astype(wide(dtype)), geometry, _SIDE).reshape(len(windows), -1, x.shape[-1])
+        y = wide_products(components, windows, axes, geometry.precision)
+        n, outputs = len(x), y.shape[-1]
+        columns = _mixed(matrices.outputs, y.reshape(_SIDE + 2, -1)).reshape(_SIDE, _SIDE + 2, -1)
+        y = jnp.stack(_sums(matrices.outputs, jnp.moveaxis(columns, 1, 0)))  # rows of a tile, its columns, tiles
+        y = y.reshape(_SIDE, _SIDE, th, tw, n, outputs).transpose(4, 2, 0, 3, 1, 5)
+        y = y.reshape(n, th * _SIDE, tw * _SIDE, outputs)
         return _kept(y[:, : geometry.out[0], : geometry.out[1]].astype(dtype))
 
     return joined(filtered, x, tiles)
@@ -135,20 +139,16 @@ def _weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, side: int) 
     # In float32 at least: the transforms add up numbers that half precision would round.
     matrices, x, y = FILTERS[side], x.astype(wide(x.dtype)), y.astype(wide(y.dtype))
     (th, tw), inputs, outputs = _counts(geometry, side), x.shape[-1], y.shape[-1]
-    config = [(0, 0, 0), *((0, t * side - n, 0) for t, n in zip((th, tw), geometry.out, strict=True)), (0, 0, 0)]
-    y = _kept(lax.pad(y, jnp.zeros((), y.dtype), config)).reshape(-1, th, side, tw, side, outputs)
     spread = tuple(zip(*matrices.outputs, strict=True))
     gathered = tuple(zip(*matrices.window, strict=True))
-    rows = []
-    for mixed, row in zip(_tile_rows(x, geometry, side), _mixed(spread, list(jnp.moveaxis(y, 2, 0))), strict=True):
-        cotangents = _mixed(spread, list(jnp.moveaxis(_kept(row), 3, 0)))
-        sums = [
-            product(a.reshape(-1, inputs), b.reshape(-1, outputs), (0, 0), geometry.precision, x.dtype)
-            for a, b in zip(_row(mixed, side), cotangents, strict=True)
-        ]
-        rows.append(_mixed(gathered, sums))
-    columns = [_mixed(gathered, column) for column in zip(*rows, strict=True)]
-    return jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
+    ends = [(0, count * side - n) for count, n in zip((th, tw), geometry.out, strict=True)]
+    rows = _mixed(spread, jnp.moveaxis(_laid(y, ends).reshape(th, side, -1), 1, 0))
+    rows = rows.reshape((side + 2) * th * tw, side, -1)
+    cotangents = _mixed(spread, jnp.moveaxis(rows, 1, 0)).reshape((side + 2) ** 2, -1, outputs)
+    components = _components(x, geometry, side).reshape((side + 2) ** 2, -1, inputs)
+    sums = wide_products(components, cotangents, (0, 0), geometry.precision)
+    columns = _mixed(gathered, sums.reshape(side + 2, -1)).reshape(3, side + 2, -1)
+    return jnp.stack(_sums(gathered, jnp.moveaxis(columns, 1, 0))).reshape(3, 3, inputs, outputs)
 
 
 def _counts(geometry: Geometry, side: int) -> tuple[int, ...]:
@@ -156,19 +156,25 @@ def _counts(geometry: Geometry, side: int) -> tuple[int, ...]:
     return tuple(-(-n // side) for n in geometry.out)
 
 
-def _tile_rows(x: jax.Array, geometry: Geometry, side: int) -> list[jax.Array]:
-    """B' d of the tiles of x (N, H, W, C) that give the outputs: rows (N, th, W, C) of their components."""
-    config = [(0, 0, 0)]
-    for size, (low, _), count in zip(geometry.size, geometry.padding, _counts(geometry, side), strict=True):
-        config.append((low, count * side + 2 - size - low, 0))
-    # Without the barriers XLA looks for the padding in every element of every tile, and mixes rows anew for each.
-    x = _kept(lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)]))
-    return [_kept(row) for row in _mixed(FILTERS[side].tile, _strided(x, 1, side))]
+def _components(x: jax.Array, geometry: Geometry, side: int) -> jax.Array:
+    """B' d B of the tiles of x (N, H, W, C) that give the outputs: (columns of it, its rows and th, tw, N C)."""
+    th, tw = _counts(geometry, side)
+    ends = [
+        (low, count * side + 2 - size - low)
+        for size, (low, _), count in zip(geometry.size, geometry.padding, (th, tw), strict=True)
+    ]
+    x, tile = _laid(x, ends), FILTERS[side].tile
+    # Rows are written down before columns: XLA mixes them anew for each otherwise.
+    rows = _mixed(tile, _strided(x.reshape(len(x), -1), 0, side)).reshape(-1, *x.shape[1:])
+    return _mixed(tile, _strided(rows, 1, side))
 
 
-def _row(mixed: jax.Array, side: int) -> list[jax.Array]:
-    """Of a row of B' d that of B' d B: (N, th, tw, C) each."""
-    return _mixed(FILTERS[side].tile, _strided(mixed, 2, side))
+def _laid(x: jax.Array, ends: Iterable[tuple[int, int]]) -> jax.Array:
+    """x (N, H, W, C) with zeros before and after each of its spatial dimensions, as rows of places (H, W, N C)."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in ends), (0, 0, 0)])
+    # Without the barrier XLA looks for the padding in every element of every tile.
+    x = _kept(jnp.moveaxis(x, 0, 2))
+    return x.reshape(*x.shape[:2], -1)
 
 
 def _kept(x: jax.Array) -> jax.Array:
@@ -182,7 +188,12 @@ def _strided(x: jax.Array, axis: int, side: int) -> list[jax.Array]:
     return [lax.slice_in_dim(x, n, last + n, side, axis) for n in range(side + 2)]
 
 
-def _mixed(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
+def _mixed(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array) -> jax.Array:
+    """The matrix times a column of arrays, written down as one array."""
+    return _kept(jnp.stack(_sums(matrix, parts)))
+
+
+def _sums(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
     """The matrix times a column of arrays."""
     results = []
     for row in matrix:
