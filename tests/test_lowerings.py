@@ -119,7 +119,8 @@ def check_within_rounding(geometry, counts, block, seed, dtype):
         results = {}
         for operation, ways in bilinear.WAYS.items():
             weighs = operation == "weight_gradient"
-            for name in ["banded", "taps"] + ["shifted", "toeplitz"] * (i == 1) + ["together", "stacked"] * weighs:
+            alone = ["toeplitz"] + ["shifted"] * (operation != "input_gradient")
+            for name in ["banded", "taps"] + alone * (i == 1) + ["together", "stacked"] * weighs:
                 arguments = {
                     "banded": {"block": block, "tiles": n},
                     "shifted": {"tiles": n} if weighs else {},
@@ -167,6 +168,37 @@ def test_phases_are_within_rounding_of_the_definition(geometry, parts, counts, s
     assert (abs(np.asarray(found, np.float64) - input_gradient(*exact, geometry)) <= bound).all()
 
 
+@settings(max_examples=8, deadline=None)
+@given(geometries(), st.integers(2, 9), ints(1, 3, 3), seeds, st.sampled_from(["float32", "bfloat16", "float16"]))
+def test_shifted_groups_are_within_rounding_of_the_definition(geometry, groups, counts, seed, dtype):
+    n, i, o = counts
+    shapes = (n, *geometry.size, groups, i), (*geometry.window, i, groups, o), (n, *geometry.out, groups, o)
+    arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
+    flat = [a.reshape(*a.shape[:3], -1) for a in arrays]
+    flat[1] = arrays[1].reshape(*geometry.window, i, groups * o)
+
+    @quick.jit
+    def everything(flat):
+        joined = dataclasses.replace(geometry, groups=groups)
+        return {
+            operation: ways["shifted"](
+                *operands(operation, flat), geometry=joined, **{"tiles": n} if operation == "weight_gradient" else {}
+            )
+            for operation, ways in bilinear.WAYS.items()
+        }
+
+    for operation, result in everything(flat).items():
+        assert result.dtype == dtype
+        each = np.asarray(result, np.float64).reshape(*result.shape[:3], groups, -1)
+        for group in range(groups):
+            expected, size, terms = definition(operation, [a[..., group, :] for a in arrays], geometry)
+            error = (terms + 10) * UNIT["float32"]
+            bound = error / (1 - error) * size
+            if dtype != "float32":
+                bound += UNIT[dtype] * (abs(expected) + bound) + TINY[dtype]
+            assert (abs(each[..., group, :] - expected) <= bound).all(), operation
+
+
 def test_products_of_bfloat16_add_up_in_float32():
     check_within_rounding(make_geometry((12, 12), (3, 3)), (2, 32, 32), 2, 0, "bfloat16")
 
@@ -189,6 +221,14 @@ CASES = [
     ((5, 4), (4, 4), (1, 1), ((2, 2), (2, 2)), (2, 3), {"input_dilation": (2, 2)}),
     ((7,), (3,), (2,), ((1, 2),), (4, 2), {"feature_group_count": 2, "kernel_dilation": (2,)}),
     ((4, 3, 3), (2, 1, 3), (1, 2, 1), ((1, 0), (0, 0), (1, 1)), (2, 3), {}),
+    ((4, 3, 5), (2, 3, 2), (2, 1, 1), ((1, 0), (0, 1), (1, 0)), (2, 2), {"feature_group_count": 2}),
+    ((4, 6, 3), (2, 4, 1), (2, 2, 1), ((1, 0), (-1, 1), (0, 0)), (3, 2), {}),
+    ((4, 3, 3), (3, 2, 2), (1, 1, 1), ((1, 1), (0, 0), (0, 1)), (2, 4), {"feature_group_count": 2}),
+    ((9,), (4,), (2,), ((1, 2),), (3, 2), {}),
+    ((5, 6), (2, 3), (2, 3), ((1, 0), (0, 2)), (3, 2), {}),
+    ((5, 6), (2, 2), (1, 3), ((1, 0), (0, 2)), (4, 8), {"feature_group_count": 4, "kernel_dilation": (2, 2)}),
+    ((5, 4), (2, 2), (2, 1), ((1, 0), (0, 1)), (16, 8), {"feature_group_count": 8}),
+    ((7, 8), (7, 8), (1, 1), ((1, 2), (3, 3)), (2, 3), {}),
 ]
 
 
