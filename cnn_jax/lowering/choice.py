@@ -195,8 +195,9 @@ def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ..
     own = DIRECT if operation == "conv" else CANONICAL
     if operation == "weight_gradient":
         rows = geometry.size[:-1] == (1,) * (len(geometry.size) - 1)
-        few = taps > _MOST_TAPS or (found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not rows)
-        return own if few and geometry.groups == 1 and found[0] != "banded" else found
+        dilated = found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not rows
+        large = taps > _MOST_TAPS and found[0] != "banded"
+        return own if geometry.groups < inputs and (dilated or large or geometry.groups > 1) else found
     if found[0] == "folded" or geometry.groups > 1:
         return found if operation == "input_gradient" and strided else own
     if taps == 1 or math.prod(geometry.out) == 1:
