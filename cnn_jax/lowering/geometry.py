@@ -72,6 +72,17 @@ class Geometry:
         return plain and self.input_dilation != ones and self.groups == 1
 
     @property
+    def row(self) -> bool:
+        """Whether these are images of one row, as which one spatial dimension is taken."""
+        return len(self.size) == 2 and self.size[0] == self.window[0] == self.out[0] == 1
+
+    def without(self, axis: int) -> Geometry:
+        """The same without a dimension that has one element and sees no other."""
+        fields = ("size", "window", "strides", "padding", "input_dilation", "kernel_dilation")
+        values = {key: getattr(self, key) for key in fields}
+        return dataclasses.replace(self, **{key: (*v[:axis], *v[axis + 1 :]) for key, v in values.items()})
+
+    @property
     def narrow(self) -> bool:
         """Whether a window is wider than the input, or can lie in padding alone."""
         windows, sizes = map(_dilated, self.window, self.kernel_dilation), map(_dilated, self.size, self.input_dilation)
