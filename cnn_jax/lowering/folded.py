@@ -78,7 +78,8 @@ def _over(geometry: Geometry, axes: Axes) -> Geometry:
         folded = {"size": geometry.out[axis] + parts - 1, "window": parts, "padding": (0, 0)} | ones
         for key, value in folded.items():
             values[key][axis] = value
-    return dataclasses.replace(geometry, **{key: tuple(value[left]) for key, value in values.items()})
+    chosen: dict[str, Any] = {key: tuple(value[left]) for key, value in values.items()}
+    return dataclasses.replace(geometry, **chosen)
 
 
 def _plane(geometry: Geometry, axes: Axes) -> bool:

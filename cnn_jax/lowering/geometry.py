@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from jax.lax import PrecisionLike
 
@@ -79,8 +80,8 @@ class Geometry:
     def without(self, axis: int) -> Geometry:
         """The same without a dimension that has one element and sees no other."""
         fields = ("size", "window", "strides", "padding", "input_dilation", "kernel_dilation")
-        values = {key: getattr(self, key) for key in fields}
-        return dataclasses.replace(self, **{key: (*v[:axis], *v[axis + 1 :]) for key, v in values.items()})
+        values: dict[str, Any] = {key: getattr(self, key)[:axis] + getattr(self, key)[axis + 1 :] for key in fields}
+        return dataclasses.replace(self, **values)
 
     @property
     def narrow(self) -> bool:
