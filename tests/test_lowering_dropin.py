@@ -21,13 +21,14 @@ from tests.geometries import ints, normal, seeds
 LAYOUTS = {
     2: [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("NHWC", "OIHW", "NCHW"), None],
     1: [("NWC", "WIO", "NWC")],
+    3: [("NDHWC", "DHWIO", "NDHWC")],
 }
 
 
 @st.composite
 def calls(draw):
     """Operands of small whole numbers, so that every way of adding their products up is exact, and options."""
-    rank = draw(st.sampled_from([2, 2, 2, 1]))
+    rank = draw(st.sampled_from([2, 2, 2, 1, 3]))
     layout = draw(st.sampled_from(LAYOUTS[rank]))
     numbers = lax.conv_dimension_numbers((1,) * (rank + 2), (1,) * (rank + 2), layout)
     groups = draw(st.sampled_from([1, 1, 2]))
@@ -80,12 +81,22 @@ def test_what_the_stock_function_refuses_is_refused_in_its_words():
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"kernel_dilation": 2}, {"feature_group_count": 3}])
-def test_a_stock_flax_convolution_takes_it(options):
-    (x,) = normal(0, (2, 9, 8, 3))
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [
+        ((5, 5), {}),
+        ((5, 5), {"strides": 2}),
+        ((5, 5), {"kernel_dilation": 2}),
+        ((5, 5), {"feature_group_count": 3}),
+        ((3,), {}),
+        ((2, 2, 3), {}),
+    ],
+)
+def test_a_stock_flax_convolution_takes_it(window, options):
+    (x,) = normal(0, (*(2, 9, 8, 3, 3)[: len(window) + 1], 3))
     x = jnp.asarray(x, jnp.float32)
-    stock = nn.Conv(6, (5, 5), **options)
-    ours = nn.Conv(6, (5, 5), conv_general_dilated=lowering.conv_general_dilated, **options)
+    stock = nn.Conv(6, window, **options)
+    ours = nn.Conv(6, window, conv_general_dilated=lowering.conv_general_dilated, **options)
     variables = quick.jit(stock.init)(jax.random.key(0), x)
     assert "cnn_conv" in str(jax.make_jaxpr(ours.apply)(variables, x))
 

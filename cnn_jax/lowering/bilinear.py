@@ -112,7 +112,18 @@ def _chosen(
             return _chosen(choose, operation, a[None], b[None], geometry=geometry)[0]
 
         arguments = arguments | {"inner": inner}
+    if way in ("direct", "canonical") and geometry.row and not geometry.onednn:
+        return _each(functools.partial(_as_row, operation, way, geometry, **arguments), a, b)
     return _each(functools.partial(WAYS[operation][way], geometry=geometry, **arguments), a, b)
+
+
+def _as_row(
+    operation: choice.Operation, way: str, geometry: Geometry, a: jax.Array, b: jax.Array, **arguments: Any
+) -> jax.Array:
+    """An operation on images of one row, in one dimension, in which XLA's own is up to three times as fast."""
+    function, weighs = WAYS[operation][way], operation == "weight_gradient"
+    result = function(a[:, 0], b[:, 0] if weighs else b[0], geometry=geometry.without(0), **arguments)
+    return result[None] if weighs else result[:, None]
 
 
 def _stock(operation: choice.Operation, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:

@@ -35,8 +35,6 @@ def conv(
             x, geometry = written(x, geometry)
         if geometry.onednn:
             x, kernel, geometry = _safe(x, kernel, geometry)
-        elif geometry.row:  # XLA's own is up to three times as fast without the other dimension.
-            return conv(x[:, 0], kernel[0], geometry.without(0), preferred_element_type)[:, None]
     return lax.conv_general_dilated(
         x,
         kernel,

@@ -9,15 +9,19 @@ from jax import lax
 
 from cnn_jax.lowering import dispatch
 
-# Images (N, H, W, C) and kernels (kh, kw, in, out), in the notation of lax.ConvDimensionNumbers.
-_CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+# Inputs (N, *size, C) and kernels (*window, in, out), in the notation of lax.ConvDimensionNumbers.
+_CHANNELS_LAST = [
+    ((0, rank + 1, *range(1, rank + 1)), (rank + 1, rank, *range(rank)), (0, rank + 1, *range(1, rank + 1)))
+    for rank in (1, 2, 3)
+]
 
 
 def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
     """`jax.lax.conv_general_dilated` in arguments, results and errors, and faster on the CPU for many shapes.
 
     For the layers of other libraries: `flax.linen.Conv(..., conv_general_dilated=lowering.conv_general_dilated)`.
-    Images (N, H, W, C) with kernels (kh, kw, in, out) are lowered as `choice` says; all else is passed on.
+    Inputs (N, *size, C) with kernels (*window, in, out), of one to three dimensions, are lowered as `choice` says; all
+    else is passed on.
     """
 
     def stock(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -29,7 +33,7 @@ def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *args: Any, **kwargs: A
     asked = jaxpr.eqns[0].params
     empty = 0 in (*rhs.shape, *jaxpr.out_avals[0].shape)
     plain = len(jaxpr.eqns) == 1 and asked["batch_group_count"] == 1 and not empty
-    if not plain or tuple(asked["dimension_numbers"]) != _CHANNELS_LAST or asked["out_sharding"] is not None:
+    if not plain or tuple(asked["dimension_numbers"]) not in _CHANNELS_LAST or asked["out_sharding"] is not None:
         return stock(lhs, rhs)
     return dispatch.conv(
         lhs,

@@ -75,7 +75,7 @@ class Geometry:
     @property
     def row(self) -> bool:
         """Whether these are images of one row, as which one spatial dimension is taken."""
-        return len(self.size) == 2 and self.size[0] == self.window[0] == self.out[0] == 1
+        return len(self.size) == 2 and self.size[0] == self.window[0] == 1 and self.padding[0] == (0, 0)
 
     def without(self, axis: int) -> Geometry:
         """The same without a dimension that has one element and sees no other."""
