@@ -125,7 +125,10 @@ def test_a_signal_that_nobody_heeds_acts_when_training_is_over():
 SCRIPT = """
 from cnn_jax import start
 start.begin()
-print("importing", flush=True); import time; time.sleep({importing})
+import time
+def wait(seconds):  # in short sleeps: a signal that comes right before one is heeded after it
+    for _ in range(10 * seconds): time.sleep(0.1)
+print("importing", flush=True); wait({importing})
 from cnn_jax import command
 from dataclasses import dataclass
 import hashlib
@@ -134,9 +137,9 @@ class Nothing: pass
 def run(_):
     print("working", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8 if {deaf} else 1)  # tens of seconds without Python
-    time.sleep({working})
+    wait({working})
 command.main(run, Nothing)
-print("over", flush=True); time.sleep({ending})
+print("over", flush=True); wait({ending})
 """
 
 
