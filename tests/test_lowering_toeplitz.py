@@ -49,7 +49,6 @@ def reference(operation, a, b, geometry, channels):
 def check_within_rounding(geometry, counts, block, seed, dtype):
     n, channels, multiple = counts
     geometry = dataclasses.replace(geometry, groups=channels)
-    assert toeplitz.supports(geometry, channels)
     outputs = channels * multiple
     shapes = (n, *geometry.size, channels), (*geometry.window, 1, outputs), (n, *geometry.out, outputs)
     arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
@@ -105,13 +104,6 @@ def test_derivatives_and_maps_of_bands_are_those_of_the_stock_convolution(monkey
     rest = {"feature_group_count": 3, "kernel_dilation": (1, 2)}
     check_derivatives((7, 8), (5, 3), (1, 1), ((2, 2), (-1, 2)), (3, 6), rest)
     assert asked == set(bilinear.WAYS)
-
-
-def test_only_convolutions_of_each_channel_alone_are_supported():
-    geometry = make_geometry((8, 8), (5, 5), groups=4)
-    assert toeplitz.supports(geometry, 4)
-    assert not toeplitz.supports(geometry, 8)
-    assert not toeplitz.supports(dataclasses.replace(geometry, input_dilation=(2, 1)), 4)
 
 
 def test_memory_does_not_hold_the_bands_of_all_channels():

@@ -46,9 +46,9 @@ _LONG = 2**14
 _MOST_TAPS = 49
 # And where each is a sum of images, without a product; beyond, and in images, rows are multiplied by bands.
 _MOST_SHIFTED = 128
+_MOST_ROWS = {"conv": 100, "input_gradient": 100, "weight_gradient": 80}
 # And how many there may be in groups, of at least so many, with few channels: taps times inputs times outputs.
 _FEW_GROUPS, _MOST_WITHIN = 8, 150
-_MOST_ROWS = {"conv": 100, "input_gradient": 100, "weight_gradient": 80}
 # Images multiplied and added up in one loop, and the numbers that should be at hand for it.
 _UNROLLED, _WHOLE = 4, 2**17
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.

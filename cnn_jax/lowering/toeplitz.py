@@ -27,14 +27,6 @@ from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.products import product, wide
 
 
-def supports(geometry: Geometry, inputs: int) -> bool:
-    """Whether it is a convolution of images (N, H, W, I), each channel alone, as the functions below compute.
-
-    Strides and dilated kernels may be any. In the input gradient the rows between those of a stride are multiplied too.
-    """
-    return len(geometry.size) == 2 and geometry.groups == inputs and geometry.input_dilation == (1, 1)
-
-
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, block: int) -> jax.Array:
     """Convolution of x (N, H, W, I) with kernel (kh, kw, 1, O) in I groups, `block` columns of the output at a time."""
     columns, multiple = _to_outputs(geometry, block), kernel.shape[3] // geometry.groups
