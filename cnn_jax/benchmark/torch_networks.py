@@ -125,52 +125,56 @@ def _add_blocks(
     return number, width
 
 
-class _Block(nn.Module):
-    expansion = 1
+class _Residual(nn.Module):
+    """What is common to residual blocks: the shortcut, with a convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
-        self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm_1 = nn.BatchNorm2d(outputs)
-        self.conv_2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm_2 = nn.BatchNorm2d(outputs)
         self.changes = (inputs, stride) != (outputs, 1)
         if self.changes:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.norm_1(self.conv_1(x)))
-        y = self.norm_2(self.conv_2(y))
+    def joined(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if self.changes:
             x = self.shortcut_norm(self.shortcut(x))
         return F.relu(x + y)
 
 
-class _Bottleneck(nn.Module):
+class _Block(_Residual):
+    expansion = 1
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(outputs)
+        self.conv_2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm_2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.norm_1(self.conv_1(x)))
+        y = self.norm_2(self.conv_2(y))
+        return self.joined(x, y)
+
+
+class _Bottleneck(_Residual):
     expansion = 4
 
     def __init__(self, inputs: int, features: int, stride: int):
-        super().__init__()
         outputs = self.expansion * features
+        super().__init__(inputs, outputs, stride)
         self.conv_1 = nn.Conv2d(inputs, features, 1, bias=False)
         self.norm_1 = nn.BatchNorm2d(features)
         self.conv_2 = nn.Conv2d(features, features, 3, stride, 1, bias=False)
         self.norm_2 = nn.BatchNorm2d(features)
         self.conv_3 = nn.Conv2d(features, outputs, 1, bias=False)
         self.norm_3 = nn.BatchNorm2d(outputs)
-        self.changes = (inputs, stride) != (outputs, 1)
-        if self.changes:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.norm_1(self.conv_1(x)))
         y = F.relu(self.norm_2(self.conv_2(y)))
         y = self.norm_3(self.conv_3(y))
-        if self.changes:
-            x = self.shortcut_norm(self.shortcut(x))
-        return F.relu(x + y)
+        return self.joined(x, y)
 
 
 NETWORKS = {"lenet5": LeNet5, "cifarnet": CifarNet, "resnet18": ResNet, "resnet50": ResNet50}

@@ -172,9 +172,8 @@ def _columns(geometry: Geometry, images: int, inputs: int) -> int:
 def _foldable(geometry: Geometry) -> tuple[int, ...]:
     """The dimensions that become channels: those in which the window is whole strides, or the first of volumes."""
     rank, volumes = len(geometry.size), len(geometry.size) == 3
-    row = geometry.size[:-1] == geometry.window[:-1] == (1,) * (rank - 1)
     axes = tuple(axis for axis in range(rank) if geometry.groups == 1 and is_whole(geometry, axis))
-    if axes and (volumes or row or all(geometry.window[axis] == geometry.strides[axis] for axis in axes)):
+    if axes and (volumes or geometry.row or all(geometry.window[axis] == geometry.strides[axis] for axis in axes)):
         return axes
     return (0,) if volumes else ()
 
@@ -194,8 +193,7 @@ def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ..
     taps, half, strided = math.prod(geometry.window), dtype == jnp.bfloat16, any(n > 1 for n in geometry.strides)
     own = DIRECT if operation == "conv" else CANONICAL
     if operation == "weight_gradient":
-        rows = geometry.size[:-1] == (1,) * (len(geometry.size) - 1)
-        dilated = found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not rows
+        dilated = found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not geometry.row
         large = taps > _MOST_TAPS and found[0] != "banded"
         return own if geometry.groups < inputs and (dilated or large or geometry.groups > 1) else found
     if found[0] == "folded" or geometry.groups > 1:

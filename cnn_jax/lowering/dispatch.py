@@ -46,19 +46,10 @@ def conv(
     )
     if preferred_element_type not in (None, x.dtype) or not _may_choose(x, kernel):
         return direct.conv(x, kernel, geometry, preferred_element_type)
-    if len(strides) == 1:  # as images of one row
-        return conv(
-            x[:, None],
-            kernel[None],
-            strides=(1, *strides),
-            padding=((0, 0), *padding),
-            input_dilation=(1, *input_dilation),
-            kernel_dilation=(1, *kernel_dilation),
-            feature_group_count=feature_group_count,
-            precision=precision,
-            preferred_element_type=preferred_element_type,
-        )[:, 0]
-    return bilinear.transposed(x, kernel, geometry) if geometry.transposed else bilinear.conv(x, kernel, geometry)
+    chosen = bilinear.transposed if geometry.transposed else bilinear.conv
+    if len(strides) == 1:
+        return chosen(x[:, None], kernel[None], geometry.as_row())[:, 0]
+    return chosen(x, kernel, geometry)
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:

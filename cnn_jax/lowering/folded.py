@@ -70,7 +70,6 @@ def _shares(geometry: Geometry, axes: Axes) -> list[tuple[int, int]]:
 
 def _over(geometry: Geometry, axes: Axes) -> Geometry:
     """Of the convolution with dimensions folded, and without the first where each of its places has its own plane."""
-    left = slice(1, None) if _plane(geometry, axes) else slice(None)
     ones = {"strides": 1, "kernel_dilation": 1, "input_dilation": 1}
     values: dict[str, list[Any]] = {key: list(getattr(geometry, key)) for key in ("size", "window", "padding", *ones)}
     for axis in axes:
@@ -78,8 +77,9 @@ def _over(geometry: Geometry, axes: Axes) -> Geometry:
         folded = {"size": geometry.out[axis] + parts - 1, "window": parts, "padding": (0, 0)} | ones
         for key, value in folded.items():
             values[key][axis] = value
-    chosen: dict[str, Any] = {key: tuple(value[left]) for key, value in values.items()}
-    return dataclasses.replace(geometry, **chosen)
+    chosen: dict[str, Any] = {key: tuple(value) for key, value in values.items()}
+    over = dataclasses.replace(geometry, **chosen)
+    return over.without(0) if _plane(geometry, axes) else over
 
 
 def _plane(geometry: Geometry, axes: Axes) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 
 from jax.lax import PrecisionLike
 
+# What a geometry has for each dimension.
+_EACH = ("size", "window", "strides", "padding", "input_dilation", "kernel_dilation")
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -79,9 +82,13 @@ class Geometry:
 
     def without(self, axis: int) -> Geometry:
         """The same without a dimension that has one element and sees no other."""
-        fields = ("size", "window", "strides", "padding", "input_dilation", "kernel_dilation")
-        values: dict[str, Any] = {key: getattr(self, key)[:axis] + getattr(self, key)[axis + 1 :] for key in fields}
+        values: dict[str, Any] = {key: getattr(self, key)[:axis] + getattr(self, key)[axis + 1 :] for key in _EACH}
         return dataclasses.replace(self, **values)
+
+    def as_row(self) -> Geometry:
+        """Of images of one row, for a geometry of one dimension."""
+        values: dict[str, Any] = {key: (1, *getattr(self, key)) for key in _EACH}
+        return dataclasses.replace(self, **values | {"padding": ((0, 0), *self.padding)})
 
     @property
     def narrow(self) -> bool:
