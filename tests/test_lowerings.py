@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
-from cnn_jax.lowering import bilinear, canonical, choice, phases
+from cnn_jax.lowering import bilinear, canonical, choice, folded
 from cnn_jax.lowering.geometry import Geometry
 from tests import quick
 from tests.geometries import ints, normal, seeds
@@ -154,23 +154,25 @@ def test_every_lowering_is_within_rounding_of_the_definition(geometry, counts, b
 
 
 @settings(max_examples=10, deadline=None)
-@given(geometries(), ints(1, 2, 2), ints(1, 3, 3), seeds)
-def test_phases_are_within_rounding_of_the_definition(geometry, parts, counts, seed):
-    window = tuple(map(operator.mul, geometry.strides, parts))
+@given(geometries(), ints(1, 2, 2), st.booleans(), ints(1, 3, 3), seeds)
+def test_gradients_freed_of_strides_are_within_rounding_of_the_definition(geometry, parts, whole, counts, seed):
+    window = tuple(map(operator.mul, geometry.strides, parts)) if whole else geometry.window
     size = tuple(map(operator.add, geometry.size, window))  # large enough for any padding
     geometry = dataclasses.replace(geometry, size=size, window=window)
     n, i, o = counts
     y, kernel = (jnp.asarray(a, "float32") for a in normal(seed, (n, *geometry.out, o), (*window, i, o)))
-    found = quick.jit(functools.partial(phases.input_gradient, geometry=geometry))(y, kernel)
+    axes = tuple(axis for axis, stride in enumerate(geometry.strides) if stride > 1)
+    way = folded.input_gradient if whole else folded.input_gradient_completed
+    found = quick.jit(functools.partial(way, geometry=geometry, axes=axes, inner=canonical.input_gradient))(y, kernel)
     exact = [np.asarray(a, np.float64) for a in (y, kernel)]
-    error = o * math.prod(parts) * UNIT["float32"]
+    error = o * math.prod(-(-w // s) for w, s in zip(window, geometry.strides, strict=True)) * UNIT["float32"]
     bound = error / (1 - error) * input_gradient(*map(abs, exact), geometry)
     assert (abs(np.asarray(found, np.float64) - input_gradient(*exact, geometry)) <= bound).all()
 
 
 @settings(max_examples=8, deadline=None)
 @given(geometries(), st.integers(2, 9), ints(1, 3, 3), seeds, st.sampled_from(["float32", "bfloat16", "float16"]))
-def test_shifted_groups_are_within_rounding_of_the_definition(geometry, groups, counts, seed, dtype):
+def test_groups_are_within_rounding_of_the_definition(geometry, groups, counts, seed, dtype):
     n, i, o = counts
     shapes = (n, *geometry.size, groups, i), (*geometry.window, i, groups, o), (n, *geometry.out, groups, o)
     arrays = [jnp.asarray(a, dtype) for a in normal(seed, *shapes)]
@@ -180,14 +182,15 @@ def test_shifted_groups_are_within_rounding_of_the_definition(geometry, groups, 
     @quick.jit
     def everything(flat):
         joined = dataclasses.replace(geometry, groups=groups)
-        return {
-            operation: ways["shifted"](
-                *operands(operation, flat), geometry=joined, **{"tiles": n} if operation == "weight_gradient" else {}
-            )
-            for operation, ways in bilinear.WAYS.items()
-        }
+        results = {}
+        for operation, ways in bilinear.WAYS.items():
+            tiles = {"tiles": n} if operation == "weight_gradient" else {}
+            results[operation, "shifted"] = ways["shifted"](*operands(operation, flat), geometry=joined, **tiles)
+            inner = functools.partial(lambda a, b, geometry, way: way(a, b, geometry=geometry), way=ways["taps"])
+            results[operation, "grouped"] = ways["grouped"](*operands(operation, flat), geometry=joined, inner=inner)
+        return results
 
-    for operation, result in everything(flat).items():
+    for (operation, _), result in everything(flat).items():
         assert result.dtype == dtype
         each = np.asarray(result, np.float64).reshape(*result.shape[:3], groups, -1)
         for group in range(groups):
@@ -468,9 +471,11 @@ def test_choices_are_lowerings_that_take_the_geometry():
     for operation, ways in bilinear.WAYS.items():
         few = 1 if operation == "weight_gradient" else 2
         assert choice.choose(operation, plain, (1, 4, few, 16), jnp.float32)[0] == "banded"
-        for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}, {"groups": 2}):
+        for changed in ({"input_dilation": (2, 1)}, {"kernel_dilation": (1, 2)}):
             other = dataclasses.replace(plain, **changed)
             assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32)[0] in ("direct", "canonical")
+        other = dataclasses.replace(plain, groups=2)
+        assert choice.choose(operation, other, (1, 4, 6, 16), jnp.float32)[0] == "grouped"
         for sizes in ((1, 0, 6, 16), (1, 4, 1, 1), (10, 4, 1, 6), (1, 4, 512, 512)):
             assert choice.choose(operation, plain, sizes, jnp.float32)[0] in ways
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from cnn_jax.lowering import banded, canonical, choice, direct, folded, phases, shifted, taps, toeplitz, winograd
+from cnn_jax.lowering import banded, canonical, choice, direct, folded, grouped, shifted, taps, toeplitz, winograd
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.primitive import adds_up, batch, define
 
@@ -52,6 +52,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "direct": direct.conv,
         "banded": banded.conv,
         "folded": folded.conv,
+        "grouped": grouped.conv,
         "shifted": shifted.conv,
         "taps": taps.conv,
         "toeplitz": toeplitz.conv,
@@ -62,7 +63,8 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "canonical": canonical.input_gradient,
         "banded": banded.input_gradient,
         "folded": folded.input_gradient,
-        "phases": phases.input_gradient,
+        "completed": folded.input_gradient_completed,
+        "grouped": grouped.input_gradient,
         "shifted": shifted.input_gradient,
         "taps": taps.input_gradient,
         "toeplitz": toeplitz.input_gradient,
@@ -73,6 +75,7 @@ WAYS: dict[choice.Operation, dict[str, Callable[..., jax.Array]]] = {
         "canonical": canonical.weight_gradient,
         "banded": banded.weight_gradient,
         "folded": folded.weight_gradient,
+        "grouped": grouped.weight_gradient,
         "shifted": shifted.weight_gradient,
         "taps": taps.weight_gradient,
         "stacked": taps.weight_gradient_stacked,
@@ -106,7 +109,7 @@ def _chosen(
 ) -> jax.Array:
     sizes = (*a.shape[:2], *_channels(operation, a, b, geometry))
     way, arguments = choose(operation, geometry, sizes, a.dtype)
-    if way == "folded":
+    if way in ("folded", "grouped", "completed"):
 
         def inner(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
             return _chosen(choose, operation, a[None], b[None], geometry=geometry)[0]

@@ -114,11 +114,14 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     most = 4 * _MOST_WITHIN if operation == "input_gradient" and geometry.strides != ones else _MOST_WITHIN
     if geometry.groups >= _FEW_GROUPS and taps * within <= most and images_only:
         return _shifting(operation, images, places * geometry.groups)
+    volumes = len(geometry.size) == 3
+    if operation == "input_gradient" and (geometry.groups > 1 or volumes) and _undone(geometry):
+        return _undone(geometry)
+    if geometry.groups > 1:
+        return ("grouped", {}) if inputs > geometry.groups else plain
     axes = _foldable(geometry)
     if axes:
         return "folded", {"axes": axes}
-    if geometry.groups > 1:
-        return plain
     if geometry.kernel_dilation != ones:
         return ("taps", {}) if operation == "weight_gradient" and taps <= _MOST_TAPS else plain
     itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
@@ -142,8 +145,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
     if found:
         return found
-    if operation == "input_gradient" and strided and taps >= _LARGE and _whole_strides(geometry):
-        return "phases", {}
+    if operation == "input_gradient" and taps >= _LARGE:
+        found = _undone(geometry)
+        if found and (found[0] == "folded" or max(geometry.strides) == 2):
+            return found
     few = {
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
@@ -226,8 +231,12 @@ def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]
     return ("together" if operation == "weight_gradient" else "taps"), {}
 
 
-def _whole_strides(geometry: Geometry) -> bool:
-    return all(window % stride == 0 for window, stride in zip(geometry.window, geometry.strides, strict=True))
+def _undone(geometry: Geometry) -> Choice | None:
+    """How a gradient to the input is freed of strides, if there are any and the window is not dilated there."""
+    axes = tuple(axis for axis, stride in enumerate(geometry.strides) if stride > 1)
+    if not axes or any(geometry.kernel_dilation[axis] > 1 for axis in axes):
+        return None
+    return "folded" if all(is_whole(geometry, axis) for axis in axes) else "completed", {"axes": axes}
 
 
 def _stacks(geometry: Geometry, inputs: int, outputs: int) -> bool:

@@ -52,6 +52,17 @@ def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, axes: Axes, 
     return _all_taps(inner(x, _merged(y, geometry, axes), _over(geometry, axes)), geometry, axes)
 
 
+def input_gradient_completed(
+    y: jax.Array, kernel: jax.Array, geometry: Geometry, axes: Axes, inner: Inner
+) -> jax.Array:
+    """The same where the window is no whole strides of these dimensions: zeros are put behind its taps until it is."""
+    more = [-geometry.window[axis] % geometry.strides[axis] if axis in axes else 0 for axis in range(len(geometry.size))]
+    kernel = jnp.pad(kernel, [*((0, n) for n in more), (0, 0), (0, 0)])
+    padding = tuple((low, high + n) for (low, high), n in zip(geometry.padding, more, strict=True))
+    whole = dataclasses.replace(geometry, window=kernel.shape[:-2], padding=padding)
+    return input_gradient(y, kernel, whole, axes, inner)
+
+
 def is_whole(geometry: Geometry, axis: int) -> bool:
     """Whether the window is one or more whole strides of a dimension, these being longer than 1."""
     window, stride = geometry.window[axis], geometry.strides[axis]

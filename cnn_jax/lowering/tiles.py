@@ -28,7 +28,7 @@ def added(function: Callable[..., Any], operands: tuple[Any, ...], tiles: int) -
         return function(*jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, tile * length, length), operands))
 
     def add(tile: jax.Array, total: Any) -> Any:
-        return jax.tree.map(jnp.add, total, part(_threaded(tile)))
+        return jax.tree.map(jnp.add, total, part(threaded(tile)))
 
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(part, 0))
     return lax.fori_loop(0, tiles, add, zeros)
@@ -42,14 +42,14 @@ def joined(function: Callable[[jax.Array], jax.Array], x: jax.Array, tiles: int)
     shape = jax.eval_shape(function, x[:length])
 
     def put(tile: jax.Array, results: jax.Array) -> jax.Array:
-        start = _threaded(tile) * length
+        start = threaded(tile) * length
         result = function(lax.dynamic_slice_in_dim(x, start, length))
         return lax.dynamic_update_slice_in_dim(results, result, start, 0)
 
     return lax.fori_loop(0, tiles, put, jnp.zeros((len(x), *shape.shape[1:]), shape.dtype))
 
 
-def _threaded(tile: jax.Array) -> jax.Array:
+def threaded(tile: jax.Array) -> jax.Array:
     """The number of a tile, in a loop that is computed by all cores.
 
     XLA:CPU of JAX 0.12 compiles a loop in which nothing needs its libraries into one function, however much there is to
