@@ -147,7 +147,7 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
         return found
     if operation == "input_gradient" and taps >= _LARGE:
         found = _undone(geometry)
-        if found and (found[0] == "folded" or max(geometry.strides) == 2):
+        if found:
             return found
     few = {
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),

@@ -56,7 +56,8 @@ def input_gradient_completed(
     y: jax.Array, kernel: jax.Array, geometry: Geometry, axes: Axes, inner: Inner
 ) -> jax.Array:
     """The same where the window is no whole strides of these dimensions: zeros are put behind its taps until it is."""
-    more = [-geometry.window[axis] % geometry.strides[axis] if axis in axes else 0 for axis in range(len(geometry.size))]
+    dimensions = enumerate(zip(geometry.window, geometry.strides, strict=True))
+    more = [-window % stride if axis in axes else 0 for axis, (window, stride) in dimensions]
     kernel = jnp.pad(kernel, [*((0, n) for n in more), (0, 0), (0, 0)])
     padding = tuple((low, high + n) for (low, high), n in zip(geometry.padding, more, strict=True))
     whole = dataclasses.replace(geometry, window=kernel.shape[:-2], padding=padding)

@@ -1,8 +1,8 @@
 """A convolution of groups as ordinary ones, a group after the other.
 
 XLA:CPU's own convolution takes groups of several channels two to five times as slowly as the same channels without
-groups. In a loop over the groups each is an ordinary convolution, for which there are ways, and the program is no longer
-for many groups than for few.
+groups. In a loop over the groups each is an ordinary convolution, for which there are ways, and the program is as short
+for many groups as for few.
 """
 
 from __future__ import annotations
