@@ -48,14 +48,14 @@ def augmented(images: torch.Tensor) -> torch.Tensor:
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def initialise(module: torch.nn.Module) -> None:
+def initialise(module: Any) -> None:
     """As ours begins: truncated normal with variance 2 / inputs, of the last layer 1 / inputs; biases zero."""
     for parameter in module.parameters():
         if parameter.ndim > 1:
             # The standard deviation of a standard normal distribution that is cut off at two is 0.8796.
             std = math.sqrt((2 if parameter.ndim == 4 else 1) / parameter[0].numel()) / 0.87962566103423978
             torch.nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
-    torch.nn.init.zeros_(module.output.bias)  # type: ignore[union-attr, arg-type]
+    torch.nn.init.zeros_(module.output.bias)
 
 
 def train(folder: Path, epochs: int, seed: int, module: Any = None) -> list[float]:

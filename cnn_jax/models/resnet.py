@@ -25,20 +25,10 @@ he_conv = functools.partial(layers.Conv, use_bias=False, kernel_init=initializer
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
-_Add = Callable[[jax.Array, jax.Array, int, Callable[..., nn.BatchNorm]], jax.Array]
-
-
 def _project_and_add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
     """The end of a block: its input x, brought to the shape of y where that is another, and y, added up."""
     if x.shape != y.shape:
         x = norm(name="shortcut_norm")(he_conv(y.shape[-1], (1, 1), strides, padding=0, name="shortcut")(x))
-    return nn.relu(x + y)
-
-
-def _pad_and_add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
-    """The same without parameters: every so many pixels of x, with maps of zeros, half of them before its own."""
-    more = y.shape[-1] - x.shape[-1]
-    x = jnp.pad(x[:, ::strides, ::strides], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
     return nn.relu(x + y)
 
 
@@ -48,7 +38,8 @@ class _Block(nn.Module):
     features: int
     strides: int
 
-    _add: ClassVar[_Add] = staticmethod(_project_and_add)
+    # How the input is brought to the shape of what it is added to, and added.
+    _add = staticmethod(_project_and_add)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -63,7 +54,12 @@ class _Block(nn.Module):
 class _PaddedBlock(_Block):
     """A block without parameters in its shortcut."""
 
-    _add: ClassVar[_Add] = staticmethod(_pad_and_add)
+    @staticmethod
+    def _add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
+        """Every so many pixels of x, with maps of zeros, half of them before its own; and y, added up."""
+        more = y.shape[-1] - x.shape[-1]
+        x = jnp.pad(x[:, ::strides, ::strides], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
+        return nn.relu(x + y)
 
 
 class _Bottleneck(nn.Module):
