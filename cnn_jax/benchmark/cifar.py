@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax import terminal
-from cnn_jax.benchmark.mnist import accuracies_of, export, run_python
+from cnn_jax.benchmark.mnist import export, run_python
 from cnn_jax.benchmark.timing import CHANNELS_LAST, OURS, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.training.summary import summarise
@@ -66,7 +66,8 @@ def _train_ours(folder: tempfile.TemporaryDirectory[str], onednn: bool, seed: in
     options = ("--data.name", "cifar10", "--epochs", str(EPOCHS), "--seed", str(seed), "--out", str(out))
     flags = ("--no-report", "--overwrite", *["--onednn"] * onednn)
     run_python("-m", "cnn_jax", "train", *RECIPE, *options, *flags)
-    return accuracies_of(out)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record["accuracy"] for record in records if record["split"] == "test"]
 
 
 def _train_torch(folder: tempfile.TemporaryDirectory[str], seed: int) -> list[float]:

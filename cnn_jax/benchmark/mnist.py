@@ -51,7 +51,7 @@ def export(folder: Path, name: str) -> None:
         dataset = data.load(name, split)
         np.save(folder / f"{split}-images.npy", dataset.images)
         np.save(folder / f"{split}-labels.npy", dataset.labels)
-    statistics = {"mean": list(dataset.statistics.mean), "std": list(dataset.statistics.std)}
+    statistics = {"mean": dataset.statistics.mean, "std": dataset.statistics.std}
     (folder / "statistics.json").write_text(json.dumps(statistics))
 
 
@@ -71,13 +71,8 @@ def _train_ours(folder: tempfile.TemporaryDirectory[str], onednn: bool) -> float
     run_python(
         str(SCRIPT), "--data.name", "mnist", "--no-report", "--overwrite", "--out", str(out), *["--onednn"] * onednn
     )
-    return accuracies_of(out)[-1]
-
-
-def accuracies_of(run: Path) -> list[float]:
-    """The test accuracies of a run, one an epoch."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [record["accuracy"] for record in records if record["split"] == "test"]
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record["accuracy"] for record in records if record["split"] == "test"][-1]
 
 
 def _train_torch(folder: tempfile.TemporaryDirectory[str], channels_last: bool) -> float:
