@@ -28,7 +28,7 @@ DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, st
     python -m cnn_jax.benchmark --only kinds          layers that users report as slow in JAX, a few minutes
     python -m cnn_jax.benchmark --only kinds --seed 1  others of these kinds, drawn with the seed
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
-    python -m cnn_jax.benchmark --only cifar          ResNet-20's first three epochs of CIFAR-10, by accuracy: an hour
+    python -m cnn_jax.benchmark --only cifar          ResNet-20's first three epochs of CIFAR-10, by accuracy: 1.5 hours
 
 All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups
 medians of the rounds' with their quartiles; 2.00 is twice as fast as the other. Of train steps there is also how long
