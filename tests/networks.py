@@ -5,9 +5,10 @@ from __future__ import annotations
 from cnn_jax import models
 
 # These have only more of the layers that others have too, and take seconds to trace.
-KINDS = [name for name in models.MODELS if name not in ("resnet34", "resnet101", "resnet152")]
+DEEPER = ("resnet32", "resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152", "wrn28x10")
+KINDS = [name for name in models.MODELS if name not in DEEPER]
 # Those with batch norms, for colour images.
-MODERN = [name for name in models.MODELS if name == "cifarnet" or name.startswith("resnet")]
+MODERN = [name for name in models.MODELS if name.startswith(("cifarnet", "resnet", "wrn"))]
 
 
 def channels(name):

@@ -232,5 +232,5 @@ def test_the_torch_script_has_our_schedule_and_learns(tmp_path):
             image[2 * label + 4] = draw.integers(100, 255, (28, 1))
         np.save(tmp_path / f"{split}-images.npy", images)
         np.save(tmp_path / f"{split}-labels.npy", labels.astype(np.int32))
-    (tmp_path / "statistics.json").write_text(json.dumps({"mean": 0.02, "std": 0.12}))
+    (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.02], "std": [0.12]}))
     assert mnist_torch.train(tmp_path, torch.contiguous_format, epochs=5) > 0.9

@@ -31,7 +31,7 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def configs():
-    found = {name: script(name).Config for name in ("lenet5", "lecun1998", "detect_digits")}
+    found = {name: script(name).Config for name in ("lenet5", "lecun1998", "cifar", "detect_digits")}
     return found | {"cnn-jax": cli.COMMANDS, "benchmark": benchmark.Options}
 
 
@@ -50,7 +50,7 @@ def shown(monkeypatch, capsys, configs):
     return call
 
 
-PROGRAMS = [("lenet5",), ("lecun1998",), ("detect_digits",), ("benchmark",)] + [
+PROGRAMS = [("lenet5",), ("lecun1998",), ("cifar",), ("detect_digits",), ("benchmark",)] + [
     ("cnn-jax", *name) for name in ([], *([name] for name in options.commands(cli.COMMANDS)))
 ]
 
@@ -139,6 +139,7 @@ SAID = [
     ("lenet5", "--model.activation Tanh", "did you mean tanh?"),
     ("lenet5", "--out", "--out: expected a path or None, got nothing"),
     ("lecun1998", "--networks", "--networks: expected at least one of lenet1"),
+    ("cifar", "--networks", "--networks: expected at least one of resnet20"),
     ("lecun1998", "--networks lenet1 lenet9", "got 'lenet9'; did you mean lenet"),
     ("lecun1998", "--epochs 0", "--epochs: expected a whole number >= 1"),
     ("lecun1998", "--replicas 0", "--replicas: expected a whole number from 1"),

@@ -82,11 +82,43 @@ def imagenet(branch, params, stats, x, train):
     return behind_the_stem(branch, params, stats, x, train)
 
 
+def padded(x, y, stride):
+    """Every other pixel in both directions, with maps of zeros on both sides of its own."""
+    more = (y.shape[1] - x.shape[1]) // 2
+    return torch.nn.functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, more, more)) + y
+
+
+def cifar(params, stats, x, train):
+    x = torch.relu(conv_norm(x, params, stats, train, STEM, padding=1))
+    for name, stride in (("block_1", 1), ("block_2", 1), ("block_3", 2)):
+        x = torch.relu(padded(x, basic(x, params[name], stats[name], train, stride=stride), stride))
+    return x.mean((2, 3)) @ params["output"]["kernel"] + params["output"]["bias"]
+
+
+def wide(params, stats, x, train):
+    """Norm and ReLU before each convolution; a shortcut's convolution takes what the first one takes."""
+
+    def ready(x, params, stats, name):
+        return torch.relu(norm(x, params[name], stats[name], train, 0.1, 1e-5))
+
+    x = conv(x, params["stem"], padding=1)
+    for name, stride in (("block_1", 1), ("block_2", 2), ("block_3", 2)):
+        p, s = params[name], stats[name]
+        y = ready(x, p, s, "norm_1")
+        shortcut = conv(y, p["shortcut"], stride=stride) if "shortcut" in p else x
+        y = ready(conv(y, p["conv_1"], padding=1, stride=stride), p, s, "norm_2")
+        x = shortcut + conv(y, p["conv_2"], padding=1)
+    x = ready(x, params, stats, "norm").mean((2, 3))
+    return x @ params["output"]["kernel"] + params["output"]["bias"]
+
+
 # Heights are odd at every halving and widths even, where padding is not that of "SAME".
 FIELDS, SHAPE = {"stage_sizes": (2, 1), "num_classes": 3, "features": 4}, (3, 65, 48, 2)
 NETWORKS = {
     "cifarnet": (cifarnet, *SMALL["cifarnet"]),
     "resnet": (resnet, *SMALL["resnet"]),
+    "resnet20": (cifar, models.ResNet20(**FIELDS), SHAPE),
+    "wrn16x8": (wide, models.WideResNet(depth=10, width=1, num_classes=3), (3, 9, 6, 2)),
     "resnet34": (functools.partial(imagenet, basic), models.ResNet34(**FIELDS), SHAPE),
     "resnet50": (functools.partial(imagenet, bottleneck), models.ResNet50(**FIELDS), SHAPE),
 }

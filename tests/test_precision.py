@@ -26,7 +26,9 @@ SMALL = {
     "cifarnet": {"features": (16, 16)}, "convnet": {"filters": (4,)}, "mlp": {"features": (16,)},
     "resnet18": {"stage_sizes": (1,), "features": 8},
     "resnet18_imagenet": {"stage_sizes": (1, 1), "features": 8, "num_classes": 10},
+    "resnet20": {"stage_sizes": (1, 1), "features": 8},
     "resnet50": {"stage_sizes": (1,), "features": 8, "num_classes": 10},
+    "wrn16x8": {"depth": 10, "width": 1},
 }  # fmt: skip
 
 

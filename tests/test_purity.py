@@ -24,7 +24,19 @@ WORLD = {
     "os", "io", "sys", "time", "datetime", "pathlib", "shutil", "tempfile", "signal", "subprocess", "threading",
     "socket", "logging", "warnings", "multiprocessing", "concurrent", "random", "rich", "orbax", "matplotlib", "tyro",
 }  # fmt: skip
-EDGE = {"terminal", "files", "runs", "detection", "pictures", "report", "experiment", "options", "command", "cli"}
+EDGE = {
+    "terminal",
+    "files",
+    "runs",
+    "detection",
+    "pictures",
+    "report",
+    "experiment",
+    "published",
+    "options",
+    "command",
+    "cli",
+}
 CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
 ATTRIBUTES = {"devices", "local_devices", "device_put", "config", "load", "save", "savez", "memmap", "read_bytes",
               "read_text", "write_text", "write_bytes"}  # fmt: skip

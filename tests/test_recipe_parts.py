@@ -272,7 +272,8 @@ FORMULAS = {SGD: sgd, Adam: adam, AdamW: adamw, LAMB: lamb, LARS: lars, Lion: li
 OPTIMIZERS = [
     *(kind() for kind in FORMULAS),
     *(kind(weight_decay=0.3, clip_norm=0.7) for kind in FORMULAS),
-    SGD(momentum=0.0), SGD(momentum=0.5, nesterov=True), LARS(momentum=0.5, nesterov=True, trust_coefficient=0.1),
+    SGD(momentum=0.0), SGD(momentum=0.5, nesterov=True), SGD(weight_decay=0.3, decay_all=True),
+    LARS(momentum=0.5, nesterov=True, trust_coefficient=0.1),
     RMSprop(momentum=0.0, decay=0.5, eps=1e-3), Lion(b1=0.5, b2=0.7),
     *(kind(b1=0.5, b2=0.7, eps=0.1) for kind in (Adam, AdamW)),
 ]  # fmt: skip
@@ -284,7 +285,7 @@ def by_formula(part):
     for step, (rate, grads) in enumerate(zip(RATES, GRADS, strict=True)):
         grads = grads if part.clip_norm is None else clipped(grads, part.clip_norm)
         for name, p in params.items():
-            decay = part.weight_decay if name == "kernel" else 0.0
+            decay = part.weight_decay if name == "kernel" or getattr(part, "decay_all", False) else 0.0
             update = FORMULAS[type(part)](part, grads[name], p, decay, rate, states[name], step)
             params = params | {name: p + update}
         path.append(params)
@@ -307,7 +308,7 @@ def steps(part):
 
 @pytest.mark.parametrize("part", OPTIMIZERS, ids=str)
 def test_an_optimiser_is_its_formula(part):
-    """Five steps of a rate that changes: decay of the kernel alone, clipping by the norm of all gradients."""
+    """Five steps of a rate that changes: decay of the kernel, or of all, and clipping by the norm of all gradients."""
     with jax.enable_x64(True):
         found = jax.device_get(quick.jit(lambda: steps(part))())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, by_formula(part))
@@ -411,8 +412,8 @@ def linear(k, n, warmup=0.0, start=0.0, end=0.0):
     return rise(k, up, start) if k < up else 1 - (1 - end) * (k - up) / (n - up)
 
 
-def step(k, n, at=(0.5, 0.75), factor=0.1):
-    return factor ** sum(k >= share * n for share in at)
+def step(k, n, at=(0.5, 0.75), factor=0.1, warmup=0.0, start=0.1):
+    return start if k < warmup * n else factor ** sum(k >= share * n for share in at)
 
 
 def warmup_stable_decay(k, n, warmup=0.05, decay=0.2):
@@ -429,6 +430,7 @@ SCHEDULES = [
     (Linear(0.25, 0.1, 0.2), lambda k, n: linear(k, n, 0.25, 0.1, 0.2)),
     (Step(), step),
     (Step((0.1, 0.2, 0.9), 0.5), lambda k, n: step(k, n, (0.1, 0.2, 0.9), 0.5)),
+    (Step(warmup=0.02, start=0.3), lambda k, n: step(k, n, warmup=0.02, start=0.3)),
     (WarmupStableDecay(), warmup_stable_decay),
     (WarmupStableDecay(0.0, 1.0), lambda k, n: warmup_stable_decay(k, n, 0.0, 1.0)),
     (WarmupStableDecay(0.4, 0.6), lambda k, n: warmup_stable_decay(k, n, 0.4, 0.6)),
@@ -453,14 +455,15 @@ def test_schedules_stay_between_zero_and_the_peak_however_short_the_run(part):
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(Linear, "start"), (Linear, "end"), (Step, "factor"), (SoftmaxCrossEntropy, "label_smoothing"),
+    ("kind", "field"), [(Linear, "start"), (Linear, "end"), (Step, "factor"), (Step, "start"),
+                        (SoftmaxCrossEntropy, "label_smoothing"),
                         (BinaryCrossEntropy, "label_smoothing"), (Focal, "gamma"), (Focal, "alpha"),
                         (MAP, "rubbish_penalty")]
 )  # fmt: skip
 def test_traced_numbers_of_losses_and_schedules_are_the_configured_ones(kind, field):
     def call(number):
         if kind in (Linear, Step):
-            others = {"warmup": 0.5} if kind is Linear else {}
+            others = {"warmup": 0.4} if kind is Linear or field == "start" else {}
             return jax.vmap(kind(**{field: number}, **others)(1.0, 20))(jnp.arange(20))
         return kind(**{field: number})(jnp.asarray(SCORES, jnp.float32), jnp.asarray(SOFT, jnp.float32))
 
@@ -501,6 +504,8 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
         (lambda: Linear(end=-1.0), "linear: expected end"),
         (lambda: Step(at=(0.5, 0.2)), "step: expected at to be ascending shares between 0 and 1, got (0.5, 0.2)"),
         (lambda: Step(factor=0.0), "step: expected factor to be a factor above 0, at most 1, got 0.0"),
+        (lambda: Step(warmup=0.5), "step: expected warmup to be a share below the first of `at`, got 0.5"),
+        (lambda: Step(start=0.0), "step: expected start to be a share above 0, at most 1, got 0.0"),
         (lambda: WarmupStableDecay(0.5, 0.6), "warmup_stable_decay: expected decay to be at most what the warm-up"),
         (lambda: SoftmaxCrossEntropy(1.0), "softmax_cross_entropy: expected label_smoothing"),
         (lambda: SoftmaxCrossEntropy(class_weights=(1.0, -1.0)), "softmax_cross_entropy: expected class_weights"),

@@ -14,8 +14,8 @@ from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.errors import InputError
 
-Kind = Literal["step", "layer", "kind", "mnist"]
-MNIST = "mnist"
+Kind = Literal["step", "layer", "kind", "mnist", "cifar"]
+PROCESSES = ("mnist", "cifar")  # each a kind of its own, which no run takes unasked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ _BOTH = "pool/"
 
 
 def catalogue(seed: int | None = None) -> Iterator[Case]:
-    """All cases, train steps first; the last is the one that no run takes unasked.
+    """All cases, train steps first; the last are those that no run takes unasked.
 
     Kinds of layers are those drawn with a seed, or, without one, those that stand for each.
     """
@@ -111,7 +111,8 @@ def catalogue(seed: int | None = None) -> Iterator[Case]:
         shape = kind.shape if seed is None else draw(name, seed)
         shown = f"kinds/{name}" if seed is None else f"kinds/{name}/{shape}"
         yield _case(shown, "kind", "layers", "build_conv", shape, "all", flops=len(COMPUTED) * shape.flops)
-    yield _case(MNIST, "mnist", "mnist", "build_mnist")
+    yield _case("mnist", "mnist", "mnist", "build_mnist")
+    yield _case("cifar", "cifar", "cifar", "build_cifar")
 
 
 def _case(name: str, kind: Kind, module: str, builder: str, *arguments: object, flops: int | None = None) -> Case:
@@ -126,7 +127,7 @@ def _case(name: str, kind: Kind, module: str, builder: str, *arguments: object, 
 
 
 def select(patterns: Sequence[str], quick: bool, seed: int | None = None) -> list[Case]:
-    """The cases that match one of the patterns, or begin with one; without any all but `mnist`, or the quick ones.
+    """The cases that match one of the patterns, or begin with one; without any all but `PROCESSES`, or the quick ones.
 
     Raises:
         InputError: a pattern matches none, or a seed is given where nothing is drawn.
@@ -140,7 +141,7 @@ def select(patterns: Sequence[str], quick: bool, seed: int | None = None) -> lis
 
 def _selected(cases: Sequence[Case], patterns: Sequence[str], quick: bool) -> list[Case]:
     if not patterns:
-        return [case for case in cases if (case.quick if quick else case.name != MNIST)]
+        return [case for case in cases if (case.quick if quick else case.name not in PROCESSES)]
     for pattern in patterns:
         if not any(_matches(case, pattern) for case in cases):
             groups = dict.fromkeys("kinds" if case.kind == "kind" else case.name.rsplit("/", 1)[0] for case in cases)

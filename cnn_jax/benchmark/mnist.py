@@ -36,7 +36,7 @@ def build_mnist(name: str, yardstick: Yardstick) -> Field:
     if not SCRIPT.is_file():
         raise InputError(f"{name}: expected a checkout of the repository with {SCRIPT.relative_to(ROOT)} in it")
     folder = tempfile.TemporaryDirectory(prefix="cnn_jax-benchmark-")  # goes with the last reference to it
-    export(Path(folder.name))
+    export(Path(folder.name), "mnist")
     contenders = [_contender(name, OURS, functools.partial(_train_ours, folder, yardstick.onednn))]
     if yardstick.torch is None:
         for contender in (CONTIGUOUS, CHANNELS_LAST):
@@ -45,13 +45,13 @@ def build_mnist(name: str, yardstick: Yardstick) -> Field:
     return Field(contenders, {})
 
 
-def export(folder: Path) -> None:
-    """Writes MNIST as it is in the cache, and its statistics, where a process without JAX can read it."""
+def export(folder: Path, name: str) -> None:
+    """Writes a data set as it is in the cache, and its statistics, where a process without JAX can read it."""
     for split in ("train", "test"):
-        dataset = data.load("mnist", split)
+        dataset = data.load(name, split)
         np.save(folder / f"{split}-images.npy", dataset.images)
         np.save(folder / f"{split}-labels.npy", dataset.labels)
-    statistics = {"mean": dataset.statistics.mean[0], "std": dataset.statistics.std[0]}
+    statistics = {"mean": dataset.statistics.mean, "std": dataset.statistics.std}
     (folder / "statistics.json").write_text(json.dumps(statistics))
 
 
@@ -68,17 +68,19 @@ def _contender(case: str, name: str, train: Callable[[], float]) -> Contender:
 
 def _train_ours(folder: tempfile.TemporaryDirectory[str], onednn: bool) -> float:
     out = Path(folder.name) / "run"
-    _run(str(SCRIPT), "--data.name", "mnist", "--no-report", "--overwrite", "--out", str(out), *["--onednn"] * onednn)
+    run_python(
+        str(SCRIPT), "--data.name", "mnist", "--no-report", "--overwrite", "--out", str(out), *["--onednn"] * onednn
+    )
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [record["accuracy"] for record in records if record["split"] == "test"][-1]
 
 
 def _train_torch(folder: tempfile.TemporaryDirectory[str], channels_last: bool) -> float:
     memory_format = "channels-last" if channels_last else "contiguous"
-    return float(_run("-m", "cnn_jax.benchmark.mnist_torch", folder.name, memory_format).split()[-1])
+    return float(run_python("-m", "cnn_jax.benchmark.mnist_torch", folder.name, memory_format).split()[-1])
 
 
-def _run(*arguments: str) -> str:
+def run_python(*arguments: str) -> str:
     """Runs Python to its end and returns what it printed; whatever goes wrong has been said on standard error."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment, check=True)

@@ -55,7 +55,8 @@ def read(folder: Path, split: str, memory_format: torch.memory_format) -> tuple[
     statistics = json.loads((folder / "statistics.json").read_text())
     images = torch.from_numpy(np.load(folder / f"{split}-images.npy")).permute(0, 3, 1, 2)
     images = torch.nn.functional.pad(images, (2, 2, 2, 2)).float()
-    images = images.mul_(1 / (255 * statistics["std"])).sub_(statistics["mean"] / statistics["std"])
+    [mean], [std] = statistics["mean"], statistics["std"]
+    images = images.mul_(1 / (255 * std)).sub_(mean / std)
     labels = torch.from_numpy(np.load(folder / f"{split}-labels.npy")).long()
     return images.contiguous(memory_format=memory_format), labels
 

@@ -91,6 +91,23 @@ class ResNet(nn.Module):
         return self.output(x.mean((2, 3)))
 
 
+class ResNet20(ResNet):
+    """`models.ResNet20`: images (N, C, H, W) to scores (N, num_classes)."""
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        channels: int = 3,
+        stage_sizes: Sequence[int] = (3, 3, 3),
+        features: int = 16,
+    ):
+        nn.Module.__init__(self)
+        self.stem = nn.Conv2d(channels, features, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(features)
+        self.blocks, width = _add_blocks(self, _PaddedBlock, stage_sizes, features)
+        self.output = nn.Linear(width, num_classes)
+
+
 class ResNet50(ResNet):
     """`models.ResNet50`: images (N, C, H, W) to scores (N, num_classes)."""
 
@@ -155,6 +172,21 @@ class _Block(_Residual):
         y = F.relu(self.norm_1(self.conv_1(x)))
         y = self.norm_2(self.conv_2(y))
         return self.joined(x, y)
+
+
+class _PaddedBlock(_Block):
+    """A block whose shortcut has no parameters: it lets pixels out and adds maps of zeros on both sides."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.stride, self.more = stride, (outputs - inputs) // 2
+        if self.changes:
+            del self.shortcut, self.shortcut_norm
+
+    def joined(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.changes:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more, self.more))
+        return F.relu(x + y)
 
 
 class _Bottleneck(_Residual):

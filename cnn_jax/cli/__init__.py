@@ -110,11 +110,12 @@ class Describe:
     model: Annotated[str, Positional, arg(metavar="MODEL|RUN")]
     """A model by its name, the text of one, such as 'resnet18(features=32)' or 'my_model.py:Tiny(depth=3)', or the
     folder of a run. The names, each standing for a model with its defaults: mlp, convnet, lenet1, lenet4, lenet5,
-    lenet5_original, cifarnet, resnet18; for ImageNet resnet18_imagenet, resnet34, resnet50, resnet101, resnet152."""
+    lenet5_original, cifarnet, resnet18, resnet20, resnet32, resnet44, resnet56, resnet110, wrn16x8, wrn28x10; for
+    ImageNet resnet18_imagenet, resnet34, resnet50, resnet101, resnet152."""
     size: Annotated[tuple[int, int] | None, arg(metavar="H W")] = None
     """Height and width of the image; by default those that the model is made for, or else those of the run."""
     channels: Annotated[int | None, arg(metavar="C")] = None
-    """Channels of the image; by default the run's, or 3 for cifarnet and resnets and 1 for the other models."""
+    """Channels of the image; by default the run's, or 3 for cifarnet, resnets and wrns and 1 for the other models."""
     format: Literal["text", "markdown", "html"] = "text"
     """How to print the table: for a terminal, in Markdown, or as a fragment of HTML to put into a page."""
 

@@ -17,7 +17,22 @@ from cnn_jax.models.convnet import ConvNet
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.lenet1998 import LeNet1, LeNet4, OriginalLeNet5
 from cnn_jax.models.mlp import MLP
-from cnn_jax.models.resnet import ResNet, ResNet18, ResNet18ImageNet, ResNet34, ResNet50, ResNet101, ResNet152
+from cnn_jax.models.resnet import (
+    CifarResNet,
+    ResNet,
+    ResNet18,
+    ResNet18ImageNet,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet44,
+    ResNet50,
+    ResNet56,
+    ResNet101,
+    ResNet110,
+    ResNet152,
+)
+from cnn_jax.models.wide_resnet import WideResNet, WRN16x8, WRN28x10
 
 MODELS: dict[str, type[nn.Module]] = {
     "cifarnet": CifarNet,
@@ -29,10 +44,17 @@ MODELS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "resnet18": ResNet18,
     "resnet18_imagenet": ResNet18ImageNet,
+    "resnet20": ResNet20,
+    "resnet32": ResNet32,
     "resnet34": ResNet34,
+    "resnet44": ResNet44,
     "resnet50": ResNet50,
+    "resnet56": ResNet56,
     "resnet101": ResNet101,
+    "resnet110": ResNet110,
     "resnet152": ResNet152,
+    "wrn16x8": WRN16x8,
+    "wrn28x10": WRN28x10,
 }
 
 __all__ = [
@@ -41,6 +63,7 @@ __all__ = [
     "MODELS",
     "Activation",
     "CifarNet",
+    "CifarResNet",
     "ConvNet",
     "LeNet1",
     "LeNet4",
@@ -49,10 +72,18 @@ __all__ = [
     "ResNet",
     "ResNet18",
     "ResNet18ImageNet",
+    "ResNet20",
+    "ResNet32",
     "ResNet34",
+    "ResNet44",
     "ResNet50",
+    "ResNet56",
     "ResNet101",
+    "ResNet110",
     "ResNet152",
+    "WRN16x8",
+    "WRN28x10",
+    "WideResNet",
     "build",
     "check_scores",
     "check_shape",

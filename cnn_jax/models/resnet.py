@@ -1,7 +1,7 @@
 """Residual networks, for small images and for those of ImageNet.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016). Those for ImageNet are the paper's (Table
-1). Its networks for CIFAR-10 (section 4.2) are narrow, with 16 to 64 filters; the usual one for small images is the
+1), and so are the narrow ones for CIFAR-10 (section 4.2), with 16 to 64 filters. The usual one for small images is the
 ResNet-18 for ImageNet with the stem of those: one 3x3 convolution, at the full size of the image.
 """
 
@@ -13,15 +13,23 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen import initializers
 
 from cnn_jax import layers
 from cnn_jax.models import checks
 
 # He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015), equation 10: variance 2 / inputs.
-_conv = functools.partial(layers.Conv, use_bias=False, kernel_init=initializers.he_normal())
+he_conv = functools.partial(layers.Conv, use_bias=False, kernel_init=initializers.he_normal())
 # PyTorch's momentum of 0.1 is the share of the new statistics, Linen's of the old ones.
-_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def _project_and_add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
+    """The end of a block: its input x, brought to the shape of y where that is another, and y, added up."""
+    if x.shape != y.shape:
+        x = norm(name="shortcut_norm")(he_conv(y.shape[-1], (1, 1), strides, padding=0, name="shortcut")(x))
+    return nn.relu(x + y)
 
 
 class _Block(nn.Module):
@@ -30,14 +38,28 @@ class _Block(nn.Module):
     features: int
     strides: int
 
+    # How the input is brought to the shape of what it is added to, and added.
+    _add = staticmethod(_project_and_add)
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (N, H, W, C) to (N, ceil(H / strides), ceil(W / strides), features)."""
-        norm = functools.partial(_norm, not train)
-        y = _conv(self.features, (3, 3), self.strides, padding=1, name="conv_1")(x)
+        norm = functools.partial(batch_norm, not train)
+        y = he_conv(self.features, (3, 3), self.strides, padding=1, name="conv_1")(x)
         y = nn.relu(norm(name="norm_1")(y))
-        y = norm(name="norm_2")(_conv(self.features, (3, 3), padding=1, name="conv_2")(y))
-        return _add(x, y, self.strides, norm)
+        y = norm(name="norm_2")(he_conv(self.features, (3, 3), padding=1, name="conv_2")(y))
+        return self._add(x, y, self.strides, norm)
+
+
+class _PaddedBlock(_Block):
+    """A block without parameters in its shortcut."""
+
+    @staticmethod
+    def _add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
+        """Every so many pixels of x, with maps of zeros, half of them before its own; and y, added up."""
+        more = y.shape[-1] - x.shape[-1]
+        x = jnp.pad(x[:, ::strides, ::strides], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
+        return nn.relu(x + y)
 
 
 class _Bottleneck(nn.Module):
@@ -49,19 +71,12 @@ class _Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (N, H, W, C) to (N, ceil(H / strides), ceil(W / strides), 4 * features)."""
-        norm = functools.partial(_norm, not train)
-        y = nn.relu(norm(name="norm_1")(_conv(self.features, (1, 1), padding=0, name="conv_1")(x)))
-        y = _conv(self.features, (3, 3), self.strides, padding=1, name="conv_2")(y)
+        norm = functools.partial(batch_norm, not train)
+        y = nn.relu(norm(name="norm_1")(he_conv(self.features, (1, 1), padding=0, name="conv_1")(x)))
+        y = he_conv(self.features, (3, 3), self.strides, padding=1, name="conv_2")(y)
         y = nn.relu(norm(name="norm_2")(y))
-        y = norm(name="norm_3")(_conv(4 * self.features, (1, 1), padding=0, name="conv_3")(y))
-        return _add(x, y, self.strides, norm)
-
-
-def _add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
-    """The end of a block: its input x, brought to the shape of y where that is another, and y, added up."""
-    if x.shape != y.shape:
-        x = norm(name="shortcut_norm")(_conv(y.shape[-1], (1, 1), strides, padding=0, name="shortcut")(x))
-    return nn.relu(x + y)
+        y = norm(name="norm_3")(he_conv(4 * self.features, (1, 1), padding=0, name="conv_3")(y))
+        return _project_and_add(x, y, self.strides, norm)
 
 
 class ResNet(nn.Module):
@@ -117,8 +132,8 @@ class ResNet(nn.Module):
         Raises InputError for images of another rank or without pixels.
         """
         checks.images(type(self).__name__, images, (1, 1))
-        x = _conv(self.features, (3, 3), padding=1, name="stem")(images)
-        x = nn.relu(_norm(not train, name="stem_norm")(x))
+        x = he_conv(self.features, (3, 3), padding=1, name="stem")(images)
+        x = nn.relu(batch_norm(not train, name="stem_norm")(x))
         return _from_stem(self, x, train)
 
 
@@ -137,6 +152,65 @@ class ResNet18(ResNet):
     """`ResNet` with two blocks in each of four stages: 11,173,962 parameters for three channels and ten classes."""
 
     stage_sizes: Sequence[int] = (2, 2, 2, 2)
+
+
+class CifarResNet(ResNet):
+    """The paper's networks for CIFAR-10: three stages of n blocks, with shortcuts that have no parameters.
+
+    Of 32x32x3 with three blocks a stage, 2 * 9 + 2 weighted layers, which is ResNet-20 with 269,722 parameters:
+
+    | layer               | what                                 | 32x32x3 becomes | parameters |
+    |---------------------|--------------------------------------|-----------------|------------|
+    | stem                | 16 filters 3x3, norm, ReLU           | 32x32x16        | 464        |
+    | block_1 to block_3  | residual blocks of 16 filters        | 32x32x16        | 14,016     |
+    | block_4 to block_6  | residual blocks of 32 filters        | 16x16x32        | 51,072     |
+    | block_7 to block_9  | residual blocks of 64 filters        | 8x8x64          | 203,520    |
+    | mean                | mean over the places                 | 64              |            |
+    | output              | scores                               | 10              | 650        |
+
+    Where a block changes the shape, its input's every other pixel in both directions is taken, the first included, and
+    maps of zeros are added (the paper's option A). The paper does not say where: here half of them come before the
+    input's maps and half after, as in Idelbayev's akamaster/pytorch_resnet_cifar10, whose weights thus fit; Facebook's
+    fb.resnet.torch has all of them after. Both are the same network with its maps in another order.
+
+    Parameters begin as those of `ResNet` do.
+
+    Attributes:
+      features: number of filters of the stem and of the first stage.
+    """
+
+    stage_sizes: Sequence[int] = (3, 3, 3)
+    features: int = 16
+
+    _block: ClassVar[type[_Block | _Bottleneck]] = _PaddedBlock
+
+
+class ResNet20(CifarResNet):
+    """`CifarResNet` with three blocks a stage: 269,722 parameters for three channels and ten classes."""
+
+
+class ResNet32(CifarResNet):
+    """`CifarResNet` with five blocks a stage: 464,154 parameters for three channels and ten classes."""
+
+    stage_sizes: Sequence[int] = (5, 5, 5)
+
+
+class ResNet44(CifarResNet):
+    """`CifarResNet` with seven blocks a stage: 658,586 parameters for three channels and ten classes."""
+
+    stage_sizes: Sequence[int] = (7, 7, 7)
+
+
+class ResNet56(CifarResNet):
+    """`CifarResNet` with nine blocks a stage: 853,018 parameters for three channels and ten classes."""
+
+    stage_sizes: Sequence[int] = (9, 9, 9)
+
+
+class ResNet110(CifarResNet):
+    """`CifarResNet` with eighteen blocks a stage: 1,727,962 parameters for three channels and ten classes."""
+
+    stage_sizes: Sequence[int] = (18, 18, 18)
 
 
 class ImageNetResNet(ResNet):
@@ -161,8 +235,8 @@ class ImageNetResNet(ResNet):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """As `ResNet`: images (N, H, W, C) of any size to scores (N, num_classes)."""
         checks.images(type(self).__name__, images, (1, 1))
-        x = _conv(self.features, (7, 7), 2, padding=3, name="stem")(images)
-        x = nn.relu(_norm(not train, name="stem_norm")(x))
+        x = he_conv(self.features, (7, 7), 2, padding=3, name="stem")(images)
+        x = nn.relu(batch_norm(not train, name="stem_norm")(x))
         x = layers.MaxPool((3, 3), 2, padding=1, name="pool")(x)
         return _from_stem(self, x, train)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ def decays(params: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Clipping(Optimizer):
-    """Optimisers with decay of the kernels, never of biases or the parameters of norms, and with clipping."""
+    """Optimisers with decay of the kernels, not of biases or the parameters of norms, and with clipping."""
 
     weight_decay: float = 0.0
     """Decay of the kernels: decoupled in adamw, lamb and lion; added to the gradient (L2) in sgd, adam and rmsprop."""
@@ -74,7 +75,10 @@ class _L2(_Clipping):
 
     def _before(self) -> list[optax.GradientTransformation]:
         decay = self.weight_decay
-        return [] if _is_off(decay) else [optax.add_decayed_weights(decay, mask=decays)]
+        return [] if _is_off(decay) else [optax.add_decayed_weights(decay, mask=self._mask())]
+
+    def _mask(self) -> Callable[[Any], Any] | None:
+        return decays
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,15 @@ class SGD(_L2):
     """Share of the last update that is kept; 0 keeps none."""
     nesterov: bool = False
     """Look ahead, as in Nesterov's momentum (Sutskever et al. 2013)."""
+    decay_all: bool = False
+    """Let biases and the parameters of norms decay too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("momentum", is_share, "a number from 0 to below 1")
+
+    def _mask(self) -> Callable[[Any], Any] | None:
+        return None if self.decay_all else decays
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.sgd(schedule, momentum=None if _is_off(self.momentum) else self.momentum, nesterov=self.nesterov)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from cnn_jax.parts import Part, is_share
@@ -98,6 +99,10 @@ class Step(Schedule):
     """Shares of the steps at which it is multiplied."""
     factor: float = 0.1
     """By how much."""
+    warmup: float = 0.0
+    """Share of the steps, the first ones, that are taken at a lower rate."""
+    start: float = 0.1
+    """That rate, as a share of the peak."""
 
     def __post_init__(self) -> None:
         def is_ascending(shares: tuple[float, ...]) -> bool:
@@ -105,11 +110,18 @@ class Step(Schedule):
 
         self.check("at", is_ascending, "ascending shares between 0 and 1")
         self.check("factor", _is_between, "a factor above 0, at most 1")
+        self.check("warmup", lambda share: 0 <= share < min((*self.at, 1)), "a share below the first of `at`")
+        self.check("start", _is_between, "a share above 0, at most 1")
 
     def __call__(self, peak: Any, steps: int) -> optax.Schedule:
-        boundaries = [round(share * steps) for share in self.at]
-        # Optax's own inspects the factor, which a sweep traces.
-        return lambda count: peak * self.factor ** sum(count >= boundary for boundary in boundaries)
+        boundaries, warmup = [round(share * steps) for share in self.at], round(self.warmup * steps)
+
+        def rate(count: Any) -> Any:
+            # Optax's own inspects the factor, which a sweep traces.
+            stepped = peak * self.factor ** sum(count >= boundary for boundary in boundaries)
+            return jnp.where(count < warmup, self.start * peak, stepped) if warmup else stepped
+
+        return rate
 
 
 @dataclass(frozen=True)
