@@ -11,13 +11,16 @@ import pytest
 
 from cnn_jax.augment import (
     Affine,
+    AlternatingFlip,
     Augmentation,
     Context,
     Crop,
+    Cutmix,
     Cutout,
     Flip,
     ImageTransform,
     Mixup,
+    RandomErasing,
     affine,
     apply,
     needs_targets,
@@ -25,15 +28,18 @@ from cnn_jax.augment import (
 from cnn_jax.errors import InputError
 from tests import quick
 
-ALL = (Affine(), Crop(4), Flip(), Cutout(5), Mixup(0.4))
-STILL = (Affine(0.0, 0.0, 0.0, 0.0), Crop(0), Flip(0.0), Cutout(0), Mixup(0.0))
+ALL = (Affine(), Crop(4), Flip(), AlternatingFlip(), Cutout(5), RandomErasing(fill="noise"), Cutmix(), Mixup(0.4))
+IMAGES = tuple(transform for transform in ALL if isinstance(transform, ImageTransform))
+STILL = (Affine(0.0, 0.0, 0.0, 0.0), Crop(0), Flip(0.0), Cutout(0), RandomErasing(0.0), Cutmix(0.0), Mixup(0.0))
 chain = quick.jit(apply, static_argnums=0)
 mixup = quick.jit(lambda alpha, *batch: Mixup(alpha)(*batch))
+cutmix = quick.jit(lambda alpha, *batch: Cutmix(alpha)(*batch))
 
 
 def contexts(rows, seed=0):
     return Context(
         key=jax.random.split(jax.random.key(seed), rows),
+        run=jnp.broadcast_to(jax.random.key(99), rows),
         index=np.arange(rows, dtype=np.int32) * 7,
         epoch=np.full(rows, 3, np.int32),
         progress=np.full(rows, 0.25, np.float32),
@@ -99,6 +105,72 @@ def test_cutout_is_a_square_of_zeros_clipped_at_the_edge(size):
         np.testing.assert_array_equal(holed, expected)
 
 
+@pytest.mark.parametrize("size", [1, 4, 9])
+def test_cutout_inside_is_a_whole_square(size):
+    images, _ = batch(16)
+    starts = drawn(lambda key: jax.random.randint(key, (2,), 0, jnp.array([10 - size, 13 - size])), contexts(16))
+    got, _ = chain((Cutout(size, inside=True),), contexts(16), images)
+    for image, (top, left), holed in zip(images, starts, got, strict=True):
+        expected = image.copy()
+        expected[top : top + size, left : left + size] = 0
+        np.testing.assert_array_equal(holed, expected)
+        assert np.sum(holed == 0) == 2 * size**2
+
+
+def rectangle(key, sides, smallest, largest, aspect):
+    """`draw_rectangle` as its docstring says, in float64: (top, left, height, width), or None where none fits."""
+    sizes, aspects, places = jax.random.split(key, 3)
+    bound = float(np.log(aspect))
+    areas = np.prod(sides) * np.float64(jax.random.uniform(sizes, (10,), minval=smallest, maxval=largest))
+    ratios = np.exp(np.float64(jax.random.uniform(aspects, (10,), minval=-bound, maxval=bound)))
+    for area, ratio in zip(areas, ratios, strict=True):
+        extents = np.round([np.sqrt(area * ratio), np.sqrt(area / ratio)]).astype(int)
+        if np.all(extents >= 1) and np.all(extents <= sides):
+            place = jax.random.randint(places, (2,), 0, jnp.array(sides) - extents + 1)
+            return (*np.asarray(place), *extents)
+    return None
+
+
+@pytest.mark.parametrize("fill", ["zeros", "noise"])
+def test_random_erasing_replaces_a_rectangle(fill):
+    rows, options = 24, {"smallest": 0.1, "largest": 0.9, "aspect": 4.0}
+    images, _ = batch(rows)
+    got, _ = chain((RandomErasing(0.7, **options, fill=fill),), contexts(rows), images)
+    chosen = drawn(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), 0.7), contexts(rows))
+    noise = drawn(lambda key: jax.random.normal(jax.random.fold_in(key, 2), (9, 12, 2)), contexts(rows))
+    assert 0 < chosen.sum() < rows
+    for n, key in enumerate(contexts(rows).key):
+        expected, place = images[n].copy(), rectangle(key, (9, 12), *options.values())
+        if chosen[n] and place is not None:
+            inner = np.s_[place[0] : place[0] + place[2], place[1] : place[1] + place[3]]
+            expected[inner] = noise[n][inner] if fill == "noise" else 0
+        np.testing.assert_array_equal(got[n], expected)
+
+
+def test_alternating_flip_shows_each_image_both_ways_in_each_pair_of_epochs():
+    rows = 400
+    images, _ = batch(rows, 2, 3)
+    first, second, third = (
+        np.asarray(chain((AlternatingFlip(),), contexts(rows, seed).replace(epoch=np.full(rows, epoch)), images)[0])
+        for seed, epoch in enumerate((4, 5, 6))  # the steps' keys differ, the run's does not
+    )
+    mirrored = drawn(lambda index: jax.random.bernoulli(jax.random.fold_in(jax.random.key(99), index)),
+                     contexts(rows).replace(key=contexts(rows).index))  # fmt: skip
+    np.testing.assert_array_equal(first, np.where(mirrored[:, None, None, None], images[:, :, ::-1], images))
+    np.testing.assert_array_equal(second, first[:, :, ::-1])
+    np.testing.assert_array_equal(third, first)
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / rows**0.5
+
+
+def test_another_run_begins_with_another_half():
+    images, _ = batch(64, 1, 2)
+    halves = []
+    for seed in range(2):
+        context = contexts(64).replace(run=jnp.broadcast_to(jax.random.key(seed), 64))
+        halves.append(np.asarray(chain((AlternatingFlip(),), context, images)[0]))
+    assert 0.2 < np.mean(halves[0] != halves[1]) < 0.8
+
+
 def test_every_pixel_is_a_centre_equally_often():
     rows = 5000
     holed, _ = chain((Cutout(1),), contexts(rows), jnp.ones((rows, 4, 6, 1)))
@@ -115,6 +187,26 @@ def test_mixup_is_the_weighted_mean_of_neighbours():
         for i in range(8):
             expected = weights[i] * rows[i].astype(float) + (1 - weights[i]) * rows[(i + 1) % 8].astype(float)
             np.testing.assert_allclose(mixed[i], expected, atol=1e-6)
+
+
+def test_cutmix_puts_a_rectangle_of_the_neighbour_in_and_mixes_by_area():
+    rows = 32
+    images, targets = batch(rows)
+    kept = drawn(lambda key: jax.random.beta(key, 0.8, 0.8), contexts(rows)).astype(float)
+    centres = drawn(
+        lambda key: jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, jnp.array([9, 12])), contexts(rows)
+    )
+    got, mixed = cutmix(0.8, contexts(rows), images, targets)
+    for i in range(rows):
+        half = (0.5 * np.sqrt(1 - kept[i]) * np.array([9, 12])).astype(int)
+        (top, left), (bottom, right) = np.maximum(centres[i] - half, 0), np.minimum(centres[i] + half, [9, 12])
+        expected = images[i].copy()
+        expected[top:bottom, left:right] = images[(i + 1) % rows, top:bottom, left:right]
+        np.testing.assert_array_equal(got[i], expected)
+        own = 1 - (bottom - top) * (right - left) / (9 * 12)
+        np.testing.assert_allclose(
+            mixed[i], own * targets[i].astype(float) + (1 - own) * targets[(i + 1) % rows], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("alpha", [1e-37, 1e-3, 0.2, 1.0, 30.0, 1e30])
@@ -142,8 +234,12 @@ def test_affine_gives_the_bits_of_the_function_mapped_over_the_keys():
 @pytest.mark.parametrize(
     ("transform", "alone"),
     # The last row of a batch is mixed with its first.
-    [(lambda *rows: chain(ALL[:-1], *rows), 4), (lambda *rows: mixup(0.4, *rows), 3)],
-    ids=["images", "batch"],
+    [
+        (lambda *rows: chain(IMAGES, *rows), 4),
+        (lambda *rows: mixup(0.4, *rows), 3),
+        (lambda *rows: cutmix(0.4, *rows), 3),
+    ],
+    ids=["images", "mixup", "cutmix"],
 )
 def test_a_row_does_not_depend_on_the_size_of_the_batch(transform, alone):
     large = (contexts(8), *batch(8))
@@ -152,7 +248,7 @@ def test_a_row_does_not_depend_on_the_size_of_the_batch(transform, alone):
         np.testing.assert_allclose(of_large[:alone], of_small[:alone], atol=1e-5)
 
 
-@pytest.mark.parametrize("transforms", [ALL[:-1], ALL], ids=["images", "batch"])
+@pytest.mark.parametrize("transforms", [IMAGES, ALL], ids=["images", "batch"])
 def test_batches_keep_their_shapes_and_targets_stay_distributions(transforms):
     assert needs_targets(transforms) == (transforms == ALL)
     images, targets = batch(8)
@@ -172,7 +268,7 @@ def test_nothing_asked_for_changes_nothing(transforms):
 
 
 @dataclass(frozen=True)
-class AlternatingFlip(ImageTransform):
+class OddFlip(ImageTransform):
     """Mirrors an image in every other epoch, half of the images in each: what a user would write."""
 
     def __call__(self, context, image):
@@ -187,8 +283,8 @@ class Noise(ImageTransform):
 
 def test_a_users_own_transform_takes_part_in_a_chain():
     images, targets = batch(8)
-    mine = AlternatingFlip() | Crop(0) | Mixup(0.0)
-    assert mine == (AlternatingFlip(), Crop(0), Mixup(0.0))
+    mine = OddFlip() | Crop(0) | Mixup(0.0)
+    assert mine == (OddFlip(), Crop(0), Mixup(0.0))
     got, _ = chain(mine, contexts(8), images, targets)  # epoch 3, indices 0, 7, 14, ...
     np.testing.assert_array_equal(got[::2], images[::2, :, ::-1])
     np.testing.assert_array_equal(got[1::2], images[1::2])
@@ -223,6 +319,16 @@ def test_magnitudes_may_be_traced():
         (lambda: Crop(1.5), "crop: expected padding to be a whole number of pixels, 0 or more, got 1.5"),
         (lambda: Crop(mode="wrap"), "crop: expected mode to be one of constant, reflect, edge, got 'wrap'"),
         (lambda: Cutout(True), "cutout: expected size to be a whole number of pixels, 0 or more, got True"),
+        (
+            lambda: apply((Cutout(10, inside=True),), contexts(2), batch(2)[0]),
+            "cutout: expected size to be at most the smaller side of the images, 9, got 10",
+        ),
+        (lambda: RandomErasing(1.5), "random_erasing: expected probability to be a number from 0 to 1, got 1.5"),
+        (lambda: RandomErasing(smallest=0.0), "expected smallest to be a share above 0, at most 1, got 0.0"),
+        (lambda: RandomErasing(smallest=0.5), "expected largest to be at least smallest, 0.5, got 0.33"),
+        (lambda: RandomErasing(aspect=0.5), "random_erasing: expected aspect to be a number >= 1, got 0.5"),
+        (lambda: RandomErasing(fill="grey"), "expected fill to be one of zeros, noise, got 'grey'"),
+        (lambda: Cutmix(-1.0), "cutmix: expected alpha to be a number >= 0, got -1.0"),
         (lambda: Mixup(float("inf")), "mixup: expected alpha to be a number >= 0, got inf"),
         (
             lambda: apply((Crop(10),), contexts(2), batch(2)[0]),

@@ -1,24 +1,47 @@
 """Augmentations: what is done to the images of a batch, on the device inside the train step."""
 
 from cnn_jax.augment.affine import Affine, affine, warp
-from cnn_jax.augment.base import Augmentation, BatchTransform, Context, ImageTransform, apply, needs_targets
+from cnn_jax.augment.base import (
+    Augmentation,
+    BatchTransform,
+    Context,
+    ImageTransform,
+    PixelTransform,
+    apply,
+    count_on_pixels,
+    needs_targets,
+)
 from cnn_jax.augment.crop import Crop
+from cnn_jax.augment.cutmix import Cutmix
 from cnn_jax.augment.cutout import Cutout
-from cnn_jax.augment.flip import Flip
+from cnn_jax.augment.erasing import RandomErasing
+from cnn_jax.augment.flip import AlternatingFlip, Flip
+from cnn_jax.augment.jitter import ColorJitter
 from cnn_jax.augment.mixup import Mixup
+from cnn_jax.augment.policies import RandAugment, TrivialAugment
+from cnn_jax.augment.resized_crop import RandomResizedCrop
 
 __all__ = [
     "Affine",
+    "AlternatingFlip",
     "Augmentation",
     "BatchTransform",
+    "ColorJitter",
     "Context",
     "Crop",
+    "Cutmix",
     "Cutout",
     "Flip",
     "ImageTransform",
     "Mixup",
+    "PixelTransform",
+    "RandAugment",
+    "RandomErasing",
+    "RandomResizedCrop",
+    "TrivialAugment",
     "affine",
     "apply",
+    "count_on_pixels",
     "needs_targets",
     "warp",
 ]

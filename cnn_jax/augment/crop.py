@@ -31,6 +31,10 @@ class Crop(ImageTransform):
         self.check("padding", is_pixels, "a whole number of pixels, 0 or more")
         self.check("mode", lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
 
+    @property
+    def takes_pixels(self) -> bool:
+        return self.mode != "constant"
+
     def __call__(self, context: Context, image: jax.Array) -> jax.Array:
         """The window that begins at (row, column) `jax.random.randint(key, (2,), 0, 2 * padding + 1)` of the padded.
 

@@ -27,16 +27,25 @@ class Mixup(BatchTransform):
 
     def __call__(self, context: Context, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The mixed batch: a row's weight is `jax.random.beta(key, alpha, alpha)`, or 1 where alpha is 0."""
-        weights = jax.vmap(self._weight)(context.key)
-        return _mix(weights[:, None, None, None], images), _mix(weights[:, None], targets)
-
-    def _weight(self, key: jax.Array) -> jax.Array:
-        alpha = jnp.asarray(self.alpha, jnp.float32)
-        # Below 1e-30 the sampler's logarithms overflow; the weights are 0 or 1 to float32 long before.
-        held = jnp.maximum(alpha, 1e-30)
-        # The limit at 0 would be weights of 0 or 1, but mixing nothing should not exchange whole images either.
-        return jnp.where(alpha > 0, jax.random.beta(key, held, held, dtype=jnp.float32), 1.0)
+        weights = draw_weights(context.key, self.alpha)
+        return mix(weights[:, None, None, None], images), mix(weights[:, None], targets)
 
 
-def _mix(weights: jax.Array, rows: jax.Array) -> jax.Array:
+def draw_weights(keys: jax.Array, alpha: float) -> jax.Array:
+    """The share of its own that each row keeps, float32 (N,): `jax.random.beta(key, alpha, alpha)`, or 1 if alpha is 0.
+
+    Args:
+      keys: typed random keys (N,).
+      alpha: 0 or more; it may be traced.
+    """
+    given = jnp.asarray(alpha, jnp.float32)
+    # Below 1e-30 the sampler's logarithms overflow; the weights are 0 or 1 to float32 long before.
+    held = jnp.maximum(given, 1e-30)
+    drawn = jax.vmap(lambda key: jax.random.beta(key, held, held, dtype=jnp.float32))(keys)
+    # The limit at 0 would be weights of 0 or 1, but mixing nothing should not exchange whole images either.
+    return jnp.where(given > 0, drawn, 1.0)
+
+
+def mix(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """Each row weighted, and the next by what is missing to 1; the last row's next is the first."""
     return weights * rows + (1.0 - weights) * jnp.roll(rows, -1, axis=0)

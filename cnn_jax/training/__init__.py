@@ -8,6 +8,7 @@ from cnn_jax.training.metrics import Accuracy, CalibrationError, CrossEntropy, M
 from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSprop
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Schedule, Step, WarmupStableDecay
+from cnn_jax.training.seen import Seen, see
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, summarise
@@ -44,6 +45,7 @@ __all__ = [
     "RMSprop",
     "Recipe",
     "Schedule",
+    "Seen",
     "SoftmaxCrossEntropy",
     "SquaredError",
     "Step",
@@ -57,6 +59,7 @@ __all__ = [
     "make_functions",
     "make_train",
     "make_train_step",
+    "see",
     "summarise",
     "train_arrays",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from cnn_jax import data, models
-from cnn_jax.augment import Augmentation
+from cnn_jax.augment import Augmentation, count_on_pixels
 from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
 from cnn_jax.training.averaging import Averaging
@@ -83,6 +83,7 @@ class Recipe:
             part = self.batch_size // self.accumulate
             whole = self.norm_batch >= 1 and part % self.norm_batch == 0
             check(whole, "norm_batch", f"a whole number that divides the images of a part, {part}", self.norm_batch)
+        count_on_pixels(self.augment)
         check(len(self.averaging) <= 1, "averaging", "one way or none", " | ".join(map(repr, self.averaging)))
         check(self.precision in get_args(Precision), "precision", " or ".join(get_args(Precision)), self.precision)
         share = self.validation

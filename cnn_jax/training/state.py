@@ -69,7 +69,7 @@ def init_state(
         key: decides the parameters and all later randomness.
         averaging: how variables are averaged, if they are.
     """
-    params_key, rng = jax.random.split(key)
+    params_key, rng = split_key(key)
     variables = init_variables(model, image_shape, params_key)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
@@ -80,6 +80,12 @@ def init_state(
         rng=rng,
         average=averaging.begin(params, batch_stats) if averaging else (),
     )
+
+
+def split_key(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The key that the parameters of a run are drawn with, and its state's `rng`, from the run's key."""
+    params_key, rng = jax.random.split(key)
+    return params_key, rng
 
 
 def init_variables(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> Any:

@@ -21,6 +21,7 @@ from cnn_jax.training.metrics import Metric
 from cnn_jax.training.precision import Precision, apply
 from cnn_jax.training.state import TrainState
 
+_NO_STEP = 2**32 - 1  # steps are counted up to 2^31 - 1
 NORMS = "grad_norm", "param_norm", "update_norm"
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -76,6 +77,7 @@ def make_train_step(
     """
     metrics = metrics or {}
     ends = np.asarray(epoch_ends, np.int32)
+    inputs = make_inputs(preprocess, augment, classes, steps)
 
     def forward(params: Any, batch_stats: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
@@ -92,21 +94,9 @@ def make_train_step(
         return jax.lax.collapse(scores, 0, 2), jax.tree.map(lambda stats: jnp.mean(stats, axis=0), updated)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        images, target = preprocess(batch["image"]), {"label": batch["label"]}
+        images, targets = inputs(state.rng, state.step, batch)
+        target = {"label": batch["label"]} if targets is None else {"target": targets}
         key = jax.random.fold_in(state.rng, state.step)
-        if augment:
-            context = Context(
-                key=jax.random.split(jax.random.fold_in(key, 1), len(images)),
-                index=batch["index"],
-                epoch=batch["epoch"],
-                progress=jnp.broadcast_to(state.step.astype(jnp.float32) / steps, len(images)),
-            )
-            mixes = augmenting.needs_targets(augment)
-            targets = jax.nn.one_hot(batch["label"], classes) if mixes and classes else None
-            images, targets = augmenting.apply(augment, context, images, targets)
-            # Without the barrier XLA distorts the images again for every place of the first layer's window.
-            images = jax.lax.optimization_barrier(images)
-            target = {"target": targets} if mixes else target
 
         def mean_loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
             own = jax.random.fold_in(key, batch["part"][0]) if "part" in batch else key
@@ -141,6 +131,38 @@ def make_train_step(
         return state, {"loss": value, **measured, **norms}
 
     return train_step
+
+
+def make_inputs(
+    preprocess: Preprocess, augment: Sequence[Augmentation], classes: int | None, steps: int
+) -> Callable[[jax.Array, jax.Array | int, Batch], tuple[jax.Array, jax.Array | None]]:
+    """What a train step gives to the model, as a pure function; the arguments are those of `make_train_step`.
+
+    Returns:
+        `inputs(rng, step, batch) -> (images, targets)`, `rng` being that of the state, the same in all steps of a run.
+        The images are float32 (N, H, W, C). The targets are float32 (N, classes) where anything in `augment` changes
+        them, else None: they are then what `distributions` makes of the labels.
+    """
+
+    def inputs(rng: jax.Array, step: jax.Array | int, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+        images = batch["image"]
+        if not augment:
+            return preprocess(images), None
+        step, own = jnp.asarray(step), jax.random.fold_in(jax.random.fold_in(rng, step), 1)
+        context = Context(
+            key=jax.random.split(own, len(images)),
+            run=jnp.broadcast_to(jax.random.fold_in(rng, _NO_STEP), len(images)),
+            index=batch["index"],
+            epoch=batch["epoch"],
+            progress=jnp.broadcast_to(step.astype(jnp.float32) / steps, len(images)),
+        )
+        mixes = augmenting.needs_targets(augment)
+        targets = jax.nn.one_hot(batch["label"], classes) if mixes and classes else None
+        images, targets = augmenting.apply(augment, context, images, targets, preprocess)
+        # Without the barrier XLA distorts the images again for every place of the first layer's window.
+        return jax.lax.optimization_barrier(images), targets if mixes else None
+
+    return inputs
 
 
 def distributions(batch: Batch, classes: int) -> jax.Array:

@@ -1,0 +1,346 @@
+"""What works on pixels before they are normalised: each is its definition in float64, and chains have an order."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import data
+from cnn_jax.augment import (
+    AlternatingFlip,
+    ColorJitter,
+    Context,
+    Crop,
+    Cutout,
+    Flip,
+    Mixup,
+    PixelTransform,
+    RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
+    TrivialAugment,
+    apply,
+    count_on_pixels,
+    operations,
+    policies,
+)
+from cnn_jax.errors import InputError
+from cnn_jax.training import Recipe
+from tests import quick
+from tests.test_augment_transforms import contexts, rectangle
+
+ROWS, SHAPE = 24, (14, 10, 3)
+STATISTICS = data.Statistics(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+chain = quick.jit(apply, static_argnums=(0, 4))
+operate = quick.jit(policies.operate, static_argnums=4)
+WIDE = policies.Strongest(0.99, 5.0, 5.0, 135.0, 0.99, 6)
+
+
+def pictures(rows=ROWS, shape=SHAPE):
+    """Noise on slopes, so that levels, places and colours can be told apart; one image of a single colour."""
+    draw = np.random.default_rng(7)
+    slopes = np.linspace(30, 200, shape[1])[:, None] + np.linspace(-20, 30, shape[2])
+    images = np.clip(slopes + draw.normal(0, 25, (rows, *shape)), 0, 255).astype(np.uint8)
+    images[0] = (100, 150, 200)[: shape[2]]
+    return images
+
+
+def normalise(images):
+    return data.normalise(images, STATISTICS)
+
+
+# The operations, in float64.
+
+
+def grey(image):
+    return np.floor(image.astype(float) @ [0.2989, 0.587, 0.114])[..., None] if image.shape[-1] == 3 else image * 1.0
+
+
+def blend(image, other, factor):
+    return np.clip(factor * image.astype(float) + (1 - factor) * other, 0, 255)
+
+
+def smooth(image):
+    kernel, padded = np.ones((3, 3)) / 13, image.astype(float)
+    kernel[1, 1] = 5 / 13
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    padded[1:-1, 1:-1] = np.round(np.einsum("hwcij,ij->hwc", windows, kernel))
+    return padded
+
+
+def stretched(image):
+    low, high = image.min(axis=(0, 1)).astype(float), image.max(axis=(0, 1)).astype(float)
+    return np.where(high > low, 255 * (image - low) / np.where(high > low, high - low, 1), image)
+
+
+def equalized(image):
+    result = image.copy()
+    for c in range(image.shape[-1]):
+        counts = np.bincount(image[..., c].ravel(), minlength=256)
+        step = (image[..., c].size - counts[counts > 0][-1]) // 255
+        if step:
+            table = [min((step // 2 + counts[:level].sum()) // step, 255) for level in range(256)]
+            result[..., c] = np.array(table)[image[..., c]]
+    return result
+
+
+def moved(image, matrix, shift):
+    """The pixel of each place, and whether that is too close to the edge between two to say which."""
+    sides = np.array(image.shape[:2])
+    grid = np.stack(np.meshgrid(*[np.arange(side) - (side - 1) / 2 for side in sides], indexing="ij"), axis=-1)
+    place = grid @ np.transpose(matrix) + shift + (sides - 1) / 2
+    near = np.round(place).astype(int)
+    inside = np.all((near >= 0) & (near < sides), axis=-1)
+    row, column = np.moveaxis(np.where(inside[..., None], near, 0), -1, 0)
+    unclear = np.any(np.abs(place - np.floor(place) - 0.5) < 1e-4, axis=-1)
+    return np.where(inside[..., None], image[row, column], 0), unclear
+
+
+def plane(kind, signed, strongest, shape):
+    """Matrix and shift on (row, column) about the centre, of what a move says."""
+    shear, angle = signed * strongest.shear, np.deg2rad(signed * strongest.degrees)
+    high, wide = shape[:2]
+    return {
+        "shear_x": (np.array([[1, 0], [shear, 1]]), [0, shear * high / 2]),
+        "shear_y": (np.array([[1, shear], [0, 1]]), [shear * wide / 2, 0]),
+        "translate_x": (np.eye(2), [0, -np.trunc(signed * strongest.columns)]),
+        "translate_y": (np.eye(2), [-np.trunc(signed * strongest.rows), 0]),
+        "rotate": (np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]), [0, 0]),
+    }[kind]
+
+
+def assert_rounded_down(got, exact):
+    """uint8 values are exact ones rounded down; where float32 cannot say on which side of a whole number, either."""
+    exact = np.asarray(exact, float)
+    below = np.floor(exact + 1e-4)
+    unclear = np.abs(exact - np.round(exact)) < 1e-4
+    assert got.dtype == np.uint8
+    assert np.all((got == below) | (unclear & (got == below - 1)))
+
+
+def expected(image, kind, strength, negative, strongest):
+    share = strength / 30
+    signed = -share if negative else share
+    factor, bits = 1 + signed * strongest.factor, 8 - round(share * strongest.bits)
+    if kind in ("shear_x", "shear_y", "translate_x", "translate_y", "rotate"):
+        return moved(image, *plane(kind, signed, strongest, image.shape))
+    changed = {
+        "identity": lambda: image,
+        "brightness": lambda: blend(image, 0, factor),
+        "contrast": lambda: blend(image, grey(image).mean(), factor),
+        "saturation": lambda: blend(image, grey(image), factor),
+        "sharpness": lambda: blend(image, smooth(image), factor),
+        "posterize": lambda: image // 2 ** (8 - bits) * 2.0 ** (8 - bits),
+        "solarize": lambda: np.where(image >= 255 * (1 - share), 255.0 - image, image),
+        "autocontrast": lambda: stretched(image),
+        "equalize": lambda: equalized(image),
+    }[kind]()
+    unclear = np.abs(image - 255 * (1 - share)) < 1e-3 if kind == "solarize" else np.zeros(image.shape, bool)
+    return changed, unclear.any(axis=-1)
+
+
+def assert_is_operation(got, image, kind, strength, negative, strongest):
+    changed, unclear = expected(image, kind, strength, negative, strongest)
+    assert unclear.mean() < 0.2
+    assert_rounded_down(got[~unclear], changed[~unclear])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", policies.KINDS)
+def test_an_operation_is_its_definition(kind, channels):
+    large = pictures(3, (40, 30, channels))  # more pixels than levels, which equalising needs
+    for image, strength, negative in zip(large, (29, 7, 13), (False, True, False), strict=True):
+        got = np.asarray(operate(image, policies.KINDS.index(kind), strength, negative, WIDE))
+        assert_is_operation(got, image, kind, strength, negative, WIDE)
+        if kind not in ("identity", "autocontrast", "equalize", "saturation") and np.ptp(image[..., 0]):
+            assert np.any(got != image)
+
+
+def test_the_weakest_operation_is_none():
+    image = pictures(2)[1]
+    for kind in range(len(policies.KINDS) - 2):  # all that have a strength, and identity
+        strength = np.asarray(operate(image, kind, 0, False, WIDE))
+        if policies.KINDS[kind] != "solarize":  # which then inverts white alone
+            np.testing.assert_array_equal(strength, image)
+
+
+def test_an_image_too_small_to_be_smoothed_stays():
+    image = pictures(1, (2, 10, 3))[0]
+    np.testing.assert_array_equal(operations.sharpness(image, 0.0), image)
+
+
+# The transforms.
+
+
+def only(transform, images=None):
+    images = pictures() if images is None else images
+    return np.asarray(quick.jit(jax.vmap(transform))(contexts(len(images)), images))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_rand_augment_is_operations_one_after_the_other(count):
+    got, images = only(RandAugment(count, 17.0)), pictures()
+    strongest = policies.Strongest(0.3, 150 / 331 * 14, 150 / 331 * 10, 30.0, 0.9, 4)
+    for n, key in enumerate(contexts(ROWS).key):
+        kinds, signs = jax.random.split(key)
+        kinds, signs = jax.random.randint(kinds, (count,), 0, 14), jax.random.bernoulli(signs, 0.5, (count,))
+        image = images[n]
+        for kind, negative in zip(kinds, signs, strict=True):  # each operation has a test of its own
+            image = operate(image, kind, 17.0, negative, strongest)
+        assert np.mean(got[n] != image) < 0.03  # other code may round a product otherwise
+        if count == 1:
+            assert_is_operation(got[n], images[n], policies.KINDS[kinds[0]], 17.0, signs[0], strongest)
+
+
+def test_trivial_augment_is_one_operation_of_the_wide_space():
+    got, images = only(TrivialAugment()), pictures()
+    strongest, seen = policies.Strongest(0.99, 32.0, 32.0, 135.0, 0.99, 6), set()
+    for n, key in enumerate(contexts(ROWS).key):
+        kinds, strengths, signs = jax.random.split(key, 3)
+        kind = policies.KINDS[jax.random.randint(kinds, (), 0, 14)]
+        strength = int(jax.random.randint(strengths, (), 0, 31))
+        assert_is_operation(got[n], images[n], kind, strength, bool(jax.random.bernoulli(signs)), strongest)
+        seen.add(kind)
+    assert len(seen) > 7
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_jitter_blends_in_random_order(channels):
+    images, changes = pictures(ROWS, (14, 10, channels)), np.array([0.4, 1.3, 0.7])
+    got = only(ColorJitter(*changes), images)
+    orders = list(itertools.permutations(range(3)))
+    for n, key in enumerate(contexts(ROWS).key):
+        factors, order = jax.random.split(key)
+        factors = jax.random.uniform(factors, (3,), minval=np.maximum(1 - changes, 0), maxval=1 + changes)
+        image = images[n].astype(float)
+        for kind in orders[jax.random.randint(order, (), 0, 6)]:
+            other = (0 * image, grey(image).mean(), grey(image))[kind]
+            image = np.floor(blend(image, other, float(factors[kind])) + 1e-5)
+        assert np.max(np.abs(got[n] - image)) <= 3  # a level lost to rounding, made greater by what follows
+        assert np.mean(got[n] != image) < 0.02
+
+
+def test_random_resized_crop_is_a_part_interpolated():
+    got, images = only(RandomResizedCrop(0.1, 0.8, 2.0)), pictures()
+    for n, key in enumerate(contexts(ROWS).key):
+        top, left, height, width = rectangle(key, SHAPE[:2], 0.1, 0.8, 2.0)
+        part = images[n, top : top + height, left : left + width].astype(float)
+        for axis, (size, extent) in enumerate(zip(SHAPE, (height, width), strict=False)):
+            place = np.clip((np.arange(size) + 0.5) * extent / size - 0.5, 0, extent - 1)
+            below = np.minimum(place.astype(int), max(extent - 2, 0))
+            share = (place - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            above = np.minimum(below + 1, extent - 1)
+            part = np.take(part, below, axis) * (1 - share) + np.take(part, above, axis) * share
+        assert np.max(np.abs(got[n] - part)) <= 0.5 + 1e-3
+
+
+def test_where_no_part_has_that_area_and_aspect_it_is_the_largest_in_the_middle():
+    image = pictures(1, (4, 16, 1))
+    [got] = only(RandomResizedCrop(1.0, 1.0, 1.0), image)
+    [whole] = only(RandomResizedCrop(1.0, 1.0, 1.0), np.ascontiguousarray(image[:, :, 6:10]))
+    np.testing.assert_array_equal(whole, image[0, :, 6:10])
+    assert got.min() >= whole.min()
+    assert got.max() <= whole.max()
+    np.testing.assert_array_equal(got[:, [0, -1]], whole[:, [0, -1]])
+
+
+PIXELS = (RandomResizedCrop(), ColorJitter(), RandAugment(), TrivialAugment())
+
+
+@pytest.mark.parametrize("transform", PIXELS, ids=lambda transform: type(transform).__name__)
+def test_a_row_is_the_same_alone_and_at_any_place_of_a_batch(transform):
+    together = only(transform)
+    assert (together.shape, together.dtype) == ((ROWS, *SHAPE), np.uint8)
+    alone = quick.jit(transform)
+    for n in (1, ROWS - 1):
+        single = np.asarray(alone(jax.tree.map(lambda leaf, n=n: leaf[n], contexts(ROWS)), pictures()[n]))
+        off = np.abs(single.astype(int) - together[n])  # other code may round a product otherwise
+        assert off.max() <= 2
+        assert np.mean(off > 0) < 0.02
+
+
+def test_strengths_may_be_traced():
+    images = pictures()
+    changed = quick.jit(
+        jax.vmap(lambda a: jax.vmap(ColorJitter(a, a, a))(contexts(ROWS), images).astype(jnp.int32) - images)
+    )(jnp.array([0.0, 0.9]))
+    assert np.all(changed[0] == 0)
+    assert np.abs(changed[1]).max() > 20
+    one = quick.jit(lambda m: jax.vmap(RandAugment(2, m))(contexts(ROWS), images))(9.0)
+    assert np.mean(one != only(RandAugment(2, 9.0))) < 0.01
+    part = quick.jit(lambda low, high: jax.vmap(RandomResizedCrop(low, high))(contexts(ROWS), images))(0.2, 0.5)
+    assert np.mean(part != only(RandomResizedCrop(0.2, 0.5))) < 0.01
+
+
+# Chains.
+
+
+def test_a_chain_is_normalised_after_the_last_that_works_on_pixels():
+    images, jitter, context = pictures(), ColorJitter(), contexts(ROWS)
+    got, _ = chain((Flip(), jitter, Cutout(4)), context, images, None, normalise)
+    second, third = (context.replace(key=jax.vmap(jax.random.fold_in, (0, None))(context.key, k)) for k in (1, 2))
+    by_hand = normalise(quick.jit(jax.vmap(jitter))(second, quick.jit(jax.vmap(Flip()))(context, images)))
+    np.testing.assert_allclose(got, quick.jit(jax.vmap(Cutout(4)))(third, by_hand), atol=1e-6)
+    assert got.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("move", [Flip(), AlternatingFlip(), Crop(3, "reflect"), Crop(3, "edge")])
+def test_what_moves_whole_pixels_does_so_before_normalising_as_after(move):
+    images = pictures()
+    before, _ = chain((move, RandAugment(0)), contexts(ROWS), images, None, normalise)
+    after, _ = chain((move,), contexts(ROWS), images, None, normalise)
+    np.testing.assert_allclose(before, after, atol=1e-6)
+    assert np.any(np.asarray(after) != normalise(images))
+
+
+def test_what_is_to_be_normalised_first_is_known():
+    assert count_on_pixels(()) == count_on_pixels((Flip(), Crop(2, "edge"), Cutout())) == 0
+    assert count_on_pixels((Flip(), RandAugment(), Crop(2, "edge"), RandomErasing(), Mixup())) == 2
+
+
+@pytest.mark.parametrize(
+    ("early", "text"),
+    [(Crop(4), "crop"), (Mixup(0.2), "mixup()"), (Cutout(8), "cutout(size=8)")],
+)
+def test_an_order_that_cannot_be_is_refused_in_one_line(early, text):
+    with pytest.raises(InputError) as raised:
+        Recipe(augment=(Flip(), early, TrivialAugment()))
+    said = str(raised.value)
+    assert said.startswith("augment: expected trivial_augment(), which works on pixels before they are normalised, to ")
+    assert text in said
+    assert "\n" not in said
+
+
+class Halved(PixelTransform):
+    def __call__(self, context: Context, image: jax.Array) -> jax.Array:
+        return image // 2
+
+
+def test_a_users_own_takes_part():
+    got, _ = chain((Halved(), Cutout(0)), contexts(ROWS), pictures(), None, normalise)
+    np.testing.assert_allclose(got, normalise(pictures() // 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", PIXELS[1:])
+def test_images_of_two_channels_are_refused(transform):
+    with pytest.raises(InputError, match=r"expected images of 1 channel or 3, got 2; leave it out"):
+        transform(jax.tree.map(lambda leaf: leaf[0], contexts(1)), np.zeros((8, 8, 2), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandAugment(-1), "rand_augment: expected operations to be a whole number >= 0, got -1"),
+        (lambda: RandAugment(magnitude=31.0), "rand_augment: expected magnitude to be a number from 0 to 30, got 31.0"),
+        (lambda: ColorJitter(contrast=-0.1), "color_jitter: expected contrast to be a number >= 0, got -0.1"),
+        (lambda: RandomResizedCrop(aspect=0.9), "random_resized_crop: expected aspect to be a number >= 1, got 0.9"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(InputError) as raised:
+        make()
+    assert message in str(raised.value)
