@@ -102,6 +102,7 @@ def make_findings(
     records=(),
     metrics=METRICS,
     seeds=(3,),
+    seen=None,
     **recipe,
 ) -> Findings:
     """An untrained perceptron and random images; writes config.json."""
@@ -142,4 +143,5 @@ def make_findings(
     return Findings(
         run=run, config=contents, records=list(records), test=measured if test else None,
         missing="" if test else "data set <gone>: expected it, found nothing",
+        seen=seen, unseen="" if seen else "training images <gone>",
     )  # fmt: skip

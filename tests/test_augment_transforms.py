@@ -144,7 +144,7 @@ def test_random_erasing_replaces_a_rectangle(fill):
         if chosen[n] and place is not None:
             inner = np.s_[place[0] : place[0] + place[2], place[1] : place[1] + place[3]]
             expected[inner] = noise[n][inner] if fill == "noise" else 0
-        np.testing.assert_array_equal(got[n], expected)
+        np.testing.assert_allclose(got[n], expected, atol=1e-6)
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_each_pair_of_epochs():

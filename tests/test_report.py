@@ -35,7 +35,9 @@ def test_the_report_on_a_run_is_one_file_with_all_of_it(report, path):
     html = report.read_text()
     assert_self_contained(html)
     page = Page(html)
-    assert page.tags.count("svg") == 7  # curves, mistakes, confusion, filters, attention, feature maps in two
+    assert (
+        page.tags.count("svg") == 8
+    )  # curves, first batch, mistakes, confusion, filters, attention, feature maps in two
     run = load_run(path)
     test = data.load("digits", "test")
     evaluation = run.evaluate(test)
@@ -76,7 +78,7 @@ def test_a_browser_shows_it_offline_on_a_phone_and_in_the_dark(browser, report):
             "[...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect())"
             ".map(box => [box.left, box.right, box.height])"
         )
-        assert len(boxes) == 7
+        assert len(boxes) == 8
         assert all(left >= 0 and right <= width and height > 50 for left, right, height in boxes)
         luminance[width, dark] = browser.screenshot().mean()
     assert luminance[390, False] > 200 > 80 > luminance[390, True]

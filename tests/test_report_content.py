@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from cnn_jax import detection, pictures
+from cnn_jax import data, detection, pictures
 from cnn_jax.pictures.features import feature_maps_in_two
 from cnn_jax.report import findings, page, scenes, sections, several, write, write_report
-from cnn_jax.training import Accuracy, CalibrationError, SoftmaxCrossEntropy, TopK
+from cnn_jax.training import Accuracy, CalibrationError, Seen, SoftmaxCrossEntropy, TopK
 from tests.reports import HOSTILE, Page, assert_self_contained, make_findings
 
 
@@ -109,6 +109,38 @@ def test_seeds_have_a_column_and_a_mean_of_each_metric(tmp_path):
     figures = boxes(several.summary(seeds, found))
     assert figures["test top2, at the last step"][0].startswith("62.50 ")
     assert figures["test calibration_error, at the last step"][0].startswith("0.1562 ")
+
+
+# The first batch.
+
+
+def test_the_first_batch_is_shown_with_its_targets_in_its_own_colours(tmp_path):
+    draws = np.random.default_rng(0)
+    pixels = draws.integers(0, 256, (2, 20, 16, 3), np.uint8)
+    mixed = Seen(
+        images=data.normalise(pixels, make_findings(tmp_path / "run").run.statistics),
+        targets=np.array([[0, 0.3, 0.7], [1, 0, 0]], np.float32),
+        indices=np.arange(2),
+    )
+    found = make_findings(tmp_path / "run", names=("ape", "<b>", "cow"), seen=mixed, augment="mixup(alpha=0.5)")
+    html = sections.shown(found)
+    text = Page(html).text
+    assert "cow 70%" in text
+    assert "<b> 30%" in text
+    assert "ape %" not in text
+    assert "after mixup(alpha=0.5)" in text
+    assert "of mixed images, the classes and their shares" in text
+
+
+def test_a_first_batch_that_nothing_changed_says_so(tmp_path):
+    whole = Seen(images=np.ones((1, 8, 8, 1), np.float32), targets=np.eye(3)[:1], indices=np.arange(1))
+    found = make_findings(tmp_path / "run", names="abc", channels=1, seen=whole, augment="none")
+    assert "unchanged. Below each is what it was to answer." in Page(sections.shown(found)).text
+
+
+def test_without_the_training_images_the_first_batch_is_left_out(tmp_path):
+    html = sections.shown(make_findings(tmp_path / "run", names="abc"))
+    assert "training images are not available: training images &lt;gone&gt;" in html
 
 
 # Things found in scenes.

@@ -2,7 +2,7 @@
 
 from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
-from cnn_jax.data.dataset import Dataset, Statistics, make_datasets, normalise, rescale
+from cnn_jax.data.dataset import Dataset, Statistics, make_datasets, normalise, rescale, to_pixels
 from cnn_jax.data.drawings import Ink
 from cnn_jax.data.folder import Folder
 from cnn_jax.data.loading import load
@@ -26,5 +26,6 @@ __all__ = [
     "make_datasets",
     "normalise",
     "rescale",
+    "to_pixels",
     "train_order",
 ]

@@ -163,3 +163,10 @@ def normalise(images: Any, statistics: Statistics) -> Any:
     scale = (1.0 / (255.0 * std)).astype(np.float32)
     shift = (-mean / std).astype(np.float32)
     return images.astype(np.float32) * scale + shift
+
+
+def to_pixels(images: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """The pixels, uint8 (..., C), that `normalise` would make these images of, or the nearest that there are."""
+    std = np.array([s or 1.0 for s in statistics.std])
+    values = 255 * (np.asarray(images, np.float64) * std + np.asarray(statistics.mean))
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)

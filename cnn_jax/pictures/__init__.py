@@ -9,6 +9,7 @@ In a notebook the figure that ends a cell is shown; `figure.savefig("filters.png
 """
 
 from cnn_jax.pictures.attribution import class_activation_map, grad_cam, layer_names, layer_outputs, saliency
+from cnn_jax.pictures.batch import batch
 from cnn_jax.pictures.confusion import confusion_matrix
 from cnn_jax.pictures.curves import curves
 from cnn_jax.pictures.detections import detections, draw_boxes
@@ -18,6 +19,7 @@ from cnn_jax.pictures.heat import heat_maps
 from cnn_jax.pictures.mistakes import confident_mistakes
 
 __all__ = [
+    "batch",
     "class_activation_map",
     "confident_mistakes",
     "confusion_matrix",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from scipy.special import softmax
 
 from cnn_jax import data, detection
 from cnn_jax.errors import InputError
+from cnn_jax.runs.code import code_of
 from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.load import Run, load_run
 from cnn_jax.runs.records import read_records
-from cnn_jax.training import Evaluation
+from cnn_jax.runs.texts import recipe_from_json
+from cnn_jax.training import Evaluation, Seen, see
 
 _SCENES = 32  # that are looked at for false alarms and digits that were missed
 
@@ -33,6 +36,8 @@ class Findings:
         missing: why they are not available, or "".
         detected: what a detector finds in scenes of test images; None for any other run.
         detection: its figures, as `detection.figures`: those that it recorded, else those of what is `detected`.
+        seen: the batch of the first step, as the network was shown it; None if the training images are not available.
+        unseen: why they are not, or "".
     """
 
     run: Run
@@ -42,6 +47,8 @@ class Findings:
     missing: str
     detected: detection.Found | None = None
     detection: dict[str, Any] | None = None
+    seen: Seen | None = None
+    unseen: str = ""
 
     def last(self, split: str) -> dict[str, Any] | None:
         """The last record of a split, if there is one."""
@@ -132,7 +139,30 @@ def gather(path: Path) -> Findings:
             # All scenes take as long as the report; where the run recorded its figures, a few are enough to look at.
             detected = detection.find_in_test_scenes(run, digits, _SCENES if figures else None)
             figures = figures or detection.figures(detected, digits.class_names)
+    seen, unseen = None, ""
+    try:
+        seen = first_batch(run, config)
+    except InputError as error:
+        unseen = str(error)
     return Findings(
         run=run, config=config, records=read_records(path), test=test, missing=missing, detected=detected,
-        detection=figures,
+        detection=figures, seen=seen, unseen=unseen,
     )  # fmt: skip
+
+
+def first_batch(run: Run, config: dict[str, Any]) -> Seen:
+    """What the network was shown in the first step of a run, whose `config.json` this is.
+
+    Raises:
+        InputError: the training images are not available, or are others than those the run learned from.
+    """
+    try:
+        recipe = recipe_from_json(config["recipe"], code_of(run.path, config))
+        fingerprint = config["data"]["fingerprint"]
+    except (KeyError, TypeError):
+        raise InputError(f"{run.path}: expected a recipe of this version, found another") from None
+    train = run.load_data("train")
+    if train.fingerprint != fingerprint:
+        raise InputError(f"{train.name}: expected the training images of the run, found others")
+    train = dataclasses.replace(train, statistics=run.statistics)
+    return see(recipe, train, seeds_of(config)[0])

@@ -113,6 +113,26 @@ def origin(config: dict[str, Any], found: Findings) -> str:
     return page.section("How to repeat it", page.code(shlex.join(command) or "not recorded"), page.facts(values))
 
 
+def shown(found: Findings) -> str:
+    """The first batch as the network was shown it."""
+    title = "What it was shown"
+    if found.seen is None:
+        return page.section(
+            title,
+            page.paragraph(f"Left out, because the training images are not available: {found.unseen}"),
+            wide=False,
+        )
+    names, seen = found.run.class_names, found.seen
+    figure = pictures.batch(seen.images, seen.targets, names, statistics=found.run.statistics)
+    mixed = np.max(seen.targets, axis=1) < 1
+    caption = "Images of the first step as they went into the network, in the size and the range of values that it has"
+    augment = mapping(found.config["recipe"])["augment"]
+    caption += f", after {augment}" if augment != "none" else ", unchanged"
+    caption += ". Below each is what it was to answer"
+    caption += "; of mixed images, the classes and their shares." if mixed.any() else "."
+    return page.section(title, page.picture(figure, "Training images of the first step.", caption), wide=False)
+
+
 def learning(found: Findings) -> str:
     """The curves."""
     if found.last("train") is None:

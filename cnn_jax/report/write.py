@@ -61,6 +61,7 @@ def _check_place(out: Path) -> None:
 def _one(found: Findings) -> list[str]:
     """What both kinds of report show of one trained network."""
     return [
+        sections.shown(found),
         sections.mistakes(found),
         sections.classes(found),
         inside.filters(found),

@@ -46,6 +46,23 @@ def parts_of(recipe: Recipe) -> list[Any]:
     return found + [part for group in recipe.groups for part in group.inner()]
 
 
+def recipe_from_json(contents: Mapping[str, Any], files: Mapping[str, Path]) -> Recipe:
+    """A whole recipe, as `to_json` gave it; fields that are missing, as of an earlier version, have their defaults.
+
+    Raises:
+        InputError: there is no such part, or the recipe cannot be.
+        TypeError: something else than a field of a recipe is among them.
+    """
+    own = kinds()
+
+    def value(name: str, given: Any) -> Any:
+        if name in own:
+            return from_json(name, given, files)
+        return tuple(given) if isinstance(given, list) else given
+
+    return Recipe(**{name: value(name, given) for name, given in contents.items()})
+
+
 def from_json(name: str, text: str, files: Mapping[str, Path]) -> Any:
     """A part of a recipe from its text.
 

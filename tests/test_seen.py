@@ -1,0 +1,83 @@
+"""What is shown of a step is what its model was given, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import data, models, runs
+from cnn_jax.augment import AlternatingFlip, BatchTransform, Crop, Mixup, RandAugment
+from cnn_jax.errors import InputError
+from cnn_jax.runs.texts import recipe_from_json, to_json
+from cnn_jax.training import AdamW, Recipe, see
+from tests import quick
+
+NOTED = {}
+
+
+@dataclass(frozen=True)
+class Note(BatchTransform):
+    """Keeps what it is given, by the share of the run that is done."""
+
+    def __call__(self, context, images, targets):
+        def note(progress, *given):
+            NOTED[float(progress)] = given
+
+        jax.debug.callback(note, context.progress[0], images, targets)
+        return images, targets
+
+
+def some_images():
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 4
+    return data.make_datasets("noise", tuple("abcd"), {"train": (images, labels)})["train"]
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.25])
+def test_it_is_what_the_steps_of_a_run_are_given(validation):
+    train = some_images()
+    chain = (AlternatingFlip(), RandAugment(1), Crop(2), Mixup(0.4), Note())
+    recipe = Recipe(
+        model=models.MLP(features=(4,)), augment=chain, epochs=2, batch_size=16, validation=validation,
+        pixel_range=(-1.0, 1.0),
+    )  # fmt: skip
+    with quick.everywhere():
+        runs.fit(recipe, train, seeds=3)
+        jax.effects_barrier()
+        steps = dict(NOTED)
+        NOTED.clear()
+        count = recipe.count_steps(40 - int(40 * validation))
+        assert len(steps) == count
+        for step in (0, count - 1):
+            seen = see(recipe, data.rescale(train, -1.0, 1.0), 3, step)
+            images, targets = steps[float(np.float32(step) / np.float32(count))]
+            np.testing.assert_array_equal(seen.images, images)
+            np.testing.assert_array_equal(seen.targets, targets)
+            assert seen.indices.shape == (16,)
+
+
+def test_without_augmentation_it_is_the_normalised_images_and_their_labels():
+    train = some_images()
+    seen = see(Recipe(batch_size=16, model=models.MLP()), train, seed=1, step=1)
+    order = data.batch_indices(1, 40, 16, 1)
+    np.testing.assert_array_equal(seen.indices, order)
+    np.testing.assert_allclose(seen.images, data.normalise(train.images[order], train.statistics), atol=1e-6)
+    np.testing.assert_array_equal(seen.targets, np.eye(4)[train.labels[order]])
+    np.testing.assert_array_equal(data.to_pixels(seen.images, train.statistics), train.images[order])
+
+
+@pytest.mark.parametrize("step", [-1, 25])
+def test_a_step_that_is_not_of_the_run_is_refused(step):
+    with pytest.raises(InputError, match=f"step: expected one of the run, from 0 to 24, got {step}"):
+        see(Recipe(batch_size=16, epochs=10, model=models.MLP()), some_images(), step=step)
+
+
+def test_a_recipe_comes_back_from_its_json():
+    recipe = Recipe(
+        model=models.MLP(features=(3, 2)), augment=(RandAugment(3), Crop(1, "edge")), optimizer=AdamW(0.1),
+        pixel_range=(-1.0, 2.0), batch_size=7,
+    )  # fmt: skip
+    assert recipe_from_json(to_json(recipe), {}) == recipe
