@@ -69,7 +69,8 @@ def test_operations_are_those_of_the_policies(kind, wide):
     strongest = policies.Strongest(0.99, 32.0, 32.0, 135.0, 0.99, 6) if wide else narrow
     assert set(transform._AUGMENTATION_SPACE) == set(THEIRS.values())
     change = policy(transform, kind)
-    for image, strength, negative in zip(pictures(4, SHAPE), (1, 9, 17, 29), (False, True, True, False), strict=True):
+    images = pictures(5, SHAPE)[1:]  # not that of one colour
+    for image, strength, negative in zip(images, (1, 9, 17, 29), (False, True, True, False), strict=True):
         got = np.asarray(operate(image, policies.KINDS.index(kind), strength, negative, strongest))
         theirs = change(image, strength, negative)
         if kind in ("shear_x", "shear_y", "rotate"):  # a place may lie between two pixels, where either is the nearest
@@ -105,8 +106,9 @@ def test_random_resized_crop():
     got = quick.jit(jax.vmap(RandomResizedCrop(*options)))(contexts(ROWS), images)
     for image, box, ours in zip(images, rectangles(*options), got, strict=True):
         place = [int(number) for number in box[:4]]
-        theirs = v2.functional.resized_crop(to_torch(image), *place, list(SHAPE[:2]), antialias=True)
-        assert_same(ours, from_torch(theirs), share=0.1)  # theirs has weights of 16 bits
+        # Of bytes theirs are rounded twice, in either direction.
+        theirs = v2.functional.resized_crop(to_torch(image).float(), *place, list(SHAPE[:2]), antialias=True)
+        assert np.max(np.abs(from_torch(theirs) - ours)) <= 0.5 + 1e-3
 
 
 def test_random_erasing():

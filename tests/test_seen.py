@@ -32,7 +32,7 @@ class Note(BatchTransform):
 
 def some_images():
     draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 4
+    images, labels = draw.integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40) % 4
     return data.make_datasets("noise", tuple("abcd"), {"train": (images, labels)})["train"]
 
 
@@ -44,11 +44,11 @@ def test_it_is_what_the_steps_of_a_run_are_given(validation):
         model=models.MLP(features=(4,)), augment=chain, epochs=2, batch_size=16, validation=validation,
         pixel_range=(-1.0, 1.0),
     )  # fmt: skip
+    NOTED.clear()
     with quick.everywhere():
         runs.fit(recipe, train, seeds=3)
         jax.effects_barrier()
         steps = dict(NOTED)
-        NOTED.clear()
         count = recipe.count_steps(40 - int(40 * validation))
         assert len(steps) == count
         for step in (0, count - 1):
