@@ -31,7 +31,7 @@ class Flip(ImageTransform):
 
 @dataclass(frozen=True)
 class AlternatingFlip(ImageTransform):
-    """An image in one epoch and its mirror image in the next: Jordan 2024, arXiv:2404.00498, section 3.6.
+    """An image in one epoch and its mirror image in the next: Jordan 2024, arXiv:2404.00498, "alternating flip".
 
     Which of the two comes first is drawn once a run for every image. So in each pair of epochs the network sees both,
     where random flips would show every other image the same way twice.

@@ -11,7 +11,7 @@ import numpy as np
 from cnn_jax import data
 from cnn_jax.data.batching import epochs_of
 from cnn_jax.errors import InputError
-from cnn_jax.training.evaluation import at_input_size, input_size
+from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import split_key
 from cnn_jax.training.step import distributions, make_inputs
@@ -44,7 +44,6 @@ def see(recipe: Recipe, train: data.Dataset, seed: int = 0, step: int = 0) -> Se
     Raises:
         InputError: there is no such step.
     """
-    train = at_input_size(train, input_size(recipe.model, train.images))
     rows = np.arange(len(train))
     if recipe.validation:
         rows = data.holdout_indices(train, recipe.validation, seed)[0]
@@ -62,7 +61,7 @@ def see(recipe: Recipe, train: data.Dataset, seed: int = 0, step: int = 0) -> Se
         return images, distributions(mixed, classes)
 
     batch = {
-        "image": train.images[indices],
+        "image": data.fit_images(train.images[indices], input_size(recipe.model, train.images)),
         "label": train.labels[indices],
         "index": indices.astype(np.int32),
         "epoch": epochs_of(len(rows), recipe.batch_size, step, 1)[0].astype(np.int32),
