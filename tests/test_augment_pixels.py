@@ -305,15 +305,15 @@ def test_what_is_to_be_normalised_first_is_known():
 
 @pytest.mark.parametrize(
     ("early", "text"),
-    [(Crop(4), "crop"), (Mixup(0.2), "mixup()"), (Cutout(8), "cutout(size=8)")],
+    [(Crop(4), "crop"), (Mixup(0.2), "mixup"), (Cutout(8), "cutout")],
 )
 def test_an_order_that_cannot_be_is_refused_in_one_line(early, text):
     with pytest.raises(InputError) as raised:
         Recipe(augment=(Flip(), early, TrivialAugment()))
-    said = str(raised.value)
-    assert said.startswith("augment: expected trivial_augment(), which works on pixels before they are normalised, to ")
-    assert text in said
-    assert "\n" not in said
+    assert str(raised.value) == (
+        "augment: expected trivial_augment, which works on pixels before they are normalised, before "
+        f"{text}, which works on normalised images; got flip | {text} | trivial_augment"
+    )
 
 
 class Halved(PixelTransform):

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 
 from cnn_jax.errors import InputError
-from cnn_jax.parts import Part, short_text
+from cnn_jax.parts import Part, snake
 
 
 class Context(flax.struct.PyTreeNode):
@@ -111,10 +111,10 @@ def count_on_pixels(transforms: Sequence[Augmentation]) -> int:
     count = max(must, default=-1) + 1
     for transform in transforms[:count]:
         if not (isinstance(transform, ImageTransform) and transform.takes_pixels):
-            late, early = short_text(transforms[count - 1]), short_text(transform)
+            names = [snake(type(each).__name__) for each in transforms]
             raise InputError(
-                f"augment: expected {late}, which works on pixels before they are normalised, to come before "
-                f"{early}, which works on normalised images; got it after; change their order"
+                f"augment: expected {names[count - 1]}, which works on pixels before they are normalised, before "
+                f"{snake(type(transform).__name__)}, which works on normalised images; got {' | '.join(names)}"
             )
     return count
 
@@ -182,5 +182,5 @@ def is_share(value: float) -> bool:
 def check_channels(transform: Part, image: jax.Array) -> None:
     """Raises `InputError` unless an image (H, W, C) is grey or has three colours."""
     if image.shape[-1] not in (1, 3):
-        name = short_text(transform)
+        name = snake(type(transform).__name__)
         raise InputError(f"{name}: expected images of 1 channel or 3, got {image.shape[-1]}; leave it out")
