@@ -1,4 +1,4 @@
-"""What works on pixels before they are normalised: each is its definition in float64, and chains have an order."""
+"""What works on pixels before they are normalised: each is its definition in float64 for the numbers drawn."""
 
 from __future__ import annotations
 
@@ -10,48 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import data
-from cnn_jax.augment import (
-    AlternatingFlip,
-    ColorJitter,
-    Context,
-    Crop,
-    Cutout,
-    Flip,
-    Mixup,
-    PixelTransform,
-    RandAugment,
-    RandomErasing,
-    RandomResizedCrop,
-    TrivialAugment,
-    apply,
-    count_on_pixels,
-    operations,
-    policies,
-)
-from cnn_jax.errors import InputError
-from cnn_jax.training import Recipe
+from cnn_jax.augment import ColorJitter, RandAugment, RandomResizedCrop, TrivialAugment, operations, policies
 from tests import quick
-from tests.test_augment_transforms import contexts, rectangle
+from tests.augmented import ROWS, SHAPE, contexts, pictures, rectangle
 
-ROWS, SHAPE = 24, (14, 10, 3)
-STATISTICS = data.Statistics(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
-chain = quick.jit(apply, static_argnums=(0, 4))
 operate = quick.jit(policies.operate, static_argnums=4)
 WIDE = policies.Strongest(0.99, 5.0, 5.0, 135.0, 0.99, 6)
-
-
-def pictures(rows=ROWS, shape=SHAPE):
-    """Noise on slopes, so that levels, places and colours can be told apart; one image of a single colour."""
-    draw = np.random.default_rng(7)
-    slopes = np.linspace(30, 200, shape[1])[:, None] + np.linspace(-20, 30, shape[2])
-    images = np.clip(slopes + draw.normal(0, 25, (rows, *shape)), 0, 255).astype(np.uint8)
-    images[0] = (100, 150, 200)[: shape[2]]
-    return images
-
-
-def normalise(images):
-    return data.normalise(images, STATISTICS)
 
 
 # The operations, in float64.
@@ -275,73 +239,3 @@ def test_strengths_may_be_traced():
     assert np.mean(one != only(RandAugment(1, 17.0))) < 0.01
     part = quick.jit(lambda *range: jax.vmap(RandomResizedCrop(*range))(contexts(ROWS), images))(0.1, 0.8, 2.0)
     assert np.mean(part != only(RandomResizedCrop(0.1, 0.8, 2.0))) < 0.01
-
-
-# Chains.
-
-
-def test_a_chain_is_normalised_after_the_last_that_works_on_pixels():
-    images, jitter, context = pictures(), ColorJitter(), contexts(ROWS)
-    got, _ = chain((Flip(), jitter, Cutout(4)), context, images, None, normalise)
-    second, third = (context.replace(key=jax.vmap(jax.random.fold_in, (0, None))(context.key, k)) for k in (1, 2))
-    by_hand = normalise(quick.jit(jax.vmap(jitter))(second, quick.jit(jax.vmap(Flip()))(context, images)))
-    np.testing.assert_allclose(got, quick.jit(jax.vmap(Cutout(4)))(third, by_hand), atol=1e-6)
-    assert got.dtype == jnp.float32
-
-
-@pytest.mark.parametrize("move", [Flip(), AlternatingFlip(), Crop(3, "reflect"), Crop(3, "edge")])
-def test_what_moves_whole_pixels_does_so_before_normalising_as_after(move):
-    images = pictures()
-    before, _ = chain((move, RandAugment(0)), contexts(ROWS), images, None, normalise)
-    after, _ = chain((move,), contexts(ROWS), images, None, normalise)
-    np.testing.assert_allclose(before, after, atol=1e-6)
-    assert np.any(np.asarray(after) != normalise(images))
-
-
-def test_what_is_to_be_normalised_first_is_known():
-    assert count_on_pixels(()) == count_on_pixels((Flip(), Crop(2, "edge"), Cutout())) == 0
-    assert count_on_pixels((Flip(), RandAugment(), Crop(2, "edge"), RandomErasing(), Mixup())) == 2
-
-
-@pytest.mark.parametrize(
-    ("early", "text"),
-    [(Crop(4), "crop"), (Mixup(0.2), "mixup"), (Cutout(8), "cutout")],
-)
-def test_an_order_that_cannot_be_is_refused_in_one_line(early, text):
-    with pytest.raises(InputError) as raised:
-        Recipe(augment=(Flip(), early, TrivialAugment()))
-    assert str(raised.value) == (
-        "augment: expected trivial_augment, which works on pixels before they are normalised, before "
-        f"{text}, which works on normalised images; got flip | {text} | trivial_augment"
-    )
-
-
-class Halved(PixelTransform):
-    def __call__(self, context: Context, image: jax.Array) -> jax.Array:
-        return image // 2
-
-
-def test_a_users_own_takes_part():
-    got, _ = chain((Halved(), Cutout(0)), contexts(ROWS), pictures(), None, normalise)
-    np.testing.assert_allclose(got, normalise(pictures() // 2), atol=1e-6)
-
-
-@pytest.mark.parametrize("transform", PIXELS[1:])
-def test_images_of_two_channels_are_refused(transform):
-    with pytest.raises(InputError, match=r"expected images of 1 channel or 3, got 2; leave it out"):
-        transform(jax.tree.map(lambda leaf: leaf[0], contexts(1)), np.zeros((8, 8, 2), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: RandAugment(-1), "rand_augment: expected operations to be a whole number >= 0, got -1"),
-        (lambda: RandAugment(magnitude=31.0), "rand_augment: expected magnitude to be a number from 0 to 30, got 31.0"),
-        (lambda: ColorJitter(contrast=-0.1), "color_jitter: expected contrast to be a number >= 0, got -0.1"),
-        (lambda: RandomResizedCrop(aspect=0.9), "random_resized_crop: expected aspect to be a number >= 1, got 0.9"),
-    ],
-)
-def test_what_cannot_be_is_refused(make, message):
-    with pytest.raises(InputError) as raised:
-        make()
-    assert message in str(raised.value)

@@ -12,8 +12,7 @@ import pytest
 from cnn_jax.augment import ColorJitter, Crop, Cutmix, Mixup, RandomErasing, RandomResizedCrop, apply, policies
 from cnn_jax.augment.rectangles import draw_rectangle
 from tests import quick
-from tests.test_augment_pixels import pictures
-from tests.test_augment_transforms import contexts
+from tests.augmented import contexts, pictures
 
 torch = pytest.importorskip("torch")
 v2 = pytest.importorskip("torchvision.transforms.v2")

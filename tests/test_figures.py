@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import data, layers, models, pictures
+from cnn_jax import layers, models, pictures
 from cnn_jax.pictures import canvas, confusion, mistakes
 
 NAMES = ("cat", "dog", "owl", "$\\frac{$", "automobile of steel")
@@ -224,31 +224,6 @@ def test_the_most_confident_mistakes_come_first_with_true_class_taken_class_and_
         np.testing.assert_allclose(tile, images[index] / 255)
         true, taken = (canvas.short(NAMES[k], 12) for k in (labels[index], probabilities[index].argmax()))
         assert text.get_text() == f"is {true}\nsaid {taken}\n{probabilities[index].max():.0%} sure"
-
-
-@pytest.mark.parametrize("statistics", [None, data.Statistics(mean=(0.5, 0.4, 0.3), std=(0.2, 0.0, 0.3))])
-def test_a_batch_is_shown_with_the_classes_and_shares_of_its_targets(statistics):
-    draws = np.random.default_rng(0)
-    pixels = draws.integers(0, 256, (30, 4, 6, 3), np.uint8)
-    targets = np.eye(5)[draws.integers(0, 5, 30)]
-    targets[3] = [0, 0.25, 0, 0.751, 0]
-    targets[4] = [0.2, 0.2, 0.1, 0.3, 0.2]
-    images = data.normalise(pixels, statistics) if statistics else pixels
-    axes = pictures.batch(images, targets, NAMES, statistics=statistics, count=20).axes[0]
-    assert len(axes.images) == len(axes.texts) == 20
-    for index, (tile, text) in enumerate(zip(tiles(axes), axes.texts, strict=True)):
-        np.testing.assert_allclose(tile, pixels[index] / 255)
-        if index not in (3, 4):
-            assert text.get_text() == canvas.short(NAMES[targets[index].argmax()], 10)
-    assert axes.texts[3].get_text() == f"{canvas.short(NAMES[3], 10)} 75%\ndog 25%"
-    assert axes.texts[4].get_text() == f"{canvas.short(NAMES[3], 10)} 30%\ncat 20%"
-
-
-def test_a_batch_may_have_labels_and_what_is_beyond_the_range_of_pixels_is_at_its_end():
-    images = np.array([-9.0, 9.0]).reshape(2, 1, 1, 1) * np.ones((2, 3, 3, 1))
-    axes = pictures.batch(images, [1, 0], NAMES, statistics=data.Statistics(mean=(0.5,), std=(0.25,))).axes[0]
-    assert [tile.max() for tile in tiles(axes)] == [0, 1]
-    assert [text.get_text() for text in axes.texts] == ["dog", "cat"]
 
 
 def test_without_mistakes_the_figure_says_so():

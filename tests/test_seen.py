@@ -1,4 +1,4 @@
-"""What is shown of a step is what its model was given, to the bit."""
+"""What is shown of a step is what its model was given, to the bit, and its picture has all of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import data, models, runs
+from cnn_jax import data, models, pictures, runs
 from cnn_jax.augment import AlternatingFlip, BatchTransform, Crop, Mixup, RandAugment
 from cnn_jax.errors import InputError
+from cnn_jax.pictures import canvas
 from cnn_jax.runs.texts import recipe_from_json, to_json
 from cnn_jax.training import AdamW, Recipe, see
 from tests import quick
+from tests.test_figures import NAMES, tiles
 
 NOTED = {}
 
@@ -81,3 +83,31 @@ def test_a_recipe_comes_back_from_its_json():
         pixel_range=(-1.0, 2.0), batch_size=7,
     )  # fmt: skip
     assert recipe_from_json(to_json(recipe), {}) == recipe
+
+
+# The picture.
+
+
+@pytest.mark.parametrize("statistics", [None, data.Statistics(mean=(0.5, 0.4, 0.3), std=(0.2, 0.0, 0.3))])
+def test_a_batch_is_shown_with_the_classes_and_shares_of_its_targets(statistics):
+    draws = np.random.default_rng(0)
+    pixels = draws.integers(0, 256, (30, 4, 6, 3), np.uint8)
+    targets = np.eye(5)[draws.integers(0, 5, 30)]
+    targets[3] = [0, 0.25, 0, 0.751, 0]
+    targets[4] = [0.2, 0.2, 0.1, 0.3, 0.2]
+    images = data.normalise(pixels, statistics) if statistics else pixels
+    axes = pictures.batch(images, targets, NAMES, statistics=statistics, count=20).axes[0]
+    assert len(axes.images) == len(axes.texts) == 20
+    for index, (tile, text) in enumerate(zip(tiles(axes), axes.texts, strict=True)):
+        np.testing.assert_allclose(tile, pixels[index] / 255)
+        if index not in (3, 4):
+            assert text.get_text() == canvas.short(NAMES[targets[index].argmax()], 10)
+    assert axes.texts[3].get_text() == f"{canvas.short(NAMES[3], 10)} 75%\ndog 25%"
+    assert axes.texts[4].get_text() == f"{canvas.short(NAMES[3], 10)} 30%\ncat 20%"
+
+
+def test_a_batch_may_have_labels_and_what_is_beyond_the_range_of_pixels_is_at_its_end():
+    images = np.array([-9.0, 9.0]).reshape(2, 1, 1, 1) * np.ones((2, 3, 3, 1))
+    axes = pictures.batch(images, [1, 0], NAMES, statistics=data.Statistics(mean=(0.5,), std=(0.25,))).axes[0]
+    assert [tile.max() for tile in tiles(axes)] == [0, 1]
+    assert [text.get_text() for text in axes.texts] == ["dog", "cat"]
