@@ -53,9 +53,12 @@ _FEW_GROUPS, _MOST_WITHIN = 8, 150
 _UNROLLED, _WHOLE = 4, 2**17
 # Elements of the patches of one image that `banded` picks by a table, which is part of the program.
 _MOST_PICKED = 2**20
-# Bytes to be gone through or written (XLA's own weight gradient; patches; Winograd's transforms) to take all images at
-# once: more leave the caches, and from 32 MB on the C library asks the system for them at every call.
-_CACHED = {"canonical": 4e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6}
+# Bytes to be gone through or written (XLA's own weight gradient, also that of few channels; patches; Winograd's
+# transforms) to take all images at once: more leave the caches, and from 32 MB on the C library asks the system for
+# them at every call.
+_CACHED = {
+    "canonical": 4e6, "few": 1e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6,
+}  # fmt: skip
 # And those of stacked taps, which gain nothing by caches but have to fit in memory.
 _STACKED = 128e6
 # And those of a window's taps, beyond which a weight gradient is left to XLA.
@@ -114,9 +117,9 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     most = 4 * _MOST_WITHIN if operation == "input_gradient" and geometry.strides != ones else _MOST_WITHIN
     if geometry.groups >= _FEW_GROUPS and taps * within <= most and images_only:
         return _shifting(operation, images, places * geometry.groups)
-    volumes = len(geometry.size) == 3
-    if operation == "input_gradient" and (geometry.groups > 1 or volumes) and _undone(geometry):
-        return _undone(geometry)
+    strideless = _strideless(geometry) if operation == "input_gradient" else None
+    if strideless and (geometry.groups > 1 or len(geometry.size) == 3):
+        return strideless
     if geometry.groups > 1:
         return ("grouped", {}) if inputs > geometry.groups else plain
     axes = _foldable(geometry)
@@ -125,9 +128,10 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     if geometry.kernel_dilation != ones:
         return ("taps", {}) if operation == "weight_gradient" and taps <= _MOST_TAPS else plain
     itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
-    if operation == "weight_gradient" and inputs > _FEW:
+    if operation == "weight_gradient":
         size = places * outputs * images * jnp.dtype(dtype).itemsize
-        plain = "canonical", {"tiles": _tiles(size, _CACHED["canonical"], images, 8)}
+        cached, most = (_CACHED["canonical"], 8) if inputs > _FEW else (_CACHED["few"], 16)
+        plain = "canonical", {"tiles": _tiles(size, cached, images, most)}
     if operation == "weight_gradient" and _stacks(geometry, inputs, outputs):
         tiles = _tiles(places * taps * inputs * images * itemsize, _STACKED, images, images)
         return "stacked", {"tiles": tiles, "runs": _equal_runs(images // tiles, places)}
@@ -145,10 +149,8 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     found = _filtering(operation, geometry, images, inputs, outputs, itemsize)
     if found:
         return found
-    if operation == "input_gradient" and taps >= _LARGE:
-        found = _undone(geometry)
-        if found:
-            return found
+    if strideless and taps >= _LARGE:
+        return strideless
     few = {
         "conv": places <= 16 or 2 * taps * inputs <= min(outputs, 2 * _FEW),
         "input_gradient": strided and taps < _LARGE,
@@ -197,6 +199,8 @@ def choose_onednn(operation: Operation, geometry: Geometry, sizes: tuple[int, ..
     inputs = sizes[2]
     taps, half, strided = math.prod(geometry.window), dtype == jnp.bfloat16, any(n > 1 for n in geometry.strides)
     own = DIRECT if operation == "conv" else CANONICAL
+    if found[0] == "shifted" and 1 < geometry.groups < inputs:
+        return found  # as fast alone, and together they share how the images are taken apart
     if operation == "weight_gradient":
         dilated = found[0] == "taps" and any(n > 1 for n in geometry.kernel_dilation) and not geometry.row
         large = taps > _MOST_TAPS and found[0] != "banded"
@@ -231,7 +235,7 @@ def choose_cuda(operation: Operation, geometry: Geometry, sizes: tuple[int, ...]
     return ("together" if operation == "weight_gradient" else "taps"), {}
 
 
-def _undone(geometry: Geometry) -> Choice | None:
+def _strideless(geometry: Geometry) -> Choice | None:
     """How a gradient to the input is freed of strides, if there are any and the window is not dilated there."""
     axes = tuple(axis for axis, stride in enumerate(geometry.strides) if stride > 1)
     if not axes or any(geometry.kernel_dilation[axis] > 1 for axis in axes):

@@ -41,9 +41,10 @@ def _looped(a: jax.Array, b: jax.Array, geometry: Geometry, inner: Inner) -> jax
     groups, alone = geometry.groups, dataclasses.replace(geometry, groups=1)
 
     def part(group: jax.Array | int) -> jax.Array:
-        runs = [lax.dynamic_slice_in_dim(o, group * (o.shape[-1] // groups), o.shape[-1] // groups, -1) for o in (a, b)]
+        runs = (lax.dynamic_slice_in_dim(o, group * (o.shape[-1] // groups), o.shape[-1] // groups, -1) for o in (a, b))
         # Without the barrier whatever follows looks up for each number where its run begins.
-        return inner(*lax.optimization_barrier(runs), alone)
+        first, second = lax.optimization_barrier(tuple(runs))
+        return inner(first, second, alone)
 
     def put(group: jax.Array, results: jax.Array) -> jax.Array:
         result = lax.optimization_barrier(part(threaded(group)))
