@@ -190,8 +190,9 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _lengths(config: Experiment) -> str:
-    epochs = f"{config.recipe.epochs} epoch{'s' if config.recipe.epochs > 1 else ''}"
-    return f"{epochs}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else epochs
+    count, what = (config.recipe.epochs, "epoch") if config.recipe.steps is None else (config.recipe.steps, "step")
+    length = f"{count:,} {what}{'s' if count > 1 else ''}"
+    return f"{length}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else length
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:

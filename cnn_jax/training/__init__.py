@@ -5,6 +5,7 @@ from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.groups import Group, Grouping
 from cnn_jax.training.losses import MAP, BinaryCrossEntropy, Focal, Loss, SoftmaxCrossEntropy, SquaredError
 from cnn_jax.training.metrics import Accuracy, CalibrationError, CrossEntropy, Metric, TopK
+from cnn_jax.training.normed_muon import NormedMuon
 from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSprop
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Schedule, Step, WarmupStableDecay
@@ -40,6 +41,7 @@ __all__ = [
     "Loss",
     "Metric",
     "Muon",
+    "NormedMuon",
     "OneCycle",
     "Optimizer",
     "RMSprop",

@@ -55,6 +55,9 @@ class Recipe:
     On a CPU with instructions for bfloat16 such a run uses oneDNN's convolutions, as with --onednn."""
     epochs: int = 10
     """Passes over the training images."""
+    steps: int | None = None
+    """Stop after this many steps, if that is before the last epoch ends, and stretch the schedule over these; by
+    default, or with None, train all epochs."""
     batch_size: int = 128
     """Images per step."""
     accumulate: int = 1
@@ -76,6 +79,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
+        check(self.steps is None or self.steps >= 1, "steps", "a whole number >= 1 or None", self.steps)
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
         whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
         check(whole, "accumulate", f"a whole number that divides batch_size, {self.batch_size}", self.accumulate)
@@ -102,7 +106,7 @@ class Recipe:
             check(held, "pixel_range", "numbers that float32 holds, with their difference's square", self.pixel_range)
 
     def count_steps(self, images: int) -> int:
-        """How many steps a run takes: the fewest batches that hold `epochs` passes over that many images.
+        """How many steps a run takes: the fewest batches that hold `epochs` passes over that many images, or `steps`.
 
         Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
         inside a batch.
@@ -111,6 +115,8 @@ class Recipe:
             InputError: there would be more steps than 32 bits count, as optimisers and states do.
         """
         steps = -(-self.epochs * images // self.batch_size)
+        if self.steps is not None:
+            steps = min(self.steps, steps)
         if steps > _MOST_STEPS:
             raise InputError(
                 f"epochs: expected at most {_MOST_STEPS * self.batch_size // images:,} of {images:,} images in batches "

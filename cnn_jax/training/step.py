@@ -117,7 +117,7 @@ def make_train_step(
         params, average = optax.apply_updates(state.params, updates), state.average
         if averaging is not None:
             moment = Moment(step=state.step + 1, steps=steps, ends_epoch=jnp.any(ends == state.step + 1))
-            average, params = averaging(cast(Average, average), params, batch_stats, moment)
+            average, params, batch_stats = averaging(cast(Average, average), params, batch_stats, moment)
         measured = {name: metrics[name].finish(mean) for name, mean in means.items()}
         before = state.params
         state = state.replace(
