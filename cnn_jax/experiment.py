@@ -126,7 +126,8 @@ def run_experiment(
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
     if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
         models.check_scores(recipe.model, shape, len(train.class_names))
-    if recipe.groups or weights is not None:  # it takes a trace of the model
+    # The check takes a trace of the model.
+    if recipe.groups or recipe.data_init or recipe.optimizer.kernels_only or weights is not None:
         check_parameters(recipe, train, weights)
 
     if place.dry_run:

@@ -1,6 +1,7 @@
 """Training as pure functions: recipes and what they are made of, state, steps, and whole trainings."""
 
 from cnn_jax.training.averaging import EMA, SWA, Averaging, Lookahead
+from cnn_jax.training.data_init import DataInit, Whiten
 from cnn_jax.training.evaluation import Evaluation, evaluate
 from cnn_jax.training.groups import Group, Grouping
 from cnn_jax.training.losses import MAP, BinaryCrossEntropy, Focal, Loss, SoftmaxCrossEntropy, SquaredError
@@ -14,6 +15,7 @@ from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, summarise
 from cnn_jax.training.train import make_train, train_arrays
+from cnn_jax.training.views import Mirror, Shift, View
 
 __all__ = [
     "EMA",
@@ -31,6 +33,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "CrossEntropy",
+    "DataInit",
     "Evaluation",
     "Focal",
     "Group",
@@ -40,6 +43,7 @@ __all__ = [
     "Lookahead",
     "Loss",
     "Metric",
+    "Mirror",
     "Muon",
     "NormedMuon",
     "OneCycle",
@@ -48,13 +52,16 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Seen",
+    "Shift",
     "SoftmaxCrossEntropy",
     "SquaredError",
     "Step",
     "Summary",
     "TopK",
     "TrainState",
+    "View",
     "WarmupStableDecay",
+    "Whiten",
     "create_state",
     "evaluate",
     "make_eval_step",

@@ -85,7 +85,8 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
             return functions.train_step(state, Resident.take((images, order), k))
 
-        return jax.lax.scan(step, functions.init(key), jnp.arange(steps))
+        state = functions.init(key, data["image"][: recipe.first_images])
+        return jax.lax.scan(step, state, jnp.arange(steps))
 
     return run
 
