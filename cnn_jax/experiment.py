@@ -63,6 +63,21 @@ class Experiment:
         return range(self.seed, self.seed + self.replicas)
 
 
+def prepare(config: Experiment) -> None:
+    """Sets what has to be set before JAX starts; `run_experiment` does it itself.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    keep_compiled()
+    if config.replicas > 1:
+        split_cpu()
+    else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
+        keep_memory()
+    if config.execution.device is not None:
+        select_device(config.execution.device)
+
+
 def run_experiment(
     config: Experiment,
     experiment: str,
@@ -92,13 +107,7 @@ def run_experiment(
     """
     began = time.monotonic()
     recipe, execution, place = config.recipe, config.execution, config.place
-    keep_compiled()
-    if config.replicas > 1:
-        split_cpu()
-    else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
-        keep_memory()
-    if execution.device is not None:
-        select_device(execution.device)
+    prepare(config)
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")

@@ -14,7 +14,7 @@ from cnn_jax.training.seen import Seen, see
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, summarise
-from cnn_jax.training.train import make_train, train_arrays
+from cnn_jax.training.train import make_measure, make_train, train_arrays, whole_order
 from cnn_jax.training.views import Mirror, Shift, View
 
 __all__ = [
@@ -66,9 +66,11 @@ __all__ = [
     "evaluate",
     "make_eval_step",
     "make_functions",
+    "make_measure",
     "make_train",
     "make_train_step",
     "see",
     "summarise",
     "train_arrays",
+    "whole_order",
 ]
