@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from tyro.conf import arg
 
-from cnn_jax import command, models, terminal
+from cnn_jax import command, models, parts, terminal
 from cnn_jax.augment import Crop, Flip
 from cnn_jax.data import TFDS, Source
 from cnn_jax.errors import InputError
@@ -76,8 +76,8 @@ def airbench94_muon() -> Recipe:
     """
     batch = 2000
 
-    def sgd(rate: float) -> SGD:
-        return SGD(rate * batch, weight_decay=2e-6 / rate, momentum=0.85, nesterov=True, decay_all=True)
+    def sgd(rate: float) -> str:
+        return parts.text(SGD(rate * batch, weight_decay=2e-6 / rate, momentum=0.85, nesterov=True, decay_all=True))
 
     return _recipe(
         model=CifarNet(scale=1 / 256, output_std=1.0, whiten_bias=12**-0.5),
@@ -85,7 +85,7 @@ def airbench94_muon() -> Recipe:
         schedule=Linear(),
         groups=(
             Group("whiten/kernel", frozen=True),
-            Group("whiten/bias", optimizer=sgd(0.053), schedule=Linear(end_at=3 / 8)),  # its first three epochs
+            Group("whiten/bias", optimizer=sgd(0.053), schedule="linear(end_at=0.375)"),  # its first three epochs
             Group("norm", optimizer=sgd(0.053)),
             Group("output", optimizer=sgd(0.67)),
         ),

@@ -84,18 +84,17 @@ class Whiten(DataInit):
                 f"whiten: expected parameter to be a kernel (height, width, {images.shape[-1]}, twice their product), "
                 f"got {self.parameter} of shape {old.shape}"
             )
-        values, vectors = jnp.linalg.eigh(_second_moments(images, window[:2]))
+        values, vectors = jnp.linalg.eigh(_second_moments(images, window[0], window[1]))
         vectors = (vectors / jnp.sqrt(values + self.eps))[:, ::-1].reshape(*window, -1)
         return jnp.concatenate([vectors, -vectors], axis=-1).astype(old.dtype)
 
 
-def _second_moments(images: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """The mean of x x^T over all windows x of images (n, H, W, C): float32 (h w C, h w C)."""
-    places = [(size - length + 1, range(length)) for size, length in zip(images.shape[1:3], window, strict=True)]
-    (height, rows), (width, columns) = places
+def _second_moments(images: jax.Array, rows: int, columns: int) -> jax.Array:
+    """The mean of x x^T over all windows x, of so many rows and columns, of images (n, H, W, C): float32 (x, x)."""
+    height, width = images.shape[1] - rows + 1, images.shape[2] - columns + 1
 
     def of_image(image: jax.Array) -> jax.Array:
-        shifted = [image[i : i + height, j : j + width] for i in rows for j in columns]
+        shifted = [image[i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
         x = jnp.stack(shifted, axis=2).reshape(height * width, -1)
         return jnp.matmul(x.T, x, precision="highest") / len(x)
 

@@ -17,6 +17,7 @@ from cnn_jax.training.state import path_of
 
 # Of the quintic a x + b x^3 + c x^5 that a Newton-Schulz step applies to the singular values (Jordan et al. 2024).
 _QUINTIC = 3.4445, -4.7750, 2.0315
+_HALF = jnp.bfloat16  # what the iteration is taken in
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _orthogonal(update: jax.Array, steps: int) -> jax.Array:
     """An update (*window, I, O) as a matrix of the same singular vectors, its singular values near 1."""
     a, b, c = _QUINTIC
     product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-    x = update.reshape(-1, update.shape[-1]).astype(jnp.bfloat16)
+    x = update.reshape(-1, update.shape[-1]).astype(_HALF)
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x  # for the smaller of its two Gram matrices
     x /= jnp.linalg.norm(x) + 1e-7
