@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from tyro.conf import arg
 
-from cnn_jax import command, models, parts, terminal
+from cnn_jax import command, data, models, parts, terminal
 from cnn_jax.augment import Crop, Flip
 from cnn_jax.data import TFDS, Source
 from cnn_jax.errors import InputError
@@ -162,10 +162,12 @@ def race(config: Config) -> np.ndarray:
         InputError: the options ask for what one program does not do.
     """
     recipe = config.recipe
-    if recipe.validation or recipe.init is not None or config.place.out is not None:
-        raise InputError("one_program: expected no validation images, init or out with it; give --one-program False")
+    if recipe.validation or recipe.patience or recipe.init is not None or config.place.out is not None:
+        raise InputError("one_program: expected no validation, patience, init or out with it; give --one-program False")
     size = models.input_size(recipe.model) or (32, 32)
     train, test = (at_input_size(config.data(split, size), size) for split in ("train", "test"))
+    if recipe.pixel_range is not None:
+        train = data.rescale(train, *recipe.pixel_range)
     images, tested = ({"image": jnp.asarray(s.images), "label": jnp.asarray(s.labels)} for s in (train, test))
     learn, measure = make_train(recipe, train), make_measure(recipe, train)
 
@@ -179,7 +181,8 @@ def race(config: Config) -> np.ndarray:
     began = time.perf_counter()
     program = compiler(recipe, config.execution)(whole).lower(*arguments(0)).compile()
     compiled = time.perf_counter()
-    jax.block_until_ready(program(*arguments(config.seed)))  # warms up
+    if current_device().platform != "cpu":  # where a first call is as good as any, and takes its time
+        jax.block_until_ready(program(*arguments(config.seed)))
     terminal.say(f"compiled in {compiled - began:.1f} s, warmed up in {time.perf_counter() - compiled:.1f} s")
     accuracies, seconds = [], []
     for seed in config.seeds:
