@@ -482,6 +482,11 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
     assert list(asked.measures(10)) == ["cross_entropy", "accuracy"]
 
 
+@pytest.mark.parametrize(("steps", "taken"), [(None, 16), (5, 5), (50, 16)])
+def test_a_run_takes_the_steps_asked_for_or_those_of_its_epochs(steps, taken):
+    assert Recipe(epochs=2, batch_size=8, steps=steps).count_steps(61) == taken
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -518,6 +523,7 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
         (lambda: TopK(0), "topk: expected k to be a whole number >= 1, got 0"),
         (lambda: CalibrationError(0), "calibration_error: expected bins to be a whole number >= 1, got 0"),
         (lambda: Recipe(epochs=0), "epochs: expected a whole number >= 1, got 0"),
+        (lambda: Recipe(steps=0), "steps: expected a whole number >= 1 or None, got 0"),
         (lambda: Recipe(batch_size=0), "batch_size: expected a whole number >= 1, got 0"),
         (lambda: Recipe(validation=1.5), "validation: expected a fraction from 0 to 1 or a whole number of images"),
         (lambda: Recipe(metrics=(TopK(5), TopK(5))), "metrics: expected names that differ"),

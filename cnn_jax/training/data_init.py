@@ -48,7 +48,7 @@ class Whiten(DataInit):
     """A kernel whose outputs are uncorrelated, with variance 1, and the same negated.
 
     Of all windows of the images, the eigenvectors of their second moments E[x x^T] by falling eigenvalue, each divided
-    by sqrt(eigenvalue + eps): Jordan 2024, arXiv:2404.00498, section 3.1, and the program airbench94.
+    by sqrt(eigenvalue + eps): Jordan 2024, arXiv:2404.00498, and its program airbench94.
     """
 
     parameter: str = "whiten/kernel"

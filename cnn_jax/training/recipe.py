@@ -137,8 +137,8 @@ class Recipe:
         return steps
 
     def epoch_ends(self, images: int) -> np.ndarray:
-        """The number of steps after which each epoch over that many images has ended: int64 (epochs,)."""
-        return -(-np.arange(1, self.epochs + 1) * images // self.batch_size)
+        """The number of steps after which each epoch over that many images has ended or is cut off: int64 (epochs,)."""
+        return np.minimum(-(-np.arange(1, self.epochs + 1) * images // self.batch_size), self.count_steps(images))
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.
