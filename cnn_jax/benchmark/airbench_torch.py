@@ -57,9 +57,14 @@ def orthogonal(matrix: torch.Tensor, steps: int = 3) -> torch.Tensor:
     x = x.T if x.shape[0] > x.shape[1] else x
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        gram = product(x, x.T)
+        x = a * x + product(b * gram + c * product(gram, gram), x)
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """A product of matrices; on a CPU in float32 and rounded, as many have no instructions for bfloat16."""
+    return (a.float() @ b.float()).to(a.dtype) if a.device.type == "cpu" else a @ b
 
 
 class Racer:
