@@ -30,7 +30,7 @@ import numpy as np
 from tyro.conf import arg
 
 from cnn_jax import command, data, models, parts, terminal
-from cnn_jax.augment import Crop, Flip
+from cnn_jax.augment import AlternatingFlip, Crop
 from cnn_jax.data import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import Experiment, prepare, run_experiment
@@ -61,7 +61,7 @@ _recipe = functools.partial(
     Recipe,
     loss=SoftmaxCrossEntropy(label_smoothing=0.2),
     data_init=(Whiten("whiten/kernel", images=5000, eps=5e-4),),
-    augment=(Flip(), Crop(2, "reflect")),
+    augment=(AlternatingFlip(), Crop(2, "reflect")),
     test_time=(Shift(), Mirror()),
     precision="bfloat16",
 )
