@@ -63,6 +63,21 @@ class Experiment:
         return range(self.seed, self.seed + self.replicas)
 
 
+def prepare(config: Experiment) -> None:
+    """Sets what has to be set before JAX starts; `run_experiment` does it itself.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    keep_compiled()
+    if config.replicas > 1:
+        split_cpu()
+    else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
+        keep_memory()
+    if config.execution.device is not None:
+        select_device(config.execution.device)
+
+
 def run_experiment(
     config: Experiment,
     experiment: str,
@@ -92,13 +107,7 @@ def run_experiment(
     """
     began = time.monotonic()
     recipe, execution, place = config.recipe, config.execution, config.place
-    keep_compiled()
-    if config.replicas > 1:
-        split_cpu()
-    else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
-        keep_memory()
-    if execution.device is not None:
-        select_device(execution.device)
+    prepare(config)
 
     # Folder, first look: a refusal must not wait for a download.
     moment = time.strftime("%Y%m%d-%H%M%S")
@@ -126,7 +135,8 @@ def run_experiment(
     check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
     if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
         models.check_scores(recipe.model, shape, len(train.class_names))
-    if recipe.groups or weights is not None:  # it takes a trace of the model
+    # The check takes a trace of the model.
+    if recipe.groups or recipe.data_init or recipe.optimizer.kernels_only or weights is not None:
         check_parameters(recipe, train, weights)
 
     if place.dry_run:
@@ -190,8 +200,9 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _lengths(config: Experiment) -> str:
-    epochs = f"{config.recipe.epochs} epoch{'s' if config.recipe.epochs > 1 else ''}"
-    return f"{epochs}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else epochs
+    count, what = (config.recipe.epochs, "epoch") if config.recipe.steps is None else (config.recipe.steps, "step")
+    length = f"{count:,} {what}{'s' if count > 1 else ''}"
+    return f"{length}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else length
 
 
 def _describe_data(train: data.Dataset) -> dict[str, Any]:

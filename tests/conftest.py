@@ -44,17 +44,16 @@ def _own_folders(tmp_path_factory):
 
 # What compiles more than it computes, and asks nothing of how fast that is: it is compiled as in `tests.quick`.
 COMPILING = (
-    "test_accumulation", "test_augment_transforms", "test_averaged_runs", "test_averaging", "test_batch_statistics",
-    "test_benchmark_agreement", "test_benchmark_cifar", "test_checkpoint_damage", "test_checkpoint_digests",
-    "test_command_train",
-    "test_data_dir", "test_detection_run", "test_detection_scenes", "test_export", "test_figures", "test_groups",
-    "test_layers", "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings",
+    "test_accumulation", "test_airbench", "test_augment_transforms", "test_averaged_runs", "test_averaging",
+    "test_batch_statistics", "test_benchmark_agreement", "test_benchmark_airbench", "test_benchmark_cifar",
+    "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_data_init",
+    "test_detection_run", "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_layers",
+    "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings",
     "test_models", "test_models_cifar", "test_models_modern", "test_norms", "test_optimised", "test_patience",
-    "test_precision", "test_published",
-    "test_readme", "test_receptive_field", "test_recipe_parts", "test_rematerialization", "test_replicas",
-    "test_replicas_folder", "test_report", "test_run_output", "test_seeds", "test_storage", "test_switches",
-    "test_training_folder", "test_training_gradients", "test_training_loop", "test_training_step",
-    "test_training_train", "test_warm_start",
+    "test_precision", "test_published", "test_readme", "test_receptive_field", "test_recipe_parts",
+    "test_rematerialization", "test_replicas", "test_replicas_folder", "test_report", "test_run_output", "test_seeds",
+    "test_storage", "test_switches", "test_training_folder", "test_training_gradients", "test_training_loop",
+    "test_training_step", "test_training_train", "test_views", "test_warm_start",
 )  # fmt: skip
 
 

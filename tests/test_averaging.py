@@ -30,7 +30,7 @@ def averages(part: Averaging, values=VALUES, stats=STATS, ends=ENDS):
     def step(average, k):
         params, batch_stats = jax.tree.map(lambda leaf: leaf[k], drawn)
         moment = Moment(step=k + 1, steps=steps, ends_epoch=jnp.any(jnp.array(ends) == k + 1))
-        average, trained = part(average, params, batch_stats, moment)
+        average, trained, _ = part(average, params, batch_stats, moment)
         return average, (average, trained)
 
     start = part.begin({"kernel": jnp.full(values.shape[1:], 7.0)}, {"mean": jnp.full(stats.shape[1:], 7.0)})
@@ -116,7 +116,7 @@ def test_lookahead_is_that_of_optax(period, size):
         params, opt_state, average = carry
         updates, opt_state = fast.update(gradient(params), opt_state, params)
         params = optax.apply_updates(params, updates)
-        average, params = part(average, params, {}, Moment(step=k + 1, steps=20, ends_epoch=jnp.bool_(False)))
+        average, params, _ = part(average, params, {}, Moment(step=k + 1, steps=20, ends_epoch=jnp.bool_(False)))
         return (params, opt_state, average), (params["kernel"], average.params["kernel"])
 
     theirs = optax.lookahead(fast, period, size)
@@ -138,6 +138,34 @@ def test_lookahead_has_the_statistics_of_what_was_trained_last():
     np.testing.assert_array_equal(stats, np.float32(STATS))
 
 
+def test_lookahead_whose_step_shrinks_is_airbenchs():
+    """Descent of a quadratic, in float64: every five steps the average moves over all of the state by 1 - 0.95^5
+    (t / T)^3 of the way, and what is trained goes on from there. At the end it is the average that counts."""
+    part, steps, target = Lookahead(5, 1 - 0.95**5, power=3.0, statistics=True), 23, STATS[0]
+
+    def own(carry, k):
+        params, stats, average = carry
+        params = params + 0.3 * (target - params)
+        stats = 0.6 * stats + 0.4 * jnp.sin(k + params)
+        moment = Moment(step=k + 1, steps=steps, ends_epoch=jnp.bool_(False))
+        average, params, stats = part(average, params, stats, moment)
+        return (params, stats, average), (params, stats, average.params, average.batch_stats)
+
+    begin = jnp.full(3, 7.0), jnp.ones(3)
+    found = quick.jit(lambda: jax.lax.scan(own, (*begin, part.begin(*begin)), jnp.arange(steps))[1])()
+
+    params, stats, slow, slow_stats = np.full(3, 7.0), np.ones(3), np.full(3, 7.0), np.ones(3)
+    for k in range(steps):
+        params = params + 0.3 * (target - params)
+        stats = 0.6 * stats + 0.4 * np.sin(k + params)
+        if (k + 1) % 5 == 0:
+            decay = 0.95**5 * ((k + 1) / steps) ** 3
+            slow, slow_stats = (decay * a + (1 - decay) * b for a, b in ((slow, params), (slow_stats, stats)))
+            params, stats = slow, slow_stats
+        for values, expected in zip(found, (params, stats, slow, slow_stats), strict=True):
+            np.testing.assert_allclose(values[k], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -147,6 +175,7 @@ def test_lookahead_has_the_statistics_of_what_was_trained_last():
         (lambda: SWA(each=""), "swa: expected each to be step or epoch"),
         (lambda: Lookahead(0), "lookahead: expected sync_period to be a whole number >= 1, got 0"),
         (lambda: Lookahead(5, 1.5), "lookahead: expected slow_step_size"),
+        (lambda: Lookahead(power=-1.0), "lookahead: expected power to be a number >= 0, got -1.0"),
         (lambda: make_recipe(averaging=(EMA(), SWA())), "averaging: expected one way or none, got"),
     ],
 )

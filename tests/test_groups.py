@@ -100,8 +100,12 @@ def test_without_groups_it_is_the_recipes_optimiser():
             Group("conv", optimizer=SGD(0.3, momentum=0.0), schedule=Linear(), rate=2.0),
             optax.sgd(optax.linear_schedule(0.6, 0.0, STEPS)),
         ),
+        (
+            Group("conv", optimizer=SGD(0.3, 0.2, momentum=0.5, decay_all=True), until=0.45),
+            optax.chain(optax.add_decayed_weights(0.2), optax.sgd(lambda k: 0.3 * (k < 4), momentum=0.5)),
+        ),
     ],
-    ids=["rate", "decay", "rate and no decay", "optimizer", "optimizer and rate", "schedule", "parts"],
+    ids=["rate", "decay", "rate and no decay", "optimizer", "optimizer and rate", "schedule", "parts", "until"],
 )
 def test_a_group_is_trained_as_its_leaves_are_by_optax(group, expected):
     found = descend_in(group)
@@ -150,6 +154,7 @@ def test_one_that_fits_nothing_is_refused_in_a_line(groups):
         (lambda: Group(""), "group: expected pattern to be a regular expression that fits something, got ''"),
         (lambda: Group("("), "group: expected pattern to be a regular expression"),
         (lambda: Group("a", rate=0.0), "group: expected rate to be a positive number, got 0.0"),
+        (lambda: Group("a", until=0.0), "group: expected until to be a share above 0, at most 1, got 0.0"),
         (lambda: Group("a", weight_decay=-1.0), "group: expected weight_decay to be a number >= 0 or None, got -1.0"),
         (lambda: descend_in(Group("conv", optimizer="sgdd()")), "sgdd"),
         (lambda: descend_in(Group("conv", schedule="step(factor=0.0)")), "step: expected factor"),

@@ -248,6 +248,17 @@ def test_convolutions_of_cifarnet_begin_with_the_input_s_own_maps():
     assert narrow[1, 1, 0, 0] == narrow[1, 1, 1, 1] == 1
 
 
+def test_cifarnet_may_begin_as_airbenchs_muon_program_does():
+    """Its head has a sample's deviation of exactly 1, its first biases are PyTorch's, within 1 / sqrt(12 inputs)."""
+    model = models.CifarNet(output_std=1.0, whiten_bias=12**-0.5)
+    params = quick.jit(model.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))["params"]
+    head, bias = np.asarray(params["output"]["kernel"], np.float64), np.asarray(params["whiten"]["bias"])
+    assert head.std(ddof=1) == pytest.approx(1, rel=1e-6)
+    assert 1.7 < np.abs(head).max() < 1.8  # uniform, so within the square root of 3
+    assert 0.2 < np.abs(bias).max() <= 12**-0.5
+    assert bias.min() < 0 < bias.max()
+
+
 # What they say to wrong fields and images.
 
 
@@ -259,6 +270,8 @@ def test_convolutions_of_cifarnet_begin_with_the_input_s_own_maps():
         ("cifarnet", {"scale": 0}, "CifarNet: scale must be a number above 0, got 0"),
         ("cifarnet", {"scale": float("inf")}, "CifarNet: scale must be a number above 0, got inf"),
         ("cifarnet", {"scale": "1/9"}, "CifarNet: scale must be a number above 0, got '1/9'"),
+        ("cifarnet", {"output_std": 0.0}, "CifarNet: output_std must be a number above 0, got 0.0"),
+        ("cifarnet", {"whiten_bias": -1}, "CifarNet: whiten_bias must be a number from 0 to below 1, got -1"),
         ("cifarnet", {"momentum": 1}, "CifarNet: momentum must be a number from 0 to below 1, got 1"),
         ("cifarnet", {"momentum": False}, "CifarNet: momentum must be a number from 0 to below 1, got False"),
         ("resnet18", {"num_classes": 2.0}, "ResNet18: num_classes must be an int of at least 1, got 2.0"),

@@ -94,7 +94,7 @@ def test_parts_of_a_file_are_trained_and_evaluated_anywhere(my_parts, tmp_path):
 
 
 def test_the_parts_named_are_those_there_are():
-    cells = re.findall(r"^\| `--(\w+)` \|.*\| (.*) \|$", README, flags=re.MULTILINE)
+    cells = re.findall(r"^\| `--([\w-]+)` \|.*\| (.*) \|$", README, flags=re.MULTILINE)
     named = {option: [text.partition("(")[0] for text in re.findall("`(.*?)`", texts)] for option, texts in cells}
     bases = {
         "loss": training.Loss,
@@ -104,6 +104,8 @@ def test_the_parts_named_are_those_there_are():
         "groups": training.Group,
         "augment": augment.Augmentation,
         "averaging": training.Averaging,
+        "data-init": training.DataInit,
+        "test-time": training.View,
         "data": data.Source,
     }
     there = {"model": sorted(models.MODELS)} | {option: list(parts.registry(base)) for option, base in bases.items()}
@@ -120,7 +122,7 @@ def test_the_two_lines_are_one_line_each(marker):
             assert (ROOT / word).is_file()
 
 
-@pytest.mark.parametrize(("marker", "count"), [("train lines", 2), ("recipe lines", 6)])
+@pytest.mark.parametrize(("marker", "count"), [("train lines", 2), ("recipe lines", 7)])
 def test_the_lines_that_train_are_taken(marker, count, monkeypatch):
     """They are not run here: each part has tests of its own."""
     [block] = re.findall(rf"<!-- {marker} -->\n```bash\n(.*?)```", README, flags=re.DOTALL)

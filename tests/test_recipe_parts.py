@@ -407,9 +407,9 @@ def one_cycle(k, n, warmup=0.3):
     return half_cosine(k, up, 1 / 25, 1.0) if k < up else half_cosine(k - up, n - up, 1.0, 1 / 250_000)
 
 
-def linear(k, n, warmup=0.0, start=0.0, end=0.0):
-    up = round(warmup * n)
-    return rise(k, up, start) if k < up else 1 - (1 - end) * (k - up) / (n - up)
+def linear(k, n, warmup=0.0, start=0.0, end=0.0, end_at=1.0):
+    up, down = round(warmup * n), round(end_at * n)
+    return rise(k, up, start) if k < up else 1 - (1 - end) * (min(k, down) - up) / (down - up)
 
 
 def step(k, n, at=(0.5, 0.75), factor=0.1, warmup=0.0, start=0.1):
@@ -428,6 +428,7 @@ SCHEDULES = [
     (OneCycle(0.5), lambda k, n: one_cycle(k, n, 0.5)),
     (Linear(), linear),
     (Linear(0.25, 0.1, 0.2), lambda k, n: linear(k, n, 0.25, 0.1, 0.2)),
+    (Linear(0.125, end_at=0.375), lambda k, n: linear(k, n, 0.125, end_at=0.375)),
     (Step(), step),
     (Step((0.1, 0.2, 0.9), 0.5), lambda k, n: step(k, n, (0.1, 0.2, 0.9), 0.5)),
     (Step(warmup=0.02, start=0.3), lambda k, n: step(k, n, warmup=0.02, start=0.3)),
@@ -481,6 +482,11 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
     assert list(asked.measures(10)) == ["cross_entropy", "accuracy"]
 
 
+@pytest.mark.parametrize(("steps", "taken"), [(None, 16), (5, 5), (50, 16)])
+def test_a_run_takes_the_steps_asked_for_or_those_of_its_epochs(steps, taken):
+    assert Recipe(epochs=2, batch_size=8, steps=steps).count_steps(61) == taken
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -502,6 +508,7 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
         (lambda: OneCycle(warmup=-0.1), "one_cycle: expected warmup"),
         (lambda: Linear(start=1.1), "linear: expected start to be a share from 0 to 1, got 1.1"),
         (lambda: Linear(end=-1.0), "linear: expected end"),
+        (lambda: Linear(0.5, end_at=0.5), "linear: expected end_at to be a share above that of the warm-up, at most 1"),
         (lambda: Step(at=(0.5, 0.2)), "step: expected at to be ascending shares between 0 and 1, got (0.5, 0.2)"),
         (lambda: Step(factor=0.0), "step: expected factor to be a factor above 0, at most 1, got 0.0"),
         (lambda: Step(warmup=0.5), "step: expected warmup to be a share below the first of `at`, got 0.5"),
@@ -516,6 +523,7 @@ def test_accuracy_is_always_measured_and_the_cross_entropy_where_labels_are_smoo
         (lambda: TopK(0), "topk: expected k to be a whole number >= 1, got 0"),
         (lambda: CalibrationError(0), "calibration_error: expected bins to be a whole number >= 1, got 0"),
         (lambda: Recipe(epochs=0), "epochs: expected a whole number >= 1, got 0"),
+        (lambda: Recipe(steps=0), "steps: expected a whole number >= 1 or None, got 0"),
         (lambda: Recipe(batch_size=0), "batch_size: expected a whole number >= 1, got 0"),
         (lambda: Recipe(validation=1.5), "validation: expected a fraction from 0 to 1 or a whole number of images"),
         (lambda: Recipe(metrics=(TopK(5), TopK(5))), "metrics: expected names that differ"),

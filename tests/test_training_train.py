@@ -13,7 +13,17 @@ from scipy import stats
 from cnn_jax.augment import Affine
 from cnn_jax.errors import InputError
 from cnn_jax.runs import fit
-from cnn_jax.training import SGD, AdamW, make_train, summarise, train_arrays
+from cnn_jax.training import (
+    SGD,
+    AdamW,
+    CalibrationError,
+    Mirror,
+    SoftmaxCrossEntropy,
+    make_measure,
+    make_train,
+    summarise,
+    train_arrays,
+)
 from tests import quick
 from tests.tiny import assert_close, make_dataset, make_recipe
 
@@ -44,6 +54,29 @@ def test_vmap_over_keys_rates_and_decays_is_runs_of_their_own():
     for k, seed in enumerate(seeds):
         order = train_arrays(recipe(), TRAIN, seed)["order"]
         np.testing.assert_array_equal(order, arrays["order"][k])
+
+
+def test_a_race_is_a_run_and_its_last_evaluation(monkeypatch):
+    """Cut off in an epoch, with a last batch of test images that has to be filled up."""
+    monkeypatch.setattr("cnn_jax.training.train._MEASURED", 8)
+    test = make_dataset(30, seed=1, split="test")
+    recipe = make_recipe(steps=11, loss=SoftmaxCrossEntropy(0.1), metrics=(CalibrationError(),), test_time=(Mirror(),))
+    train, measure = make_train(recipe, TRAIN), make_measure(recipe, TRAIN)
+
+    @quick.jit
+    def race(key, arrays, split):
+        state, _ = train(key, {}, arrays)
+        return state, measure(state.eval_variables, split)
+
+    split = {"image": jnp.asarray(test.images), "label": jnp.asarray(test.labels)}
+    state, measured = race(jax.random.key(4), train_arrays(recipe, TRAIN, 4), split)
+    run = fit(recipe, TRAIN, seeds=4, test=test)
+    assert int(run.state.step) == int(state.step) == 11
+    assert_close(state.params, run.state.params)
+    [expected] = run.evaluations["test"]
+    assert measured.keys() == expected.values().keys() == {"loss", "calibration_error", "accuracy", "cross_entropy"}
+    for name, value in expected.values().items():
+        assert float(measured[name]) == pytest.approx(value, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "optimizer", "optimizer.rate", "model.learning_rate", "epochs", "a.b"])

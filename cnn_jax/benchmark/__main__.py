@@ -22,11 +22,12 @@ from cnn_jax.errors import InputError
 
 DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, stock Flax's, and PyTorch's best.
 
-    python -m cnn_jax.benchmark                       all but the last two, in a quarter of an hour on two cores
+    python -m cnn_jax.benchmark                       all but the last three, in a quarter of an hour on two cores
     python -m cnn_jax.benchmark --quick               the most telling, in less than a minute
     python -m cnn_jax.benchmark --only lenet5/128     some of it; '*/step' is all train steps
     python -m cnn_jax.benchmark --only kinds          layers that users report as slow in JAX, a few minutes
     python -m cnn_jax.benchmark --only kinds --seed 1  others of these kinds, drawn with the seed
+    python -m cnn_jax.benchmark --only airbench       steps of airbench94-muon at batch 2,000, minutes
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
     python -m cnn_jax.benchmark --only cifar          ResNet-20's first three epochs of CIFAR-10, by accuracy: 1.5 hours
 
@@ -44,7 +45,7 @@ class Options:
     quick: bool = False
     """Fewer cases and rounds, and no torch.compile, which takes its time."""
     only: Annotated[tuple[str, ...], arg(metavar="PATTERN ...")] = ()
-    """Names of cases, as in the table; * stands for anything. By default all but mnist and cifar."""
+    """Names of cases, as in the table; * stands for anything. By default all but airbench, mnist and cifar."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Draw other layers of the kinds/ cases: sizes, channels, strides, padding, dilation. By default those listed."""
     onednn: bool = True
@@ -85,6 +86,7 @@ def run(options: Options) -> None:
     effort = QUICK if options.quick else FULL
     efforts = {
         "mnist": THRICE,
+        "airbench": THRICE,
         "cifar": THRICE,
         "kind": replace(effort, patience=1.0),
     }  # for a kind of layer stock may take seconds

@@ -14,8 +14,8 @@ from cnn_jax.benchmark.step_cases import STEP_CASES
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.errors import InputError
 
-Kind = Literal["step", "layer", "kind", "mnist", "cifar"]
-PROCESSES = ("mnist", "cifar")  # each a kind of its own, which no run takes unasked
+Kind = Literal["step", "layer", "kind", "airbench", "mnist", "cifar"]
+UNASKED = ("airbench", "mnist", "cifar")  # kinds that no run takes unasked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class Case:
 
     Attributes:
       name: as "resnet18/32/stem/forward".
-      kind: a train step, a direction of a layer, a kind of layer in all directions, or whole processes.
+      kind: a train step, a direction of a layer, a kind of layer in all directions, a step of a large batch, or whole
+        processes.
       flops: multiplications and additions of a convolution; None of anything else.
       quick: whether it is one of the few of --quick.
       build: makes the contenders and raises `DisagreementError` unless they compute the same.
@@ -111,6 +112,8 @@ def catalogue(seed: int | None = None) -> Iterator[Case]:
         shape = kind.shape if seed is None else draw(name, seed)
         shown = f"kinds/{name}" if seed is None else f"kinds/{name}/{shape}"
         yield _case(shown, "kind", "layers", "build_conv", shape, "all", flops=len(COMPUTED) * shape.flops)
+    for precision in ("float32", "bfloat16"):
+        yield _case(f"airbench/{precision}", "airbench", "airbench", "build_airbench", precision)
     yield _case("mnist", "mnist", "mnist", "build_mnist")
     yield _case("cifar", "cifar", "cifar", "build_cifar")
 
@@ -127,7 +130,7 @@ def _case(name: str, kind: Kind, module: str, builder: str, *arguments: object, 
 
 
 def select(patterns: Sequence[str], quick: bool, seed: int | None = None) -> list[Case]:
-    """The cases that match one of the patterns, or begin with one; without any all but `PROCESSES`, or the quick ones.
+    """The cases that match one of the patterns, or begin with one; without any all but those `UNASKED`, or the quick.
 
     Raises:
         InputError: a pattern matches none, or a seed is given where nothing is drawn.
@@ -141,7 +144,7 @@ def select(patterns: Sequence[str], quick: bool, seed: int | None = None) -> lis
 
 def _selected(cases: Sequence[Case], patterns: Sequence[str], quick: bool) -> list[Case]:
     if not patterns:
-        return [case for case in cases if (case.quick if quick else case.name not in PROCESSES)]
+        return [case for case in cases if (case.quick if quick else case.kind not in UNASKED)]
     for pattern in patterns:
         if not any(_matches(case, pattern) for case in cases):
             groups = dict.fromkeys("kinds" if case.kind == "kind" else case.name.rsplit("/", 1)[0] for case in cases)

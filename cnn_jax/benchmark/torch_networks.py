@@ -34,8 +34,15 @@ class LeNet5(nn.Module):
 class CifarNet(nn.Module):
     """`models.CifarNet`: images (N, C, H, W) to scores (N, num_classes)."""
 
-    def __init__(self, num_classes: int = 10, channels: int = 3, features: Sequence[int] = (64, 256, 256)):
+    def __init__(
+        self,
+        num_classes: int = 10,
+        channels: int = 3,
+        features: Sequence[int] = (64, 256, 256),
+        scale: float = 1 / 9,
+    ):
         super().__init__()
+        self.scale = scale
         self.whiten = nn.Conv2d(channels, 8 * channels, 2)
         widths = (8 * channels, *features)
         self.groups = len(features)
@@ -47,7 +54,7 @@ class CifarNet(nn.Module):
         x = F.gelu(self.whiten(images))
         for number in range(1, self.groups + 1):
             x = getattr(self, f"group_{number}")(x)
-        return self.output(F.max_pool2d(x, 3).flatten(1)) / 9
+        return self.output(F.max_pool2d(x, 3).flatten(1)) * self.scale
 
 
 class _Group(nn.Module):

@@ -23,6 +23,12 @@ _uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
+def _uniform_with(std: float, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """A uniform kernel whose own standard deviation, as a sample's, is `std`."""
+    kernel = _uniform(key, shape, dtype)
+    return kernel * (std / jnp.std(kernel, ddof=1))
+
+
 def partial_identity(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     """A kernel (height, width, I, O) whose first I maps, or all O if those are fewer, are the input's as they come.
 
@@ -54,8 +60,11 @@ class CifarNet(nn.Module):
     uniform with variance 1 / (3 * inputs), biases at zero. In the paper `whiten` is not trained but for its bias: its
     kernel is made of the 2x2 patches of the training images, their eigenvectors by falling eigenvalue, each divided by
     the square root of its eigenvalue, and then the same negated. Hence 2 * 2 * 2 * C filters for C channels. As that
-    depends on the data it is the recipe's to put into `params["whiten"]["kernel"]`, (2, 2, C, 8 C), and to hold there;
-    without it the layer is an ordinary convolution and begins as Linen's do.
+    depends on the data it is the recipe's to set and to hold (`training.Whiten` and a frozen group); without it the
+    layer is an ordinary convolution and begins as Linen's do.
+
+    The program airbench94_muon of that repository begins otherwise: `scale` is 1 / 256, `output_std` 1, and
+    `whiten_bias` 12 ** -0.5.
 
     Attributes:
       num_classes: number of scores.
@@ -63,12 +72,16 @@ class CifarNet(nn.Module):
       scale: of the scores, which makes them begin small.
       momentum: of the running statistics, as in Linen: the share of the old ones kept in each step (PyTorch's is the
         share of the new).
+      output_std: the standard deviation that the output's kernel begins with; None leaves it as drawn.
+      whiten_bias: the bias of `whiten` begins uniform between this and its negative.
     """
 
     num_classes: int = 10
     features: Sequence[int] = (64, 256, 256)
     scale: float = 1 / 9
     momentum: float = 0.6
+    output_std: float | None = None
+    whiten_bias: float = 0.0
 
     # The image height and width, and the channels, of the data that the network was made for.
     input_size: ClassVar[tuple[int, int]] = (32, 32)
@@ -79,6 +92,9 @@ class CifarNet(nn.Module):
         checks.positive_ints("CifarNet", "features", self.features)
         checks.positive("CifarNet", "scale", self.scale)
         checks.share("CifarNet", "momentum", self.momentum)
+        if self.output_std is not None:
+            checks.positive("CifarNet", "output_std", self.output_std)
+        checks.share("CifarNet", "whiten_bias", self.whiten_bias)
         super().__post_init__()
 
     @nn.compact
@@ -92,11 +108,17 @@ class CifarNet(nn.Module):
         """
         smallest = 3 * 2 ** len(self.features) + 1
         checks.images("CifarNet", images, (smallest, smallest))
-        x = _gelu(layers.Conv(8 * images.shape[-1], (2, 2), padding="VALID", name="whiten")(images))
+        bias = functools.partial(jax.random.uniform, minval=-self.whiten_bias, maxval=self.whiten_bias)
+        whiten = layers.Conv(
+            8 * images.shape[-1], (2, 2), padding="VALID", name="whiten",
+            bias_init=bias if self.whiten_bias else initializers.zeros_init(),
+        )  # fmt: skip
+        x = _gelu(whiten(images))
         for number, features in enumerate(self.features, start=1):
             x = _Group(features, self.momentum, name=f"group_{number}")(x, train)
         x = layers.MaxPool((3, 3), strides=(3, 3), name="pool")(x)
-        scores = layers.Dense(self.num_classes, use_bias=False, kernel_init=_uniform, name="output")
+        kernel_init = _uniform if self.output_std is None else functools.partial(_uniform_with, self.output_std)
+        scores = layers.Dense(self.num_classes, use_bias=False, kernel_init=kernel_init, name="output")
         return self.scale * scores(jax.lax.collapse(x, 1))
 
 

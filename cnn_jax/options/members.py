@@ -124,9 +124,11 @@ def members(config: type, prefix: str = "", default: Any = None) -> Iterator[Mem
         if kind is None:
             holder = type(value) if value is not dataclasses.MISSING else bare
             struct = holder if isinstance(holder, type) and dataclasses.is_dataclass(holder) else None
-        has_no_name = any(getattr(entry, "name", None) == "" for entry in metadata)
+        given = [entry.name for entry in metadata if getattr(entry, "name", None) is not None]
+        has_no_name = "" in given
+        name = given[0] if given and not has_no_name else field.name
         yield Member(
-            name=f"{prefix}{field.name}", field=field.name, hint=hint, value=value, struct=struct,
+            name=f"{prefix}{name}", field=field.name, hint=hint, value=value, struct=struct,
             inner=prefix if has_no_name else f"{prefix}{field.name}.", kind=kind, is_several=is_several,
         )  # fmt: skip
 

@@ -111,7 +111,8 @@ def filters(found: Findings) -> str:
         "in the colours it answers to, grey for zero" if kernels[0].shape[2] == 3 else "red above zero, blue below"
     )
     caption = (
-        f"Each square is one filter of the first layer, each pixel of it a weight: {colours}. Before training they are "
+        f"Each square is one filter of the first layer, each pixel of it a weight: {colours}. "
+        f"{'As drawn, before the images set any, they' if run.data_init else 'Before training they'} are "
         "noise. Afterwards look for edges (one side unlike the other), bars and corners."
     )
     return page.section(

@@ -29,8 +29,12 @@ class Calendar:
     checkpoint: CheckpointConfig
 
     def epochs_after(self, step: int) -> int:
-        """Whole epochs in that many steps. The last step may reach into another epoch, which does not count."""
-        return min(step * self.batch_size // self.images, self.epochs) if step > 0 else 0
+        """Whole epochs in that many steps, and the one that the end of the run cuts off.
+
+        A step may reach into another epoch, which does not count.
+        """
+        seen = max(step, 0) * self.batch_size
+        return min(-(-seen // self.images) if step == self.total else seen // self.images, self.epochs)
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch has ended with the step of this number, counted from 1."""

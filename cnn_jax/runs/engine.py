@@ -93,14 +93,17 @@ class Engine:
         self.smooths = recipe.loss.floor(classes) is not None
         self.schedule = jax.jit(functions.schedule)
         compiled = self._layout.compile
-        self._init = compiled(lambda seed: functions.init(jax.random.key(seed)), (0,))
+        first = [train.images[rows[: recipe.first_images]] for rows in self._rows["train"]]
+        # The first images are the same for all seeds, unless each holds out others.
+        self._first, axis = (self._layout.spread(first), 0) if recipe.validation else (share(first[0]), None)
+        self._init = compiled(lambda seed, images: functions.init(jax.random.key(seed), images), (0, axis))
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
         train_steps = make_train_steps(functions.train_step, self._feed.take, self._feed.length)
         self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
         self._eval_step = compiled(functions.eval_step, (0, 0))
         estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
         self._estimate: Any = None
-        if estimates and jax.eval_shape(functions.init, jax.random.key(0)).batch_stats:
+        if estimates and jax.eval_shape(functions.init, jax.random.key(0), first[0]).batch_stats:
             estimate = make_estimate(recipe.model, functions.preprocess, recipe.precision, self._feed.take)
             self._batches = min(self.total, -(-min(_ESTIMATED, self.images) // recipe.batch_size))
             self._estimate = compiled(lambda state, chunk: estimate(state, chunk, self._batches), (0, (None, 0)))
@@ -109,7 +112,7 @@ class Engine:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]))
+        return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]), self._first)
 
     def begin_with(self, state: TrainState, variables: Variables) -> tuple[TrainState, list[str]]:
         """The state before the first step with other variables put in, the same for all seeds.

@@ -181,11 +181,13 @@ def check_parameters(recipe: Recipe, train: data.Dataset, begin_with: Variables 
         begin_with: the variables to start from, if any.
 
     Raises:
-        InputError: a group has no parameters, or an impossible optimiser; or nothing of `begin_with` fits.
+        InputError: a group has no parameters, or an impossible optimiser; the images can set none of the parameters
+            that they are to; or nothing of `begin_with` fits.
     """
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     functions = make_functions(recipe, train.statistics, shape, len(train.class_names), steps=1)
-    state = jax.eval_shape(functions.init, jax.random.key(0))
+    first = jax.ShapeDtypeStruct((min(recipe.first_images, len(train)), *shape), np.uint8)
+    state = jax.eval_shape(functions.init, jax.random.key(0), first)
     if begin_with is not None:
         fitting({"params": state.params, "batch_stats": state.batch_stats}, begin_with)
 

@@ -23,6 +23,7 @@ from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.folder import CONFIG, read_config, seed_folder
 from cnn_jax.runs.records import read_records
 from cnn_jax.runs.texts import from_json
+from cnn_jax.training.data_init import DataInit
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
@@ -30,6 +31,9 @@ from cnn_jax.training.precision import Precision
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import init_variables
 from cnn_jax.training.step import make_eval_step
+from cnn_jax.training.views import View
+
+_READ = "model", "loss", "metrics", "test_time", "data_init"  # of a recipe, the parts that a run is used with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Run:
         loss: the loss that was minimised.
         metrics: what was measured beside it.
         precision: what the model computed in, and does when it is measured.
+        test_time: what else of an image the model is shown when it is measured and used.
+        data_init: what made parameters of the training images.
         ink: how the training images are drawn; None where they are not drawings.
     """
 
@@ -64,6 +70,8 @@ class Run:
     loss: Loss
     metrics: tuple[Metric, ...]
     precision: Precision = "float32"
+    test_time: tuple[View, ...] = ()
+    data_init: tuple[DataInit, ...] = ()
     ink: data.Ink | None = None
 
     @property
@@ -79,7 +87,8 @@ class Run:
     @functools.cached_property
     def _eval_step(self) -> Any:
         preprocess = functools.partial(data.normalise, statistics=self.statistics)
-        return jax.jit(make_eval_step(self.model, self.loss, preprocess, self.measures, self.precision))
+        eval_step = make_eval_step(self.model, self.loss, preprocess, self.measures, self.precision, self.test_time)
+        return jax.jit(eval_step)
 
     def evaluate(self, dataset: data.Dataset) -> Evaluation:
         """Measures the model on a data set whose images have as many channels as the run's.
@@ -178,7 +187,7 @@ def load_run(path: Path | str) -> Run:
         seeds = list(contents["seeds"])
         files = code_of(path, contents)
         recipe = contents["recipe"]
-        model, loss, metrics = (from_json(name, recipe[name], files) for name in ("model", "loss", "metrics"))
+        model, loss, metrics, test_time, data_init = (from_json(name, recipe[name], files) for name in _READ)
         averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
         mean, std = (tuple(map(float, described["statistics"][key])) for key in ("mean", "std"))
@@ -222,6 +231,7 @@ def load_run(path: Path | str) -> Run:
         path=path, model=model, variables={name: held[name] for name in wanted}, step=step, best=best,
         data_name=data_name, image_shape=(height, width, channels), class_names=class_names,
         statistics=data.Statistics(mean=mean, std=std), ink=ink, loss=loss, metrics=metrics, precision=precision,
+        test_time=test_time, data_init=data_init,
     )  # fmt: skip
 
 

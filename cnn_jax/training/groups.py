@@ -15,7 +15,7 @@ from cnn_jax import parts
 from cnn_jax.errors import InputError
 from cnn_jax.parts import Part, is_non_negative, is_positive
 from cnn_jax.training.optimizers import Optimizer
-from cnn_jax.training.schedules import Schedule
+from cnn_jax.training.schedules import Schedule, Stopped
 from cnn_jax.training.state import path_of
 
 _REST = "rest"
@@ -64,6 +64,8 @@ class Group(Grouping):
     """Text of another optimiser, as 'sgd(0.1)'; by default, or with None, the recipe's."""
     schedule: str | None = None
     """Text of another schedule, as 'linear(warmup=0.2)'; by default, or with None, the recipe's."""
+    until: float = 1.0
+    """Share of the steps after which they stay as they are then."""
 
     def __post_init__(self) -> None:
         for field in ("optimizer", "schedule"):  # In Python it may be the part itself.
@@ -73,6 +75,7 @@ class Group(Grouping):
         self.check("pattern", _is_pattern, "a regular expression that fits something")
         self.check("rate", is_positive, "a positive number")
         self.check("weight_decay", lambda decay: decay is None or is_non_negative(decay), "a number >= 0 or None")
+        self.check("until", lambda share: 0 < share <= 1, "a share above 0, at most 1")
         self.inner()  # which refuses texts that are none
 
     def fits(self, path: str) -> bool:
@@ -89,7 +92,8 @@ class Group(Grouping):
                 raise InputError(f"groups: expected an optimiser with weight_decay, {parts.short_text(own)} has none")
             changes["weight_decay"] = self.weight_decay
         own = dataclasses.replace(own, **changes)
-        return own(rate(self._schedule() or schedule, peak))
+        schedule = self._schedule() or schedule
+        return own(rate(schedule if self.until == 1 else Stopped(schedule, self.until), peak))
 
     def inner(self) -> list[Part]:
         return [part for part in (self._optimizer(), self._schedule()) if part is not None]

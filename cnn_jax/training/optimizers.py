@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
@@ -16,7 +16,13 @@ from cnn_jax.parts import Part, is_concrete, is_non_negative, is_positive, is_sh
 
 @dataclass(frozen=True)
 class Optimizer(Part, abc.ABC):
-    """What turns gradients into updates: the base of all optimisers."""
+    """What turns gradients into updates: the base of all optimisers.
+
+    Attributes:
+        kernels_only: whether it refuses biases and the parameters of norms, which need a group.
+    """
+
+    kernels_only: ClassVar[bool] = False
 
     learning_rate: float = 1e-3
     """Peak learning rate; the schedule scales it."""

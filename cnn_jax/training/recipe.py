@@ -18,6 +18,7 @@ from cnn_jax.augment import Augmentation, count_on_pixels
 from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
 from cnn_jax.training.averaging import Averaging
+from cnn_jax.training.data_init import DataInit
 from cnn_jax.training.groups import Grouping, make_optimizer
 from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
@@ -26,6 +27,7 @@ from cnn_jax.training.precision import Precision
 from cnn_jax.training.schedules import OneCycle, Schedule
 from cnn_jax.training.state import TrainState, init_state
 from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_train_step
+from cnn_jax.training.views import View
 
 _MOST_STEPS = 2**31 - 1
 
@@ -44,17 +46,25 @@ class Recipe:
     """What turns gradients into updates."""
     schedule: Schedule = OneCycle()
     """How the learning rate changes over the run."""
+    data_init: tuple[DataInit, ...] = ()
+    """Parameters that are made of the training images before the first step, one part after the other."""
     groups: tuple[Grouping, ...] = ()
     """Parameters that are trained differently from the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
     """How training images are changed, one after the other, afresh in every step and on the device."""
     averaging: tuple[Averaging, ...] = ()
     """How the weights are averaged for measuring and using the model; one way, or none."""
+    test_time: tuple[View, ...] = ()
+    """What else of an image the model is shown when it is measured and used, the scores being averaged. Of several
+    kinds each sees what the one before it gives: shift() | mirror() has six views."""
     precision: Precision = "float32"
     """What the model computes in. Parameters, optimiser, statistics of norms, scores and loss are float32 in any case.
     On a CPU with instructions for bfloat16 such a run uses oneDNN's convolutions, as with --onednn."""
     epochs: int = 10
     """Passes over the training images."""
+    steps: int | None = None
+    """Stop after this many steps, if that is before the last epoch ends, and stretch the schedule over these; by
+    default, or with None, train all epochs."""
     batch_size: int = 128
     """Images per step."""
     accumulate: int = 1
@@ -76,6 +86,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
+        check(self.steps is None or self.steps >= 1, "steps", "a whole number >= 1 or None", self.steps)
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
         whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
         check(whole, "accumulate", f"a whole number that divides batch_size, {self.batch_size}", self.accumulate)
@@ -101,8 +112,13 @@ class Recipe:
             held = all(map(is_held, (black, white, (white - black) * (white - black))))
             check(held, "pixel_range", "numbers that float32 holds, with their difference's square", self.pixel_range)
 
+    @property
+    def first_images(self) -> int:
+        """How many of the training images parameters are made of, see `data_init`."""
+        return max((part.images for part in self.data_init), default=0)
+
     def count_steps(self, images: int) -> int:
-        """How many steps a run takes: the fewest batches that hold `epochs` passes over that many images.
+        """How many steps a run takes: the fewest batches that hold `epochs` passes over that many images, or `steps`.
 
         Batch k is the k-th stretch of one endless stream of permutations, so no image is dropped and an epoch may end
         inside a batch.
@@ -111,6 +127,8 @@ class Recipe:
             InputError: there would be more steps than 32 bits count, as optimisers and states do.
         """
         steps = -(-self.epochs * images // self.batch_size)
+        if self.steps is not None:
+            steps = min(self.steps, steps)
         if steps > _MOST_STEPS:
             raise InputError(
                 f"epochs: expected at most {_MOST_STEPS * self.batch_size // images:,} of {images:,} images in batches "
@@ -119,8 +137,8 @@ class Recipe:
         return steps
 
     def epoch_ends(self, images: int) -> np.ndarray:
-        """The number of steps after which each epoch over that many images has ended: int64 (epochs,)."""
-        return -(-np.arange(1, self.epochs + 1) * images // self.batch_size)
+        """The number of steps after which each epoch over that many images has ended or is cut off: int64 (epochs,)."""
+        return np.minimum(-(-np.arange(1, self.epochs + 1) * images // self.batch_size), self.count_steps(images))
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.
@@ -144,14 +162,15 @@ class Functions(NamedTuple):
     """A recipe together with its data, as pure functions, none of them compiled.
 
     Attributes:
-        init: random key -> `TrainState` before the first step.
+        init: (random key, images) -> `TrainState` before the first step. The images are the `Recipe.first_images`
+            first that the run learns from, uint8, or all where there are fewer; needed only if there is `data_init`.
         train_step: (state, batch) -> (state, metrics), see `make_train_step`.
         eval_step: (variables, batch) -> (sums, scores), see `make_eval_step`.
         preprocess: uint8 images -> float32 images as the model takes them.
         schedule: step -> learning rate.
     """
 
-    init: Callable[[jax.Array], TrainState]
+    init: Callable[..., TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     eval_step: Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]
     preprocess: Preprocess
@@ -183,14 +202,27 @@ def make_functions(
     measures = recipe.measures(classes)
     in_training = {metric.name: metric for metric in (*recipe.metrics, Accuracy())}
     averaging = recipe.averaging[0] if recipe.averaging else None
+
+    def init(key: jax.Array, images: jax.Array | None = None) -> TrainState:
+        def set_by_data(params: Any) -> Any:
+            assert images is not None
+            seen = preprocess(images)
+            return functools.reduce(lambda params, part: part(params, seen[: part.images]), recipe.data_init, params)
+
+        return init_state(
+            recipe.model, optimizer, image_shape, key, averaging, set_by_data if recipe.data_init else None
+        )
+
     return Functions(
-        init=lambda key: init_state(recipe.model, optimizer, image_shape, key, averaging),
+        init=init,
         train_step=make_train_step(
             recipe.model, optimizer, recipe.loss, preprocess, recipe.augment, in_training, classes=classes,
             steps=steps, epoch_ends=epoch_ends, precision=recipe.precision, averaging=averaging,
             accumulate=recipe.accumulate, norm_batch=recipe.norm_batch,
         ),
-        eval_step=make_eval_step(recipe.model, recipe.loss, preprocess, measures, recipe.precision),
+        eval_step=make_eval_step(
+            recipe.model, recipe.loss, preprocess, measures, recipe.precision, recipe.test_time
+        ),
         preprocess=preprocess,
         schedule=schedule,
     )  # fmt: skip

@@ -76,16 +76,19 @@ class Linear(Schedule):
     start: float = 0.0
     """What it rises from, as a share of the peak."""
     end: float = 0.0
-    """What it falls to at the end of the run, as a share of the peak."""
+    """What it falls to, as a share of the peak."""
+    end_at: float = 1.0
+    """Share of the steps after which it has fallen to that, and stays there."""
 
     def __post_init__(self) -> None:
         self.check("warmup", is_share, "a share from 0 to below 1")
         for field in ("start", "end"):
             self.check(field, lambda value: 0 <= value <= 1, "a share from 0 to 1")
+        self.check("end_at", lambda end: self.warmup < end <= 1, "a share above that of the warm-up, at most 1")
 
     def __call__(self, peak: Any, steps: int) -> optax.Schedule:
         warmup = round(self.warmup * steps)
-        down = optax.linear_schedule(peak, self.end * peak, max(steps - warmup, 1))
+        down = optax.linear_schedule(peak, self.end * peak, max(round(self.end_at * steps) - warmup, 1))
         if not warmup:
             return down
         return optax.join_schedules([optax.linear_schedule(self.start * peak, peak, warmup), down], [warmup])
@@ -145,3 +148,19 @@ class WarmupStableDecay(Schedule):
         if warmup:
             phases, boundaries = [optax.linear_schedule(0.0, peak, warmup), *phases], [warmup, *boundaries]
         return optax.join_schedules(phases, boundaries)
+
+
+class Stopped(Schedule):
+    """Another schedule until a share of the steps has been taken, and 0 from then on. It is the groups', and no part.
+
+    Args:
+        schedule: the other one, which does not know of its end.
+        until: the share.
+    """
+
+    def __init__(self, schedule: Schedule, until: float):
+        self.schedule, self.until = schedule, until
+
+    def __call__(self, peak: Any, steps: int) -> optax.Schedule:
+        rate, stop = self.schedule(peak, steps), round(self.until * steps)
+        return lambda count: jnp.where(count < stop, rate(count), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -59,6 +60,7 @@ def init_state(
     image_shape: tuple[int, ...],
     key: jax.Array,
     averaging: Averaging | None = None,
+    set_by_data: Callable[[Any], Any] | None = None,
 ) -> TrainState:
     """The state before the first step, as a pure function, not compiled.
 
@@ -68,10 +70,13 @@ def init_state(
         image_shape: (height, width, channels) of one image.
         key: decides the parameters and all later randomness.
         averaging: how variables are averaged, if they are.
+        set_by_data: changes the parameters that are drawn to those that training begins with.
     """
     params_key, rng = split_key(key)
     variables = init_variables(model, image_shape, params_key)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    if set_by_data is not None:
+        params = set_by_data(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

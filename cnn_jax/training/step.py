@@ -20,6 +20,7 @@ from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
 from cnn_jax.training.precision import Precision, apply
 from cnn_jax.training.state import TrainState
+from cnn_jax.training.views import View, averaged
 
 _NO_STEP = 2**32 - 1  # steps are counted up to 2^31 - 1
 NORMS = "grad_norm", "param_norm", "update_norm"
@@ -117,7 +118,7 @@ def make_train_step(
         params, average = optax.apply_updates(state.params, updates), state.average
         if averaging is not None:
             moment = Moment(step=state.step + 1, steps=steps, ends_epoch=jnp.any(ends == state.step + 1))
-            average, params = averaging(cast(Average, average), params, batch_stats, moment)
+            average, params, batch_stats = averaging(cast(Average, average), params, batch_stats, moment)
         measured = {name: metrics[name].finish(mean) for name, mean in means.items()}
         before = state.params
         state = state.replace(
@@ -220,8 +221,9 @@ def make_eval_step(
     preprocess: Preprocess,
     metrics: Mapping[str, Metric] | None = None,
     precision: Precision = "float32",
+    views: Sequence[View] = (),
 ) -> Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]:
-    """The evaluation of one batch as a pure function, not yet compiled.
+    """The evaluation of one batch as a pure function, not yet compiled. Scores are those of all `views`, averaged.
 
     Returns:
         `eval_step(variables, batch) -> (sums, scores)`. The batch holds "image", "label" and "mask", float32 (N,),
@@ -232,7 +234,10 @@ def make_eval_step(
     measures: dict[str, Loss | Metric] = {"loss": loss, **(metrics or {})}
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
-        scores = cast(jax.Array, apply(model, variables, preprocess(batch["image"]), precision, train=False))
+        def score(images: jax.Array) -> jax.Array:
+            return cast(jax.Array, apply(model, variables, images, precision, train=False))
+
+        scores = averaged(score, views, preprocess(batch["image"]))
         mask, targets = batch["mask"], distributions(batch, scores.shape[-1])
 
         def total(values: jax.Array) -> jax.Array:

@@ -12,6 +12,12 @@ Ten seeds are `jax.vmap` over keys, a sweep is `jax.vmap` over learning rates:
     states, metrics = jax.jit(jax.vmap(train, (0, None, each)))(keys, numbers, arrays)
     print(metrics["accuracy"][:, -10:].mean(axis=1))  # of each seed, over its last ten batches
 
+A race is training and the evaluation of a test set in one program, `make_measure` giving the latter:
+
+    measure = training.make_measure(recipe, digits)
+    state, metrics = train(key, {}, arrays)
+    measured = measure(state.eval_variables, {"image": test.images, "label": test.labels})
+
 `runs.fit` takes the same steps in many calls, and adds what has no place in a function: checkpoints, records, signals.
 """
 
@@ -34,9 +40,11 @@ from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics
 
+_MEASURED = 500  # images that are measured together
 Numbers = Mapping[str, Any]
 """Numbers of a recipe's parts by their dotted names, as "optimizer.learning_rate"; they may be traced."""
 Train = Callable[[jax.Array, Numbers, Batch], tuple[TrainState, Metrics]]
+Measure = Callable[[Mapping[str, Any], Batch], Metrics]
 
 
 def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
@@ -85,9 +93,44 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
             return functions.train_step(state, Resident.take((images, order), k))
 
-        return jax.lax.scan(step, functions.init(key), jnp.arange(steps))
+        state = functions.init(key, data["image"][: recipe.first_images])
+        return jax.lax.scan(step, state, jnp.arange(steps))
 
     return run
+
+
+def make_measure(recipe: Recipe, train: data.Dataset) -> Measure:
+    """The evaluation of a whole split as a pure function, not yet compiled.
+
+    Args:
+        recipe: what is measured, in which precision and by which views.
+        train: the training images; only their statistics and classes are used.
+
+    Returns:
+        `measure(variables, split) -> metrics`. The split holds "image", uint8 (n, H, W, C) at the size of the model's
+        input, and "label", int32 (n,); the metrics are the mean "loss" and those of `Recipe.measures`, float32 scalars.
+    """
+    classes = len(train.class_names)
+    recipe = dataclasses.replace(recipe, model=models.with_classes(recipe.model, classes))
+    measures = recipe.measures(classes)
+
+    def measure(variables: Mapping[str, Any], split: Batch) -> Metrics:
+        images = split["image"]
+        functions = make_functions(recipe, train.statistics, images.shape[1:], classes, steps=1)
+        batches, filling = -(-len(images) // _MEASURED), -len(images) % _MEASURED
+
+        def in_batches(values: jax.Array) -> jax.Array:
+            padded = jnp.pad(values, ((0, filling), *[(0, 0)] * (values.ndim - 1)))
+            return padded.reshape(batches, _MEASURED, *values.shape[1:])
+
+        rows = {**split, "mask": jnp.ones(len(images))}
+        sums = jax.lax.map(lambda batch: functions.eval_step(dict(variables), batch)[0], jax.tree.map(in_batches, rows))
+        totals = jax.tree.map(lambda values: jnp.sum(values, axis=0), sums)
+        count = totals.pop("count")
+        means = {name: total / count for name, total in totals.items()}
+        return {name: measures[name].finish(mean) if name in measures else mean for name, mean in means.items()}
+
+    return measure
 
 
 def train_arrays(recipe: Recipe, train: data.Dataset, seeds: int | Iterable[int]) -> dict[str, jax.Array]:
@@ -104,11 +147,15 @@ def train_arrays(recipe: Recipe, train: data.Dataset, seeds: int | Iterable[int]
         size).
     """
     train = at_input_size(train, input_size(recipe.model, train.images))
-    steps = recipe.count_steps(len(train))
-
-    def order(seed: int) -> np.ndarray:
-        return data.train_order(len(train), recipe.batch_size, seed)(0, steps)
-
-    orders = order(seeds) if isinstance(seeds, int) else np.stack([order(seed) for seed in seeds])
-    arrays = {"image": train.images, "label": train.labels, "order": orders.astype(np.int32)}
+    arrays = {"image": train.images, "label": train.labels, "order": whole_order(recipe, len(train), seeds)}
     return jax.tree.map(jnp.asarray, arrays)
+
+
+def whole_order(recipe: Recipe, images: int, seeds: int | Iterable[int]) -> np.ndarray:
+    """The "order" of `train_arrays` for that many training images, on the host."""
+    steps = recipe.count_steps(images)
+    each = [
+        data.train_order(images, recipe.batch_size, seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)
+    ]
+    orders = np.stack([order(0, steps) for order in each]).astype(np.int32)
+    return orders[0] if isinstance(seeds, int) else orders
