@@ -35,11 +35,12 @@ from cnn_jax.training import SGD, Recipe, Step
 
 Network = Literal["resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet18", "wrn16x8", "wrn28x10"]
 
-# He et al. 2016, section 4.2: 64,000 steps, here 164 epochs, which are 64,063; the rate is divided by ten at 32,000 and
-# at 48,000. The papers name no exception from decay, and their programs make none: it is that of all parameters.
+# He et al. 2016, section 4.2: 64,000 steps, which end in the 164th epoch; the rate is divided by ten at 32,000 and at
+# 48,000. The papers name no exception from decay, and their programs make none: it is that of all parameters.
 he = functools.partial(
     Recipe,
     epochs=164,
+    steps=64_000,
     batch_size=128,
     optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True),
     schedule=Step(at=(0.5, 0.75), factor=0.1),
