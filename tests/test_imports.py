@@ -70,7 +70,7 @@ def test_imports_run_one_way(name, path):
         ("functional", "import flax"),
         ("functional", "from cnn_jax.errors import InputError"),
         ("lowering", "from cnn_jax import functional"),
-        ("lowering", "from ..functional import geometry"),
+        ("lowering", "from ..functional import arguments"),
         ("layers", "import cnn_jax.models.lenet"),
         ("models", "def f():\n    from cnn_jax.runs import loop"),
         ("data", "from cnn_jax import cli"),

@@ -10,8 +10,8 @@ from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from cnn_jax import lowering
-from cnn_jax.functional import geometry
-from cnn_jax.functional.geometry import Padding, Pairs
+from cnn_jax.functional import arguments
+from cnn_jax.functional.arguments import Padding, Pairs
 
 CONV_PADDINGS = ("SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL")
 TRANSPOSE_PADDINGS = ("SAME", "VALID", "CIRCULAR")
@@ -67,24 +67,24 @@ def conv(
       ValueError: in one line, for shapes that do not go together, a malformed argument, or a window larger than the
         padded input.
     """
-    x, kernel, bias = geometry.promote(x, kernel, bias)
+    x, kernel, bias = arguments.promote(x, kernel, bias)
     window = _kernel_window("conv", kernel)
     rank = len(window)
-    x, batch = geometry.split_batch("conv", x, rank)
-    groups = geometry.positive("conv", "feature_group_count", feature_group_count)
+    x, batch = arguments.split_batch("conv", x, rank)
+    groups = arguments.positive("conv", "feature_group_count", feature_group_count)
     _check_channels("conv", x.shape[-1], kernel.shape[-2], kernel.shape[-1], bias, groups)
-    strides = geometry.per_dimension("conv", "strides", strides, rank)
-    input_dilation = geometry.per_dimension("conv", "input_dilation", input_dilation, rank)
-    kernel_dilation = geometry.per_dimension("conv", "kernel_dilation", kernel_dilation, rank)
-    mode = geometry.padding_mode("conv", padding, CONV_PADDINGS, rank)
+    strides = arguments.per_dimension("conv", "strides", strides, rank)
+    input_dilation = arguments.per_dimension("conv", "input_dilation", input_dilation, rank)
+    kernel_dilation = arguments.per_dimension("conv", "kernel_dilation", kernel_dilation, rank)
+    mode = arguments.padding_mode("conv", padding, CONV_PADDINGS, rank)
 
-    extents = tuple(map(geometry.dilate, window, kernel_dilation))
-    sizes = tuple(map(geometry.dilate, x.shape[1:-1], input_dilation))
+    extents = tuple(map(arguments.dilate, window, kernel_dilation))
+    sizes = tuple(map(arguments.dilate, x.shape[1:-1], input_dilation))
     pairs = conv_padding(mode, sizes, extents, strides)
     if mode in REPEATING_PADDINGS:
         x = _pad_by_input(x, str(mode), pairs, input_dilation)
         sizes, pairs = x.shape[1:-1], ((0, 0),) * rank
-    geometry.output_shape("conv", sizes, extents, strides, pairs)
+    arguments.output_shape("conv", sizes, extents, strides, pairs)
     y = lowering.conv(
         x,
         kernel,
@@ -96,7 +96,7 @@ def conv(
         precision=precision,
         preferred_element_type=None,
     )
-    return geometry.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
+    return arguments.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
 
 
 def conv_transpose(
@@ -136,22 +136,22 @@ def conv_transpose(
       ValueError: in one line, for shapes that do not go together, a malformed argument, or a window larger than the
         padded input.
     """
-    x, kernel, bias = geometry.promote(x, kernel, bias)
+    x, kernel, bias = arguments.promote(x, kernel, bias)
     window = _kernel_window("conv_transpose", kernel)
     rank = len(window)
-    x, batch = geometry.split_batch("conv_transpose", x, rank)
+    x, batch = arguments.split_batch("conv_transpose", x, rank)
     if transpose_kernel:
         kernel = jnp.flip(kernel, range(rank)).swapaxes(-1, -2)
     _check_channels("conv_transpose", x.shape[-1], kernel.shape[-2], kernel.shape[-1], bias, 1)
-    strides = geometry.per_dimension("conv_transpose", "strides", strides, rank)
-    kernel_dilation = geometry.per_dimension("conv_transpose", "kernel_dilation", kernel_dilation, rank)
-    mode = geometry.padding_mode("conv_transpose", padding, TRANSPOSE_PADDINGS, rank)
+    strides = arguments.per_dimension("conv_transpose", "strides", strides, rank)
+    kernel_dilation = arguments.per_dimension("conv_transpose", "kernel_dilation", kernel_dilation, rank)
+    mode = arguments.padding_mode("conv_transpose", padding, TRANSPOSE_PADDINGS, rank)
 
-    extents = tuple(map(geometry.dilate, window, kernel_dilation))
-    sizes = tuple(map(geometry.dilate, x.shape[1:-1], strides))
+    extents = tuple(map(arguments.dilate, window, kernel_dilation))
+    sizes = tuple(map(arguments.dilate, x.shape[1:-1], strides))
     ones = (1,) * rank
     pairs = transpose_padding(mode, extents, strides)
-    geometry.output_shape("conv_transpose", sizes, extents, ones, pairs)
+    arguments.output_shape("conv_transpose", sizes, extents, ones, pairs)
     y = lowering.conv(
         x,
         kernel,
@@ -166,12 +166,12 @@ def conv_transpose(
     if mode == "CIRCULAR":
         periods = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
         y = _wrap(y, periods, transpose_kernel)
-    return geometry.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
+    return arguments.restore_batch(y if bias is None else lowering.add_bias(y, bias), batch)
 
 
 def _kernel_window(caller: str, kernel: jax.Array) -> tuple[int, ...]:
     rank = kernel.ndim - 2
-    if not 1 <= rank <= geometry.MAX_SPATIAL_DIMENSIONS or 0 in kernel.shape:
+    if not 1 <= rank <= arguments.MAX_SPATIAL_DIMENSIONS or 0 in kernel.shape:
         raise ValueError(
             f"{caller}: kernel must have one to three spatial dimensions and then (in, out) channels, none empty, "
             f"got shape {kernel.shape}"
@@ -194,7 +194,7 @@ def _check_channels(
 def conv_padding(mode: str | Pairs, sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int]) -> Pairs:
     """How many elements stand before and after each dimension in a padding mode of `conv`."""
     if mode == "SAME":
-        return tuple(map(geometry.same, sizes, extents, strides))
+        return tuple(map(arguments.same, sizes, extents, strides))
     if mode == "VALID":
         return ((0, 0),) * len(sizes)
     if mode == "CAUSAL":

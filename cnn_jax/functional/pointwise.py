@@ -8,7 +8,7 @@ from jax import lax
 from jax.lax import PrecisionLike
 
 from cnn_jax import lowering
-from cnn_jax.functional import geometry
+from cnn_jax.functional import arguments
 
 
 def dense(
@@ -28,7 +28,7 @@ def dense(
     Raises:
       ValueError: in one line, for shapes that do not go together.
     """
-    x, kernel, bias = geometry.promote(x, kernel, bias)
+    x, kernel, bias = arguments.promote(x, kernel, bias)
     if kernel.ndim != 2:
         raise ValueError(f"dense: kernel must have shape (in, out), got {kernel.shape}")
     inputs, outputs = kernel.shape
@@ -56,7 +56,7 @@ def squared_distances(x: jax.Array, centres: jax.Array) -> jax.Array:
     Raises:
       ValueError: in one line, for shapes that do not go together.
     """
-    x, centres = geometry.promote(x, centres)
+    x, centres = arguments.promote(x, centres)
     if centres.ndim != 2 or x.ndim < 1 or x.shape[-1] != centres.shape[-1]:
         raise ValueError(
             f"squared_distances: x must be (..., I) and centres (O, I), got shapes {x.shape} and {centres.shape}"

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax import lowering
-from cnn_jax.functional import geometry
-from cnn_jax.functional.geometry import Padding
+from cnn_jax.functional import arguments
+from cnn_jax.functional.arguments import Padding
 
 
 def max_pool(
@@ -68,7 +68,7 @@ def avg_pool(
       (*batch, *out, C), in x's dtype; integers are first converted to float32. (Flax returns float32 for bfloat16
       where `count_include_pad` is False.)
     """
-    (x,) = geometry.promote(x)
+    (x,) = arguments.promote(x)
     return _pool("avg_pool", "sum", x, window_shape, strides, padding, "window" if count_include_pad else "seen")
 
 
@@ -87,7 +87,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
     Integers are first converted to float32. Raises ValueError for any other rank, and for an empty volume.
     """
-    (x,) = geometry.promote(x)
+    (x,) = arguments.promote(x)
     return x.mean(_spatial_axes("global_avg_pool", x))
 
 
@@ -112,14 +112,14 @@ def _pool(
     """The reduction of every window, divided by the window's size, or by how many of its elements lie in the input."""
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise ValueError(f"{caller}: input must hold real numbers, got dtype {x.dtype}")
-    window = geometry.window(caller, "window_shape", window_shape)
+    window = arguments.window(caller, "window_shape", window_shape)
     rank = len(window)
-    x, batch = geometry.split_batch(caller, x, rank)
+    x, batch = arguments.split_batch(caller, x, rank)
     sizes = x.shape[1:-1]
-    strides = geometry.per_dimension(caller, "strides", strides, rank)
-    mode = geometry.padding_mode(caller, padding, ("SAME", "VALID"), rank)
+    strides = arguments.per_dimension(caller, "strides", strides, rank)
+    mode = arguments.padding_mode(caller, padding, ("SAME", "VALID"), rank)
     if mode == "SAME":
-        pairs = tuple(map(geometry.same, sizes, window, strides))
+        pairs = tuple(map(arguments.same, sizes, window, strides))
     elif isinstance(mode, str):
         pairs = ((0, 0),) * rank
     else:
@@ -128,7 +128,7 @@ def _pool(
             raise ValueError(
                 f"{caller}: padding must be at least 0 and less than window_shape={window}, got {padding!r}"
             )
-    geometry.output_shape(caller, sizes, window, strides, pairs)
+    arguments.output_shape(caller, sizes, window, strides, pairs)
     divisor = math.prod(window) if over == "window" else 1
     y = lowering.reduce_window(x, reducer, window=window, strides=strides, padding=pairs, divisor=divisor)
     if over == "seen":
@@ -136,7 +136,7 @@ def _pool(
         for axis, counts in enumerate(map(_counts, sizes, window, strides, pairs), start=1):
             along = [dimension for dimension in range(rank + 2) if dimension != axis]
             y = y / lax.expand_dims(counts.astype(y.dtype), along)
-    return geometry.restore_batch(y, batch)
+    return arguments.restore_batch(y, batch)
 
 
 def _counts(size: int, window: int, stride: int, padding: tuple[int, int]) -> jax.Array:
@@ -148,7 +148,7 @@ def _counts(size: int, window: int, stride: int, padding: tuple[int, int]) -> ja
 
 def _spatial_axes(caller: str, x: jax.Array) -> tuple[int, ...]:
     rank = x.ndim - 2
-    if not 1 <= rank <= geometry.MAX_SPATIAL_DIMENSIONS or 0 in x.shape[1:-1]:
+    if not 1 <= rank <= arguments.MAX_SPATIAL_DIMENSIONS or 0 in x.shape[1:-1]:
         raise ValueError(
             f"{caller}: input must be (N, *spatial, C) with one to three spatial dimensions, none empty, "
             f"got shape {x.shape}"

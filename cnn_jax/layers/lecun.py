@@ -14,8 +14,8 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Initializer
 
 from cnn_jax import functional
-from cnn_jax.functional import geometry
-from cnn_jax.functional.geometry import Padding
+from cnn_jax.functional import arguments
+from cnn_jax.functional.arguments import Padding
 from cnn_jax.layers.shapes import channels_of, kernel_window
 
 
@@ -94,7 +94,7 @@ class Subsample(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (*batch, *spatial, C) to (*batch, *out, C)."""
-        window = geometry.window("Subsample", "window_shape", self.window_shape)
+        window = arguments.window("Subsample", "window_shape", self.window_shape)
         channels = channels_of("Subsample", inputs)
         scale = self.param("scale", initializers.constant(1 / math.prod(window)), (channels,))
         bias = self.param("bias", initializers.zeros_init(), (channels,))

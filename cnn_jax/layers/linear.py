@@ -13,8 +13,8 @@ from flax.typing import Dtype, Initializer
 from jax.lax import PrecisionLike
 
 from cnn_jax import functional
-from cnn_jax.functional import geometry
-from cnn_jax.functional.geometry import Padding
+from cnn_jax.functional import arguments
+from cnn_jax.functional.arguments import Padding
 from cnn_jax.layers.shapes import channels_of, kernel_window
 
 
@@ -51,7 +51,7 @@ class Conv(nn.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps (*batch, *spatial, I) to (*batch, *out, features)."""
         window = kernel_window("Conv", self.kernel_size)
-        groups = geometry.positive("Conv", "feature_group_count", self.feature_group_count)
+        groups = arguments.positive("Conv", "feature_group_count", self.feature_group_count)
         channels = channels_of("Conv", inputs)
         if channels % groups:
             raise ValueError(f"Conv: {channels} input channels cannot be divided into feature_group_count={groups}")

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from cnn_jax import functional
-from cnn_jax.functional.geometry import Padding
+from cnn_jax.functional.arguments import Padding
 
 
 class MaxPool(nn.Module):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.functional import geometry
+from cnn_jax.functional import arguments
 
 
 def kernel_window(caller: str, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
-    return geometry.window(caller, "kernel_size", (kernel_size,) if isinstance(kernel_size, int) else kernel_size)
+    return arguments.window(caller, "kernel_size", (kernel_size,) if isinstance(kernel_size, int) else kernel_size)
 
 
 def channels_of(caller: str, inputs: jax.Array) -> int:

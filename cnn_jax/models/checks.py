@@ -9,7 +9,7 @@ from typing import TypeGuard
 import jax
 
 from cnn_jax.errors import InputError
-from cnn_jax.functional.geometry import less
+from cnn_jax.functional.arguments import less
 
 
 def positive_int(model: str, field: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Every accepted form of a geometry, turned into plain tuples of ints once, at the door.
+"""Every accepted form of an argument, turned into plain tuples of ints once, at the door.
 
 Each function takes the name of the caller, which begins the message of any ValueError it raises.
 """
