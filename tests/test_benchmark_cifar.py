@@ -28,7 +28,7 @@ def test_the_recipe_is_that_of_the_table_before_its_rate_falls():
     steps = recipe.count_steps(50_000)
     rate = recipe.schedule(recipe.optimizer.learning_rate, steps)
     assert float(rate(cifar.EPOCHS * 50_000 // 128)) == pytest.approx(recipe.optimizer.learning_rate)
-    alike = {"schedule": Constant(), "epochs": recipe.epochs}
+    alike = {"schedule": Constant(), "epochs": recipe.epochs, "steps": recipe.steps}
     assert dataclasses.replace(found, **alike) == dataclasses.replace(recipe, **alike)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cnn_jax import layers
-from cnn_jax.functional import convolution, geometry
+from cnn_jax.functional import arguments, convolution
 
 # A stock Linen layer has the same fields and parameters as ours and is counted alike.
 _CONVOLUTIONS = (layers.Conv, nn.Conv, layers.PartialConv)
@@ -23,7 +23,7 @@ _GLOBAL_POOLS = (layers.GlobalAvgPool, layers.GlobalMaxPool)
 KNOWN = (*_CONVOLUTIONS, *_TRANSPOSED, *_DENSE, *_POOLS, *_GLOBAL_POOLS, layers.RadialBasis)
 
 Shape = tuple[int, ...]
-Pairs = geometry.Pairs
+Pairs = arguments.Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +95,15 @@ def _conv_window(module: Any, inputs: Shape, own: Mapping[str, Any]) -> Window:
     kind = type(module).__name__
     kernel = own["kernel"].shape[: -1 if isinstance(module, layers.PartialConv) else -2]
     rank = len(kernel)
-    stride = geometry.per_dimension(kind, "strides", module.strides, rank)
-    spread = geometry.per_dimension(kind, "input_dilation", getattr(module, "input_dilation", 1), rank)
-    steps = geometry.per_dimension(kind, "kernel_dilation", getattr(module, "kernel_dilation", 1), rank)
-    sizes = tuple(map(geometry.dilate, inputs[-1 - rank : -1], spread))
-    extents = tuple(map(geometry.dilate, kernel, steps))
+    stride = arguments.per_dimension(kind, "strides", module.strides, rank)
+    spread = arguments.per_dimension(kind, "input_dilation", getattr(module, "input_dilation", 1), rank)
+    steps = arguments.per_dimension(kind, "kernel_dilation", getattr(module, "kernel_dilation", 1), rank)
+    sizes = tuple(map(arguments.dilate, inputs[-1 - rank : -1], spread))
+    extents = tuple(map(arguments.dilate, kernel, steps))
     if isinstance(module.padding, str) and module.padding.upper() == "SAME_LOWER":  # Linen's alone.
         mode: str | Pairs = tuple(pair[::-1] for pair in convolution.conv_padding("SAME", sizes, extents, stride))
     else:
-        mode = geometry.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
+        mode = arguments.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
     return Window(kernel=kernel, stride=stride, padding=convolution.conv_padding(mode, sizes, extents, stride))
 
 
@@ -111,10 +111,10 @@ def _transposed_window(module: Any, own: Mapping[str, Any]) -> Window:
     kind = type(module).__name__
     kernel = own["kernel"].shape[:-2]
     rank = len(kernel)
-    stride = geometry.per_dimension(kind, "strides", module.strides, rank)
-    steps = geometry.per_dimension(kind, "kernel_dilation", module.kernel_dilation, rank)
-    mode = geometry.padding_mode(kind, module.padding, convolution.TRANSPOSE_PADDINGS, rank)
-    extents = tuple(map(geometry.dilate, kernel, steps))
+    stride = arguments.per_dimension(kind, "strides", module.strides, rank)
+    steps = arguments.per_dimension(kind, "kernel_dilation", module.kernel_dilation, rank)
+    mode = arguments.padding_mode(kind, module.padding, convolution.TRANSPOSE_PADDINGS, rank)
+    extents = tuple(map(arguments.dilate, kernel, steps))
     return Window(kernel=kernel, stride=stride, padding=convolution.transpose_padding(mode, extents, stride))
 
 
@@ -125,8 +125,8 @@ def _pool_window(module: Any, inputs: Shape) -> Window:
     if isinstance(module, layers.Subsample):
         stride, padding = kernel, ((0, 0),) * rank
     else:
-        stride = geometry.per_dimension(kind, "strides", module.strides, rank)
-        mode = geometry.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
+        stride = arguments.per_dimension(kind, "strides", module.strides, rank)
+        mode = arguments.padding_mode(kind, module.padding, convolution.CONV_PADDINGS, rank)
         padding = convolution.conv_padding(mode, inputs[-1 - rank : -1], kernel, stride)
     return Window(kernel=kernel, stride=stride, padding=padding)
 
