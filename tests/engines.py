@@ -24,13 +24,14 @@ def shared() -> Iterator[dict]:
     """
     engines: dict = {}
 
-    def engine(recipe, train, seeds, execution, *held_out):
-        splits = train, *held_out
+    def engine(recipe, train, seeds, execution, validation, test, numbers=None):
+        splits = train, validation, test
         # Of a recipe, what the loop alone looks at makes no difference.
         recipe = dataclasses.replace(recipe, init=None, patience=None)
-        key = recipe, tuple(seeds), execution.steps_per_call, execution.onednn, *map(_identity, splits)
+        own = tuple((name, tuple(values)) for name, values in (numbers or {}).items())
+        key = recipe, tuple(seeds), own, execution.steps_per_call, execution.onednn, *map(_identity, splits)
         if key not in engines:
-            engines[key] = Engine(recipe, train, seeds, execution, *held_out), splits  # which keep their ids
+            engines[key] = Engine(recipe, train, seeds, execution, validation, test, numbers), splits  # keep their ids
         return engines[key][0]
 
     with pytest.MonkeyPatch.context() as patch:

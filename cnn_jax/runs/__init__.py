@@ -7,6 +7,7 @@ from cnn_jax.runs.load import Run, load_run
 from cnn_jax.runs.loop import TrainingDivergedError
 from cnn_jax.runs.memory import keep_memory
 from cnn_jax.runs.mesh import map_replicas, replica_mesh
+from cnn_jax.runs.sweep import Sweep, sweep
 
 __all__ = [
     "CheckpointConfig",
@@ -14,6 +15,7 @@ __all__ = [
     "Place",
     "Result",
     "Run",
+    "Sweep",
     "TrainingDivergedError",
     "fit",
     "keep_memory",
@@ -21,4 +23,5 @@ __all__ = [
     "map_replicas",
     "replica_mesh",
     "split_cpu",
+    "sweep",
 ]

@@ -19,10 +19,11 @@ from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.mesh import Layout
 from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
-from cnn_jax.training.recipe import Recipe, make_functions
+from cnn_jax.training.recipe import Functions, Recipe, make_functions
 from cnn_jax.training.state import TrainState, path_of
 from cnn_jax.training.statistics import make_estimate
-from cnn_jax.training.step import Metrics, make_train_steps
+from cnn_jax.training.step import Batch, Metrics, make_train_steps
+from cnn_jax.training.train import Numbers, with_numbers
 
 Variables = Mapping[str, Any]
 """What `model.apply` takes: "params", and "batch_stats" where there are any."""
@@ -35,6 +36,8 @@ _CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
 class Engine:
     """A recipe with its data and seeds, compiled. Everything "of each seed" is in the order of `seeds`.
 
+    In a sweep a seed occurs once for each combination of numbers, which are arguments of the compiled functions.
+
     The images stay on the devices, and the host sends which of them make a batch. Each seed holds out its own
     validation images, as `data.holdout` does, unless there are some for all of them. States of several seeds have a
     leading axis of them.
@@ -45,9 +48,17 @@ class Engine:
         total: number of steps.
         per_call: number of steps that a call takes at most; after the first call it may be less than before.
         held_out: names of the splits to measure on, "validation" before "test".
-        schedule: step -> learning rate.
         measures: the metrics by name.
         smooths: whether the loss smooths the labels.
+
+    Args:
+        recipe: everything that decides the numbers, besides data and seeds.
+        train: images and labels to learn from.
+        seeds: the seeds.
+        execution: how fast.
+        validation: images to choose the best checkpoint by, in place of a share of the training images.
+        test: images to measure on.
+        numbers: by dotted name, as for `with_numbers`, what each seed has in place of the recipe's own.
     """
 
     def __init__(
@@ -58,8 +69,10 @@ class Engine:
         execution: Execution,
         validation: data.Dataset | None,
         test: data.Dataset | None,
+        numbers: Mapping[str, Sequence[float]] | None = None,
     ):
         self.seeds, count = tuple(seeds), len(seeds)
+        numbers = numbers or {}
         # Of each split, where its images are and which rows of them each seed takes.
         self._layout = Layout(count)
         size = input_size(recipe.model, train.images)
@@ -88,23 +101,51 @@ class Engine:
 
         classes = len(train.class_names)
         ends = recipe.epoch_ends(self.images) if recipe.averaging else ()
-        functions = make_functions(recipe, train.statistics, train.images.shape[1:], classes, self.total, ends)
-        self.measures = recipe.measures(classes)
-        self.smooths = recipe.loss.floor(classes) is not None
-        self.schedule = jax.jit(functions.schedule)
+        rows_of = zip(*numbers.values(), strict=True)
+        each = [with_numbers(recipe, dict(zip(numbers, row, strict=True))) for row in rows_of] or [recipe]
+        measures = {name: metric for one in each for name, metric in one.measures(classes).items()}
+        self.measures = measures
+        self.smooths = any(one.loss.floor(classes) is not None for one in each)
+        spread = self._layout.spread
+        self._numbers = {name: spread([np.asarray(v, np.float32) for v in values]) for name, values in numbers.items()}
+
+        def functions(numbers: Numbers) -> Functions:
+            shape = train.images.shape[1:]
+            return make_functions(
+                with_numbers(recipe, numbers), train.statistics, shape, classes, self.total, ends, measures
+            )
+
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            return functions(batch.pop("numbers")).train_step(state, batch)
+
+        def take_images(chunk: Any, k: jax.Array) -> Batch:
+            return self._feed.take(_without_numbers(chunk), k)
+
+        def take(chunk: Any, k: jax.Array) -> Batch:
+            return take_images(chunk, k) | {"numbers": chunk[1]["numbers"]}
+
+        def rate(step: jax.Array, numbers: Numbers) -> jax.Array:
+            return functions(numbers).schedule(step)
+
+        own = functions({})
         compiled = self._layout.compile
+        self._rates = jax.jit(jax.vmap(rate, (None, 0)) if numbers and count > 1 else rate)
         first = [train.images[rows[: recipe.first_images]] for rows in self._rows["train"]]
         # The first images are the same for all seeds, unless each holds out others.
-        self._first, axis = (self._layout.spread(first), 0) if recipe.validation else (share(first[0]), None)
-        self._init = compiled(lambda seed, images: functions.init(jax.random.key(seed), images), (0, axis))
+        self._first, axis = (spread(first), 0) if recipe.validation else (share(first[0]), None)
+        self._init = compiled(
+            lambda seed, images, numbers: functions(numbers).init(jax.random.key(seed), images), (0, axis, 0)
+        )
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
-        train_steps = make_train_steps(functions.train_step, self._feed.take, self._feed.length)
+        train_steps = make_train_steps(train_step, take, lambda chunk: self._feed.length(_without_numbers(chunk)))
         self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
-        self._eval_step = compiled(functions.eval_step, (0, 0))
+        self._eval_step = compiled(
+            lambda variables, batch, numbers: functions(numbers).eval_step(variables, batch), (0, 0, 0)
+        )
         estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
         self._estimate: Any = None
-        if estimates and jax.eval_shape(functions.init, jax.random.key(0), first[0]).batch_stats:
-            estimate = make_estimate(recipe.model, functions.preprocess, recipe.precision, self._feed.take)
+        if estimates and jax.eval_shape(own.init, jax.random.key(0), first[0]).batch_stats:
+            estimate = make_estimate(recipe.model, own.preprocess, recipe.precision, take_images)
             self._batches = min(self.total, -(-min(_ESTIMATED, self.images) // recipe.batch_size))
             self._estimate = compiled(lambda state, chunk: estimate(state, chunk, self._batches), (0, (None, 0)))
         self._all_finite = self._layout.compile_light(all_finite)
@@ -112,7 +153,16 @@ class Engine:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self._init(self._layout.spread([np.array(seed, np.int32) for seed in self.seeds]), self._first)
+        seeds = self._layout.spread([np.array(seed, np.int32) for seed in self.seeds])
+        return self._init(seeds, self._first, self._numbers)
+
+    def learning_rates(self, step: int) -> np.ndarray:
+        """The learning rate of each seed in a step, float32 (seeds,)."""
+        return np.broadcast_to(self._rates(step, self._numbers), len(self.seeds))
+
+    def _chunk(self, step: int, count: int, length: int) -> Any:
+        shared, order = self._feed.chunk(step, count, length)
+        return shared, {"order": order, "numbers": self._numbers}
 
     def begin_with(self, state: TrainState, variables: Variables) -> tuple[TrainState, list[str]]:
         """The state before the first step with other variables put in, the same for all seeds.
@@ -147,7 +197,7 @@ class Engine:
         """
 
         def arguments(length: int) -> tuple[Any, ...]:
-            return state, self._feed.chunk(step, count, length), np.int32(count)
+            return state, self._chunk(step, count, length), np.int32(count)
 
         if not self._settled:
             self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
@@ -160,12 +210,12 @@ class Engine:
         """
         if self._estimate is None:
             return state
-        return self._estimate(state, self._feed.chunk(0, self._batches, self._batches))
+        return self._estimate(state, self._chunk(0, self._batches, self._batches))
 
     def lower(self, state: TrainState) -> Any:
         """The program of the train steps, to be compiled."""
         length = self.per_call
-        return self._train_steps.lower(state, self._feed.chunk(0, min(length, self.total), length), np.int32(1))
+        return self._train_steps.lower(state, self._chunk(0, min(length, self.total), length), np.int32(1))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
@@ -176,7 +226,8 @@ class Engine:
             chosen = rows[:, np.minimum(positions, count - 1)].astype(np.int32)
             batch = self._gather(self._images[split], self._layout.spread(list(chosen)))
             mask = [(positions < count).astype(np.float32)] * len(rows)
-            results.append(self._eval_step(state.eval_variables, batch | {"mask": self._layout.spread(mask)}))
+            batch |= {"mask": self._layout.spread(mask)}
+            results.append(self._eval_step(state.eval_variables, batch, self._numbers))
         results = [self._layout.split(part) for part in jax.device_get(results)]
         return [collect(of_seed, count, self.measures) for of_seed in zip(*results, strict=True)]
 
@@ -189,6 +240,11 @@ class Engine:
         if len(self.seeds) == 1:
             return state
         return self._choose(np.array(chosen), state, other)
+
+
+def _without_numbers(chunk: Any) -> Any:
+    """A chunk as the feed gave it."""
+    return chunk[0], chunk[1]["order"]
 
 
 def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, Any], list[str]]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,7 @@ def fit(
     begin_with: Callable[[], Variables] | None = None,
     folder: RunFolder | None = None,
     display: Display | None = None,
+    trials: Mapping[str, Sequence[float]] | None = None,
 ) -> Result:
     """Trains a recipe with one seed, or with several together.
 
@@ -111,6 +112,9 @@ def fit(
             seeds the checkpoints hold all of them; the records of each go to its own folder, `seed-K`, which at the end
             becomes that of an ordinary run.
         display: shows progress; None is silent.
+        trials: makes the seeds trials of a sweep, see `sweep`: by dotted name, as "optimizer.learning_rate", the number
+            that each has in place of the recipe's; there may be none. A seed may then occur several times, one that
+            diverges stops nothing, and the records of each go to `replica-K`, which is not made a run.
 
     Returns:
         The last state and the figures. On the same machine, equal arguments give equal bits, however often the run was
@@ -135,16 +139,18 @@ def fit(
         shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
         check_fits(recipe, execution, len(train), shape, len(seeds))  # before iterating over billions of them
         seeds = tuple(seeds)
-        check_all_seeds(seeds)
-        engine = Engine(recipe, train, seeds, execution, validation, test)
-        several = len(seeds) > 1
-        paths = [folder.path / seed_folder(seed) if several else folder.path for seed in seeds] if folder else []
+        check_all_seeds(seeds if trials is None else tuple(dict.fromkeys(seeds)))
+        engine = Engine(recipe, train, seeds, execution, validation, test, trials)
+        several, is_trial = len(seeds) > 1, trials is not None
+        names = [f"replica-{k}" if is_trial else seed_folder(seed) if several else "" for k, seed in enumerate(seeds)]
+        paths = [folder.path / name for name in names] if folder else []
         for path in paths:
             with storing(path):
                 path.mkdir(exist_ok=True)
-        with contextlib.closing(Loop(engine, recipe, execution, folder, paths, display, clock, begin_with)) as loop:
+        loop = Loop(engine, recipe, execution, folder, paths, display, clock, begin_with, go_on=is_trial)
+        with contextlib.closing(loop):
             interrupted = loop.run(interrupts)
-            if folder and several and interrupted is None:
+            if folder and several and interrupted is None and not is_trial:
                 leave_seed_folders(folder.path, seeds, loop.progress, loop.state, loop.best)
             means = [progress.means() for progress in loop.progress]
             return Result(

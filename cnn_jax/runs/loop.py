@@ -45,6 +45,7 @@ class Loop:
         display: shows how it goes; None is silent.
         began: `time.monotonic()` when the call began.
         begin_with: gives the variables to begin with where nothing is resumed.
+        go_on: whether a seed that diverges stops nothing; its figures then are not finite.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Loop:
         display: Display | None,
         began: float,
         begin_with: Callable[[], Variables] | None = None,
+        go_on: bool = False,
     ):
         self.engine, self.recipe, self.execution, self.began = engine, recipe, execution, began
         self.display = display or Display(silent=True)
@@ -68,6 +70,7 @@ class Loop:
         self.pending: list[tuple[int, Metrics]] = []  # of each call since the last fetch: its steps, and theirs
         self.timed_steps, self.timed_seconds = 0, 0.0
         self.folder, self.record_paths, self.begin_with = folder, record_paths, begin_with
+        self.go_on = go_on
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
         self.calendar = Calendar(
@@ -221,8 +224,9 @@ class Loop:
                 self.evaluations["best"] = self.engine.evaluate(self.best, "test")
 
     def _means(self) -> dict[str, float]:
-        """Means over the epoch so far and all seeds."""
+        """Means over the epoch so far and all seeds, without those that have diverged."""
         means = [progress.means() for progress in self.progress]
+        means = [one for one in means if all(map(math.isfinite, one.values()))] or means
         return {name: sum(one[name] for one in means) / len(means) for name in means[0]}
 
     def _steps_per_second(self) -> float:
@@ -242,20 +246,20 @@ class Loop:
     def _count(self, step: int, k: int, progress: Progress, values: dict[str, float]) -> None:
         """Counts a step of a seed."""
         for name in ("loss", "grad_norm"):
-            if not math.isfinite(values[name]):
+            if not math.isfinite(values[name]) and not self.go_on:
                 self._diverged(f"{name} is {values[name]}", k, step)
         progress.add(values)
         if self.records and step % FETCH_EVERY == 0:
-            self.records[k].write("batch", step, values | self._pace(step))
+            self.records[k].write("batch", step, values | self._pace(step, k))
 
-    def _pace(self, step: int) -> dict[str, float]:
-        """The learning rate of a step, and the speed of one seed so far."""
-        rate = float(self.engine.schedule(step - 1))
+    def _pace(self, step: int, k: int) -> dict[str, float]:
+        """The learning rate of a seed in a step, and the speed of one seed so far."""
+        rate = float(self.engine.learning_rates(step - 1)[k])
         return {"learning_rate": rate, "images_per_second": self._steps_per_second() * self.recipe.batch_size}
 
     def _end_epoch(self) -> None:
-        for progress, records in zip(self.progress, self.records, strict=False):
-            values = progress.means() | self._pace(self.step) | {"seconds": self.seconds()}
+        for k, records in enumerate(self.records):
+            values = self.progress[k].means() | self._pace(self.step, k) | {"seconds": self.seconds()}
             records.write("train", self.step, values)
         self.state = self.engine.settle(self.state)
         self.evaluations = {}
@@ -303,7 +307,7 @@ class Loop:
 
     def _check_finite(self) -> None:
         # The last step can leave finite metrics behind it and parameters that are not.
-        for k, finite in enumerate(self.engine.finite(self.state)):
+        for k, finite in enumerate([] if self.go_on else self.engine.finite(self.state)):
             if not finite:
                 self._diverged("a parameter or a moment of the optimiser is not finite", k, self.step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -184,6 +184,7 @@ def make_functions(
     classes: int,
     steps: int,
     epoch_ends: Sequence[int] | np.ndarray = (),
+    measures: Mapping[str, Metric] | None = None,
 ) -> Functions:
     """The functions of a recipe, whose numbers may be traced.
 
@@ -194,12 +195,14 @@ def make_functions(
         classes: number of classes.
         steps: length of the run, to which the schedule is stretched.
         epoch_ends: the numbers of steps after which an epoch has ended, see `Recipe.epoch_ends`.
+        measures: what is measured beside the loss, by default `Recipe.measures`, which cannot tell of a traced number
+            whether it smooths labels.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
     rate = functools.partial(_rate, steps)
     schedule = rate(recipe.schedule, recipe.optimizer.learning_rate)
     optimizer = make_optimizer(recipe.optimizer, recipe.schedule, recipe.groups, rate)
-    measures = recipe.measures(classes)
+    measures = recipe.measures(classes) if measures is None else measures
     in_training = {metric.name: metric for metric in (*recipe.metrics, Accuracy())}
     averaging = recipe.averaging[0] if recipe.averaging else None
 

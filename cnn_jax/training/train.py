@@ -48,18 +48,21 @@ Measure = Callable[[Mapping[str, Any], Batch], Metrics]
 
 
 def with_numbers(recipe: Recipe, numbers: Numbers) -> Recipe:
-    """The recipe with numbers of its parts replaced.
+    """The recipe with numbers of its parts replaced; of several parts joined, where there is just one.
 
     Raises:
         InputError: there is no such part or field.
     """
     for name, value in numbers.items():
         part, _, field = name.partition(".")
-        old: Any = getattr(recipe, part, None)
+        held: Any = getattr(recipe, part, None)
+        is_several = isinstance(held, tuple) and len(held) == 1
+        old: Any = held[0] if is_several else held
         fields = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
         if field not in fields:
             raise InputError(f"{name}: expected a part of a recipe and a field of it, as in 'optimizer.learning_rate'")
-        changes: dict[str, Any] = {part: dataclasses.replace(old, **{field: value})}
+        new = dataclasses.replace(old, **{field: value})
+        changes: dict[str, Any] = {part: (new,) if is_several else new}
         recipe = dataclasses.replace(recipe, **changes)
     return recipe
 
