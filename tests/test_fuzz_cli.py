@@ -80,6 +80,7 @@ OPTIONS = [
     *(["describe", text] for text in TEXTS),
     *(["evaluate", name] for name in NAMES),
     *(["predict", name, "x.png"] for name in NAMES),
+    *(["compare", *names] for names in ([], *([name] for name in NAMES), *(["no/such", name] for name in NAMES))),
     *(["describe", "lenet5", "--channels", number] for number in NUMBERS if number != "--"),
     *(["describe", "lenet5", "--size", "32", number] for number in [*NUMBERS, "31", "70000"]),
     *(["describe", "lenet5", "--size", *sizes] for sizes in ([], ["32"], ["32", "32", "32"])),
@@ -101,6 +102,8 @@ RUN_OPTIONS = [
     ["describe", "RUN", "--size", "3", "3"],
     ["describe", "RUN/config.json"],
     ["evaluate", "RUN/checkpoints"],
+    *(["compare", *names] for names in (["RUN"], ["RUN", "RUN/."], ["RUN", "RUN/best"], ["RUN", "RUN/config.json"])),
+    ["compare", "RUN", "no/such", "--out", "RUN/report.html"],
 ]
 
 

@@ -1,4 +1,4 @@
-"""`cnn-jax train | evaluate | predict | detect | describe | report | verify`: what to do with a finished run.
+"""`cnn-jax train | evaluate | predict | detect | describe | report | compare | verify`: what to do with a finished run.
 
 Options are dataclasses; the work is imported when a command runs, so that --help does not wait for JAX.
 """
@@ -23,6 +23,7 @@ DESCRIPTION = """Train a network, or use a finished run: evaluate it, classify p
     cnn-jax detect runs/b page.jpg             digits in a larger picture, with boxes
     cnn-jax describe lenet5                    layers, volumes, costs, receptive fields
     cnn-jax report runs/a                      all of this with figures, as one HTML file
+    cnn-jax compare runs/a runs/b              which options differ, and figures with their spread
     cnn-jax verify runs/a                      check its checkpoints, bit for bit
     cnn-jax --version
 
@@ -131,6 +132,16 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Runs side by side: their figures with the spread over seeds, and which options differ."""
+
+    runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN RUN [RUN ...]")] = ()
+    """Folders of runs, also of several seeds each; their models and data may differ."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write this too as one HTML file, with the curves of all laid over each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verify:
     """Whether the checkpoints of a run are as they were saved, bit for bit; exit code 2 if any is not."""
 
@@ -138,10 +149,10 @@ class Verify:
     """Folder of a run, also of one of several seeds."""
 
 
-COMMANDS: Any = Train | Evaluate | Predict | Detect | Describe | Report | Verify
+COMMANDS: Any = Train | Evaluate | Predict | Detect | Describe | Report | Compare | Verify
 
 
-def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> None:
+def run(options: Evaluate | Predict | Detect | Describe | Report | Compare | Verify) -> None:
     """Does what a command line asks for.
 
     Raises:
@@ -172,6 +183,10 @@ def run(options: Evaluate | Predict | Detect | Describe | Report | Verify) -> No
         from cnn_jax.cli.report import report
 
         report(options.run, options.out)
+    elif isinstance(options, Compare):
+        from cnn_jax.cli.compare import compare
+
+        compare(options.runs, options.out)
     elif isinstance(options, Verify):
         from cnn_jax.cli.verify import verify
 

@@ -88,8 +88,6 @@ def _draw(
     axes: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str], steps_per_epoch: float | None
 ) -> None:
     """Draws what the names say, the first with whole lines and the others with dashed ones."""
-    from matplotlib.ticker import MaxNLocator
-
     drawn, lost = [np.zeros(0)], 0
     for split, (colour, label) in _SPLITS.items():
         for name in names:
@@ -107,12 +105,19 @@ def _draw(
                 marker="o" if len(steps) <= _FEW and not dashed else "", markersize=3.0,
             )  # fmt: skip
             if len(values) > 1 and not dashed:
-                _draw_band(axes, places[finite], values[:, finite], colour)
+                draw_band(axes, places[finite], values[:, finite], colour)
             drawn.append(values[:, finite].ravel())
-    _scale(axes, np.concatenate(drawn))
+    scale(axes, np.concatenate(drawn))
     if lost:
         axes.text(0.5, 0.97, "not finite where the line is missing", transform=axes.transAxes, ha="center", va="top",
                   fontsize=canvas.SMALL)  # fmt: skip
+    style(axes)
+
+
+def style(axes: Axes) -> None:
+    """Axes of curves over steps or epochs."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=canvas.LABEL, length=2, color=canvas.GREY, which="both")
     axes.grid(color=canvas.GREY, alpha=0.25, linewidth=0.6)
@@ -120,7 +125,8 @@ def _draw(
     axes.spines[["left", "bottom"]].set_color(canvas.GREY)
 
 
-def _draw_band(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str) -> None:
+def draw_band(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str) -> None:
+    """From the least to the greatest of values (runs, T) at their places (T,)."""
     low, high = values.min(axis=0), values.max(axis=0)
     if len(places) == 1:  # A band of no width would not be seen.
         axes.vlines(places, low, high, color=colour, alpha=0.25, linewidth=6)
@@ -128,7 +134,7 @@ def _draw_band(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str) 
         axes.fill_between(places, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
-def _scale(axes: Axes, values: np.ndarray) -> None:
+def scale(axes: Axes, values: np.ndarray) -> None:
     """Sets the vertical scale by all finite values."""
     if not len(values):
         axes.set_yticks([])

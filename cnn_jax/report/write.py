@@ -33,7 +33,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     """
     out = path / REPORT if out is None else out
     config = read_config(path)
-    _check_place(out)
+    check_place(out, own=REPORT)
     seeds = several.read_seeds(path, config)
     middle = several.median(seeds) if seeds else None
     found = gather(middle.path if middle else path)
@@ -49,9 +49,9 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     return out
 
 
-def _check_place(out: Path) -> None:
-    """InputError where a file cannot be: better before the work than after it."""
-    check_output(out, own=REPORT)
+def check_place(out: Path, own: str = "") -> None:
+    """InputError where a page cannot be written: better before the work than after it. `own` as for `write_output`."""
+    check_output(out, own=own)
     if os.path.isdir(out):
         raise InputError(f"{out}: expected a file to write the report to, it is a folder")
     if not os.path.isdir(out.parent):

@@ -13,7 +13,7 @@ from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Sched
 from cnn_jax.training.seen import Seen, see
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
-from cnn_jax.training.summary import Summary, summarise
+from cnn_jax.training.summary import Summary, difference, summarise
 from cnn_jax.training.train import make_measure, make_train, train_arrays, whole_order
 from cnn_jax.training.views import Mirror, Shift, View
 
@@ -63,6 +63,7 @@ __all__ = [
     "WarmupStableDecay",
     "Whiten",
     "create_state",
+    "difference",
     "evaluate",
     "make_eval_step",
     "make_functions",

@@ -55,3 +55,27 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
     std = float(values.std(ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * std / math.sqrt(count)
     return Summary(mean=mean, std=std, low=mean - half, high=mean + half)
+
+
+def difference(values: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> Summary:
+    """How far the mean of one set of seeds is above that of another, which was trained differently.
+
+    The interval is Welch's (The generalization of "Student's" problem, 1947), for sets of unlike deviations.
+
+    Args:
+        values: (n,).
+        others: (m,).
+
+    Returns:
+        The difference of the means, its standard error as the deviation, and the 95 % confidence interval; NaN for all
+        but the first where a set has one value, or neither varies.
+    """
+    values, others = np.asarray(values, np.float64), np.asarray(others, np.float64)
+    mean = float(values.mean() - others.mean())
+    if min(len(values), len(others)) < 2 or not (np.ptp(values) or np.ptp(others)):
+        return Summary(mean=mean, std=math.nan, low=math.nan, high=math.nan)
+    from scipy import stats
+
+    low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    error = math.sqrt(values.var(ddof=1) / len(values) + others.var(ddof=1) / len(others))
+    return Summary(mean=mean, std=error, low=float(low), high=float(high))
