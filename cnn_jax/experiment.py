@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import numpy as np
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
-from cnn_jax import data, models, parts, terminal
+from cnn_jax import models, parts, sweeping, terminal
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
-from cnn_jax.runs.capacity import check_fits, short_of_memory
+from cnn_jax.runs.axes import parse_axes
+from cnn_jax.runs.capacity import short_of_memory
 from cnn_jax.runs.compilation import keep_compiled
 from cnn_jax.runs.devices import current_device, select_device, split_cpu
 from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.execution import Execution, Place, check_seeds
-from cnn_jax.runs.fit import Result, check_parameters, check_validation, fit, for_data
-from cnn_jax.runs.folder import RunFolder, check_free, environment, seed_folder
-from cnn_jax.runs.load import load_run
+from cnn_jax.runs.fit import Result, fit, for_data
+from cnn_jax.runs.folder import RunFolder, check_free, seed_folder
 from cnn_jax.runs.memory import keep_memory
+from cnn_jax.runs.opening import Opened, check_sizes, contents_of, open_data
+from cnn_jax.runs.programs import plan
 from cnn_jax.runs.rehearsal import rehearse
-from cnn_jax.runs.texts import parts_of, to_json
-from cnn_jax.training.evaluation import input_size
+from cnn_jax.runs.sweep import check_axes
+from cnn_jax.runs.tables import show_seeds, show_splits
+from cnn_jax.runs.texts import parts_of
 from cnn_jax.training.recipe import Recipe
-from cnn_jax.training.summary import summarise
-
-_ANY = (224, 224)  # height and width of images that differ, for a model that takes any size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,11 @@ class Experiment:
     replicas: int = 1
     """How many seeds to train, from `seed` on, together as one program; the table then shows mean, standard deviation
     and confidence interval."""
+    sweep: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="'FIELD = VALUE, ...'")] = ()
+    """Try several values of a field of the recipe, as in 'optimizer.learning_rate = 1e-3, 3e-3'; given for several
+    fields, all combinations. Each is trained with every seed, together as one program where they differ in numbers. The
+    best on the validation images is kept as the run `best` in the folder, the only one that is measured on the test
+    images."""
     execution: Annotated[Execution, arg(name="")] = Execution()
     place: Annotated[Place, arg(name="")] = Place()
 
@@ -70,7 +74,7 @@ def prepare(config: Experiment) -> None:
         InputError: there is no such device.
     """
     keep_compiled()
-    if config.replicas > 1:
+    if config.replicas > 1 or config.sweep:
         split_cpu()
     else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
         keep_memory()
@@ -85,6 +89,7 @@ def run_experiment(
     finish: Callable[[Path], None] | None = None,
     leaves: Sequence[str] = (),
     whole: Path | None = None,
+    begin: Callable[[RunFolder], None] | None = None,
 ) -> Result:
     """Loads the data, opens the folder of the run, trains, prints the results, and writes the report.
 
@@ -95,9 +100,10 @@ def run_experiment(
         leaves: names of the files that `finish` writes into that folder, or into those of the seeds. They belong to the
             run: no other output takes their place, and they go when the run is replaced.
         whole: the folder that the command line calls --out, if this run is only a part of what goes there.
+        begin: whatever is to be done with the folder of the run before it is trained.
 
     Returns:
-        What `fit` returned.
+        What `fit` returned; of a sweep, for the run of the combination chosen.
 
     Raises:
         InputError: an option, the data or the folder cannot be used; nothing on disk has been touched. Or, after
@@ -106,73 +112,42 @@ def run_experiment(
         SystemExit: with 128 plus the signal's number if a signal stopped the run, which has been saved.
     """
     began = time.monotonic()
-    recipe, execution, place = config.recipe, config.execution, config.place
     prepare(config)
-
-    # Folder, first look: a refusal must not wait for a download.
+    if config.sweep:
+        return _run_sweep(config, experiment, finish, leaves)
+    execution, place = config.execution, config.place
     moment = time.strftime("%Y%m%d-%H%M%S")
     holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
-    begin_with, weights = None, None
-    if recipe.init is not None:
-        begin_with = functools.cache(functools.partial(_weights, Path(recipe.init)))
-        if not (holds_run and place.resume):  # the run may be all that is left of it
-            weights = begin_with()
-
-    # Data.
-    size = models.input_size(recipe.model) or _ANY
-    train, test = config.data("train", size), config.data("test", size)
-    if recipe.pixel_range is not None:
-        train = data.rescale(train, *recipe.pixel_range)
-    validation = None if recipe.validation else config.data.validation(size)
-    check_validation(recipe, validation)
-    held_out = 0
-    if recipe.validation:
-        held_out = len(data.holdout_indices(train, recipe.validation, config.seed)[1])
-
-    # Model.
-    recipe = for_data(recipe, train)
-    shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
-    check_fits(recipe, execution, len(train) - held_out, shape, config.replicas)
-    if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
-        models.check_scores(recipe.model, shape, len(train.class_names))
-    # The check takes a trace of the model.
-    if recipe.groups or recipe.data_init or recipe.optimizer.kernels_only or weights is not None:
-        check_parameters(recipe, train, weights)
-
+    opened = _open(config, holds_run)
+    recipe, train, test, held_out = opened.recipe, opened.train, opened.test, opened.held_out
     if place.dry_run:
         rows = rehearse(recipe, train, test, config.seeds, execution)
         terminal.show_table(("a run would have", ""), rows, left=(0, 1))
         raise SystemExit(0)
 
     # Folder. By now everything that can be wrong with the options has been checked.
-    contents = {
-        "experiment": experiment,
-        "recipe": to_json(recipe),
-        "data": _describe_data(train),
-        "seeds": list(config.seeds),
-        "source": parts.text(config.data.here()),
-        "files": list(leaves),
-        "execution": dataclasses.asdict(execution),
-        **environment(),
-    }
-    path = place.out or new_folder(Path("runs") / f"{experiment}-{config.data.label()}-{moment}")
+    contents = contents_of(recipe, train, config.data, config.seeds, execution)
+    contents |= {"experiment": experiment, "files": list(leaves)}
+    path = place.out or _new_folder(config, experiment, moment)
     code = parts.files_of(*parts_of(recipe), config.data)
     folder = RunFolder(path, contents, place.resume, place.overwrite, code)
 
     # Training.
     display = Display()
     name = parts.short_text(recipe.model, models.MODELS).partition("(")[0]
-    chosen_by = len(validation) if validation else held_out
+    chosen_by = len(opened.validation) if opened.validation else held_out
     display.line(
         f"{terminal.plain(f'{name} on {train.name} {train.version}')} ({len(train) - held_out:,} train, "
         f"{f'{chosen_by:,} validation, ' if chosen_by else ''}{len(test):,} test images), "
         f"{_lengths(config)} on {current_device().platform}, in {shown(path)}"
     )
     try:
+        if begin is not None:
+            begin(folder)
         with short_of_memory(recipe):
             result = fit(
-                recipe, train, seeds=config.seeds, validation=validation, test=test, execution=execution,
-                begin_with=begin_with, folder=folder, display=display,
+                recipe, train, seeds=config.seeds, validation=opened.validation, test=test, execution=execution,
+                begin_with=opened.begin_with, folder=folder, display=display,
             )  # fmt: skip
     finally:
         folder.close()
@@ -192,30 +167,64 @@ def run_experiment(
     return result
 
 
-def _weights(path: Path) -> dict[str, Any]:
-    try:
-        return load_run(path).variables
-    except InputError as error:
-        raise InputError(f"init: {error}") from None
+def _open(config: Experiment, holds: bool) -> Opened:
+    """`open_data`, after the folder has been looked at: a refusal must not wait for a download."""
+    return open_data(config.recipe, config.data, config.seeds, config.execution, holds and config.place.resume)
+
+
+def _new_folder(config: Experiment, experiment: str, moment: str) -> Path:
+    return new_folder(Path("runs") / f"{experiment}-{config.data.label()}-{moment}")
+
+
+def _run_sweep(
+    config: Experiment, experiment: str, finish: Callable[[Path], None] | None, leaves: Sequence[str]
+) -> Result:
+    """`run_experiment` of a sweep: trains all combinations, then finishes the one chosen as a run of its own."""
+    place, moment = config.place, time.strftime("%Y%m%d-%H%M%S")
+    axes = parse_axes(config.sweep, config.recipe)
+    holds_sweep = place.out is not None and sweeping.check_free(place.out, place.resume, place.overwrite)
+    opened = _open(config, holds_sweep)
+    check_axes(axes, config.recipe, opened.validation)
+    check_sizes(config.data, opened.train, axes.get("model", ()))
+    if place.dry_run:
+        sweeping.show_plan(plan(config.recipe, axes, opened.train), axes, config.replicas)
+        raise SystemExit(0)
+    path = place.out or _new_folder(config, f"{experiment}-sweep", moment)
+
+    def open_run(folder: Path, recipe: Recipe, numbers: dict[str, Any]) -> RunFolder:
+        recipe = for_data(recipe, opened.train)
+        contents = contents_of(recipe, opened.train, config.data, config.seeds, config.execution)
+        contents |= {"experiment": experiment, "files": [], "recipe": contents["recipe"] | numbers}
+        return RunFolder(folder, contents, place.resume, code=parts.files_of(*parts_of(recipe), config.data))
+
+    display = Display()
+    display.line(f"{sweeping.lengths(axes, config.replicas)} on {current_device().platform}, in {shown(path)}")
+    with short_of_memory(config.recipe):
+        found = sweeping.train(
+            path, place.resume, open_run, recipe=config.recipe, axes=axes, train=opened.train, seeds=config.seeds,
+            validation=opened.validation, execution=config.execution, begin_with=opened.begin_with, display=display,
+        )  # fmt: skip
+    if found.interrupted is not None:
+        _say_how_to_resume(found.results[-1], path, path)
+        raise SystemExit(128 + found.interrupted)
+    sweeping.leave(found, path)
+    best = dataclasses.replace(place, out=path / sweeping.BEST, resume=True, overwrite=False)
+    chosen = dataclasses.replace(config, recipe=found.recipe, sweep=(), place=best)
+    result = run_experiment(
+        chosen, experiment, finish=finish, leaves=leaves, whole=path,
+        begin=lambda folder: sweeping.hand_over(found, path, folder),
+    )  # fmt: skip
+    if place.report:
+        from cnn_jax.report import write_sweep
+
+        terminal.say(f"report on the sweep: {shown(write_sweep(path, found))}")
+    return result
 
 
 def _lengths(config: Experiment) -> str:
     count, what = (config.recipe.epochs, "epoch") if config.recipe.steps is None else (config.recipe.steps, "step")
     length = f"{count:,} {what}{'s' if count > 1 else ''}"
     return f"{length}, seeds {config.seeds[0]} to {config.seeds[-1]}," if config.replicas > 1 else length
-
-
-def _describe_data(train: data.Dataset) -> dict[str, Any]:
-    """What is needed of the data to use the model later, and to tell whether a run resumes on the same data."""
-    return {
-        "name": train.name,
-        "version": train.version,
-        "fingerprint": train.fingerprint,
-        "images": len(train),
-        "image_shape": list(train.images.shape[1:]),
-        "class_names": list(train.class_names),
-        "statistics": dataclasses.asdict(train.statistics) | {"ink": train.ink.extent if train.ink else None},
-    }
 
 
 def _installed(name: str) -> str:
@@ -243,9 +252,9 @@ def _steps(result: Result) -> int:
 def _print_results(result: Result, path: Path, seconds: float) -> None:
     parameters, each, example = sum(leaf.size for leaf in jax.tree.leaves(result.state.params)), "", path
     if len(result.seeds) == 1:
-        _show_splits(result)
+        show_splits(result)
     else:
-        _show_seeds(result)
+        show_seeds(result)
         split = list(result.evaluations)[-1]  # the best where there is one, else the last
         name, metric = next(iter(result.measures.items()))
         found = result.summary(split, name)
@@ -274,52 +283,3 @@ def _report(path: Path) -> None:
         command = terminal.shell(_installed("cnn-jax"), "report", str(path))
         terminal.say(f"no report, but the run itself is complete; write one with:\n  {command}")
         raise
-
-
-def _columns(result: Result, names: Iterable[str]) -> dict[str, Callable[[float], str]]:
-    """By name, how to show the loss and each metric."""
-    shown = {name: metric.shown for name, metric in result.measures.items()}
-    return {name: shown.get(name, "{:.4f}".format) for name in names}
-
-
-def _heading(result: Result, name: str) -> str:
-    """What a table calls the loss or a metric."""
-    if name == "loss":
-        return "smoothed loss" if result.smooths else "loss"
-    return name.replace("cross_entropy", "cross-entropy").replace("_", " ")
-
-
-def _show_splits(result: Result) -> None:
-    """One row per split."""
-    titles = {"train": "train (last epoch)", "best": "test (best by validation)"}
-    found = {name: of_seeds[0] for name, of_seeds in result.evaluations.items()}
-    columns = _columns(result, next(iter(found.values())).values() if found else result.train)
-    train = {name: float(values[0]) for name, values in result.train.items()}
-    rows = [(titles["train"], *(show(train[name]) if name in train else "" for name, show in columns.items()))]
-    for name, evaluation in found.items():
-        values = evaluation.values()
-        *cells, last = [show(values[column]) for column, show in columns.items()]
-        rows.append((titles.get(name, name), *cells, f"{last} of {evaluation.count:,}"))
-    terminal.show_table(("", *(_heading(result, name) for name in columns)), rows)
-
-
-def _show_seeds(result: Result) -> None:
-    """One row per seed, then the summary."""
-    names = {"best": "test at best"}
-    header, shows, columns = ["seed"], [], []
-    for split, found in result.evaluations.items():
-        for name, show in _columns(result, found[0].values()).items():
-            header.append(f"{names.get(split, split)} {_heading(result, name)}")
-            shows.append(show)
-            columns.append(result.values(split, name))
-
-    def row(name: str, values: Iterable[float]) -> list[str]:
-        return [name, *(show(value) for show, value in zip(shows, values, strict=True))]
-
-    rows = [row(str(seed), values) for seed, *values in zip(result.seeds, *columns, strict=True)]
-    summaries = [summarise(column) for column in columns]
-    footer = [
-        row(name, [getattr(summary, field) for summary in summaries])
-        for name, field in (("mean", "mean"), ("std", "std"), ("95% ≥", "low"), ("95% ≤", "high"))
-    ]
-    terminal.show_table(header, rows, footer=footer)

@@ -55,9 +55,9 @@ COMPILING = (
     "test_patience",
     "test_precision", "test_published", "test_readme", "test_receptive_field", "test_recipe_parts",
     "test_rematerialization", "test_replicas", "test_replicas_folder", "test_report", "test_run_output", "test_seeds",
-    "test_seen",
-    "test_storage", "test_switches", "test_training_folder", "test_training_gradients", "test_training_loop",
-    "test_training_step", "test_training_train", "test_views", "test_warm_start",
+    "test_seen", "test_storage", "test_sweep", "test_sweep_folder", "test_switches", "test_training_folder",
+    "test_training_gradients", "test_training_loop", "test_training_step", "test_training_train", "test_views",
+    "test_warm_start",
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ PACKAGE = Path(cnn_jax.__file__).parent
 # Each part may import itself and the parts before it.
 ORDER = [
     "start", "parts", "lowering", "functional", "layers", "models", "describe", "augment", "terminal", "files", "data",
-    "training", "runs", "detection", "pictures", "report", "experiment", "published", "options", "misread", "command",
-    "cli", "benchmark", "__main__",
+    "training", "runs", "detection", "pictures", "report", "sweeping", "experiment", "published", "options",
+    "misread", "command", "cli", "benchmark", "__main__",
 ]  # fmt: skip
 MATHEMATICS = ("lowering", "functional")
 OUTSIDE_MATHEMATICS = {"jax", "numpy"}

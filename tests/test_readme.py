@@ -122,7 +122,7 @@ def test_the_two_lines_are_one_line_each(marker):
             assert (ROOT / word).is_file()
 
 
-@pytest.mark.parametrize(("marker", "count"), [("train lines", 2), ("recipe lines", 7)])
+@pytest.mark.parametrize(("marker", "count"), [("train lines", 2), ("recipe lines", 7), ("sweep lines", 2)])
 def test_the_lines_that_train_are_taken(marker, count, monkeypatch):
     """They are not run here: each part has tests of its own."""
     [block] = re.findall(rf"<!-- {marker} -->\n```bash\n(.*?)```", README, flags=re.DOTALL)

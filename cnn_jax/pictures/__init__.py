@@ -17,6 +17,8 @@ from cnn_jax.pictures.features import feature_maps, feature_maps_in_two
 from cnn_jax.pictures.filters import filters, filters_before_after
 from cnn_jax.pictures.heat import heat_maps
 from cnn_jax.pictures.mistakes import confident_mistakes
+from cnn_jax.pictures.overlay import curves_of_runs
+from cnn_jax.pictures.sweeps import swept, swept_pair
 
 __all__ = [
     "batch",
@@ -24,6 +26,7 @@ __all__ = [
     "confident_mistakes",
     "confusion_matrix",
     "curves",
+    "curves_of_runs",
     "detections",
     "draw_boxes",
     "feature_maps",
@@ -35,4 +38,6 @@ __all__ = [
     "layer_names",
     "layer_outputs",
     "saliency",
+    "swept",
+    "swept_pair",
 ]

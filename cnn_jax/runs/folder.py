@@ -29,6 +29,7 @@ from cnn_jax.runs.storage import storing
 
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
+SWEEP = "sweep.json"  # in the folder of a sweep, whose runs are in folders within it
 _TEXTS = (CONFIG, RECORDS, REPORT)
 _OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
 _IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
@@ -80,6 +81,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         found = f"found no {CONFIG} in it" if folder.is_dir() else "there is no such folder"
+        if (folder / SWEEP).is_file():
+            found = f"it is that of a sweep; the run chosen is {folder / 'best'}"
         raise InputError(f"{folder}: expected the folder of a run, {found}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected the configuration of a run in JSON, cannot read it ({error})") from None

@@ -201,6 +201,8 @@ def load_run(path: Path | str) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path / CONFIG}: expected the configuration of a run, it is damaged ({error!r})") from None
 
+    if any(name.startswith("sweep.") for name in recipe):
+        raise InputError(f"{path}: expected a run, these are trials of a sweep; choose {path.parents[1] / 'best'}")
     if len(seeds) > 1:
         names = [seed_folder(seeds[0]), seed_folder(seeds[-1])]
         raise InputError(
