@@ -145,7 +145,8 @@ def defaults(args: Sequence[str] | None = None) -> Config:
 
 def main(config: Config) -> None:
     prepare(config)
-    plain = config.place.out is not None or config.place.dry_run or current_device().platform == "cpu"
+    kept = config.sweep or config.place.out is not None or config.place.dry_run
+    plain = kept or current_device().platform == "cpu"
     if config.one_program or (config.one_program is None and not plain):
         race(config)
     else:
@@ -162,8 +163,10 @@ def race(config: Config) -> np.ndarray:
         InputError: the options ask for what one program does not do.
     """
     recipe = config.recipe
-    if recipe.validation or recipe.patience or recipe.init is not None or config.place.out is not None:
-        raise InputError("one_program: expected no validation, patience, init or out with it; give --one-program False")
+    if recipe.validation or recipe.patience or recipe.init is not None or config.place.out is not None or config.sweep:
+        raise InputError(
+            "one_program: expected no validation, patience, init, sweep or out with it; give --one-program False"
+        )
     size = models.input_size(recipe.model) or (32, 32)
     train, test = (at_input_size(config.data(split, size), size) for split in ("train", "test"))
     if recipe.pixel_range is not None:

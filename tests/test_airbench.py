@@ -100,7 +100,7 @@ def test_the_command_runs_a_recipe_in_a_folder_and_as_one_program(airbench, arra
     assert "from whitening to the last of 40 test images" in out
     [accuracy] = re.findall(r"\b3\b\D+([\d.]+)%", out)
     assert float(accuracy) == pytest.approx(100 * expected.accuracy, abs=2.6)  # one image, by rounding
-    with pytest.raises(InputError, match=r"^one_program: expected no validation, patience, init or out with it"):
+    with pytest.raises(InputError, match=r"^one_program: expected no validation, patience, init, sweep or out with it"):
         call("--one-program", "True", "--validation", "0.1")
 
 
