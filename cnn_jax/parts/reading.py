@@ -20,6 +20,7 @@ from cnn_jax.parts.classes import fields, hints, known_of, noun
 from cnn_jax.parts.values import Mismatch, fit
 
 _LONG = 100  # characters of a text that a message shows
+_MOST_NAMED = 12  # of the known classes, so that the line stays one
 _HOME = re.compile(r"\.py:(?=\s*\w)|^\s*[^\W\d][\w.]*:(?=\s*\w)")  # ends what names a file or a module
 
 
@@ -148,7 +149,8 @@ def _known_class(name: str, base: type, known: Mapping[str, type]) -> type:
         return known[names[_folded(name)]]
     near = difflib.get_close_matches(_folded(name), list(names), n=1)
     hint = f"did you mean {names[near[0]]}?" if near else "one of a file is FILE.py:CLASS(...)"
-    there = f", one of {', '.join(known)}" if known else ""
+    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+    there = f", one of {', '.join(list(known)[:_MOST_NAMED])}{more}" if known else ""
     raise InputError(f"expected {_article(noun(base))}{there}, got {_short(name)}; {hint}")
 
 
