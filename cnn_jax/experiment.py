@@ -265,9 +265,11 @@ def _print_results(result: Result, path: Path, seconds: float) -> None:
         )
         parameters //= len(result.seeds)
         each, example = " each", path / seed_folder(result.seeds[0])
+    # A run that was at its end already, as that of a sweep is, has taken no step.
+    speed = f"{result.images_per_second:,.0f} images/s, " if result.images_per_second else ""
     terminal.say(
-        f"{parameters:,} parameters{each}, {_steps(result):,} steps, {result.images_per_second:,.0f} images/s, "
-        f"{duration(seconds)} from the start; run kept in {shown(path)}\n"
+        f"{parameters:,} parameters{each}, {_steps(result):,} steps, {speed}{duration(seconds)} from the start; "
+        f"run kept in {shown(path)}\n"
         f"next: {terminal.shell(_installed('cnn-jax'), 'evaluate', str(example))}"
     )
 
