@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
-import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from cnn_jax import cli, pictures, training
+from cnn_jax import pictures, training
 from cnn_jax.errors import InputError
 from cnn_jax.models import MLP
 from cnn_jax.report.comparison import differing, figures, read_sides
@@ -19,6 +19,7 @@ from cnn_jax.runs.digests import seal
 from cnn_jax.runs.folder import RunFolder
 from cnn_jax.runs.texts import to_json
 from cnn_jax.training import SGD, AdamW, Recipe
+from tests.commands import run_command
 from tests.test_fuzz_cli import changed, leaves
 
 RECIPE = Recipe(model=MLP(features=(8,)), optimizer=SGD(0.1))
@@ -56,18 +57,7 @@ def paths(tmp_path):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
-        monkeypatch.setattr(sys, "argv", ["cnn-jax", "compare", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return functools.partial(run_command, monkeypatch, capsys, "compare")
 
 
 def test_options_that_differ_are_told_apart_to_the_field(paths):

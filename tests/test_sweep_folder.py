@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from cnn_jax import cli, data
+from cnn_jax import data
 from cnn_jax.errors import InputError
 from cnn_jax.models import LeNet5
 from cnn_jax.runs import load_run
 from cnn_jax.runs.opening import check_sizes
 from cnn_jax.runs.records import read_records
+from tests.commands import run_command
 from tests.small_sets import encoded
 from tests.tiny import TinyNet
 
@@ -27,18 +28,7 @@ def call(monkeypatch, capsys):
         data.load("digits", split)
     capsys.readouterr()
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command changes it for its process
-        monkeypatch.setattr(sys, "argv", ["cnn-jax", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return functools.partial(run_command, monkeypatch, capsys)
 
 
 def test_a_sweep_leaves_its_table_and_the_best_as_a_run(call, tmp_path):
