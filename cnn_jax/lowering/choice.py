@@ -179,7 +179,7 @@ def _columns(geometry: Geometry, images: int, inputs: int) -> int:
 def _foldable(geometry: Geometry) -> tuple[int, ...]:
     """The dimensions that become channels: those in which the window is whole strides, or the first of volumes."""
     rank, volumes = len(geometry.size), len(geometry.size) == 3
-    axes = tuple(axis for axis in range(rank) if geometry.groups == 1 and is_whole(geometry, axis))
+    axes = tuple(axis for axis in range(rank) if is_whole(geometry, axis))
     if axes and (volumes or geometry.row or all(geometry.window[axis] == geometry.strides[axis] for axis in axes)):
         return axes
     return (0,) if volumes else ()

@@ -8,36 +8,21 @@ for many groups as for few.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_jax.lowering.folded import Inner
 from cnn_jax.lowering.geometry import Geometry
 from cnn_jax.lowering.tiles import threaded
 
-Inner = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
-"""An operation on its two operands."""
 
+def one_by_one(a: jax.Array, b: jax.Array, geometry: Geometry, inner: Inner) -> jax.Array:
+    """Any of the three operations, on its two operands: a group is a run of the last dimension of these and the result.
 
-def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, inner: Inner) -> jax.Array:
-    """Convolution of x (N, *size, I) with kernel (*window, I / groups, O)."""
-    return _looped(x, kernel, geometry, inner)
-
-
-def input_gradient(y: jax.Array, kernel: jax.Array, geometry: Geometry, inner: Inner) -> jax.Array:
-    """Gradient to the input, from the cotangent y (N, *out, O)."""
-    return _looped(y, kernel, geometry, inner)
-
-
-def weight_gradient(x: jax.Array, y: jax.Array, geometry: Geometry, inner: Inner) -> jax.Array:
-    """Gradient to the kernel, from x (N, *size, I) and the cotangent y (N, *out, O)."""
-    return _looped(x, y, geometry, inner)
-
-
-def _looped(a: jax.Array, b: jax.Array, geometry: Geometry, inner: Inner) -> jax.Array:
-    """An operation on each group, which is a run of the last dimension of both operands and of the result."""
+    `inner` is the operation without groups.
+    """
     groups, alone = geometry.groups, dataclasses.replace(geometry, groups=1)
 
     def part(group: jax.Array | int) -> jax.Array:
