@@ -22,6 +22,7 @@ from cnn_jax.augment import (
     Flip,
     ImageTransform,
     Mixup,
+    MixupOrCutmix,
     PixelTransform,
     RandAugment,
     RandomErasing,
@@ -189,6 +190,7 @@ def test_images_of_two_channels_are_refused(transform):
         (lambda: RandomErasing(aspect=0.5), "random_erasing: expected aspect to be a number >= 1, got 0.5"),
         (lambda: RandomErasing(fill="grey"), "expected fill to be one of zeros, noise, got 'grey'"),
         (lambda: Cutmix(-1.0), "cutmix: expected alpha to be a number >= 0, got -1.0"),
+        (lambda: MixupOrCutmix(switch=1.5), "mixup_or_cutmix: expected switch to be a number from 0 to 1, got 1.5"),
         (lambda: Mixup(float("inf")), "mixup: expected alpha to be a number >= 0, got inf"),
         (
             lambda: apply((Crop(10),), contexts(2), batch(2)[0]),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.augment import Cutmix, Mixup
+from cnn_jax.augment import Cutmix, Mixup, MixupOrCutmix
 from tests import quick
 from tests.augmented import batch, contexts, drawn
 
@@ -54,6 +54,18 @@ def test_cutmix_puts_a_rectangle_of_the_neighbour_in_and_mixes_by_area():
         np.testing.assert_allclose(
             mixed[i], own * targets[i].astype(float) + (1 - own) * targets[(i + 1) % rows], atol=1e-6
         )
+
+
+def test_either_is_chosen_for_each_row():
+    rows = 400
+    images, targets = batch(rows)
+    given = contexts(rows), images, targets
+    cut = drawn(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2), 0.3), contexts(rows))
+    assert abs(cut.mean() - 0.3) < 4 * (0.3 * 0.7 / rows) ** 0.5
+    both = quick.jit(lambda *batch: MixupOrCutmix(0.4, 0.8, switch=0.3)(*batch))(*given)
+    for got, pasted, laid in zip(both, cutmix(0.8, *given), mixup(0.4, *given), strict=True):
+        expected = np.where(cut.reshape(-1, *[1] * (got.ndim - 1)), pasted, laid)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mixing", [mixup, cutmix], ids=["mixup", "cutmix"])

@@ -17,6 +17,7 @@ from cnn_jax.augment.cutout import Cutout
 from cnn_jax.augment.erasing import RandomErasing
 from cnn_jax.augment.flip import AlternatingFlip, Flip
 from cnn_jax.augment.jitter import ColorJitter
+from cnn_jax.augment.mixing import MixupOrCutmix
 from cnn_jax.augment.mixup import Mixup
 from cnn_jax.augment.policies import RandAugment, TrivialAugment
 from cnn_jax.augment.resized_crop import RandomResizedCrop
@@ -34,6 +35,7 @@ __all__ = [
     "Flip",
     "ImageTransform",
     "Mixup",
+    "MixupOrCutmix",
     "PixelTransform",
     "RandAugment",
     "RandomErasing",
