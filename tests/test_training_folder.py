@@ -13,6 +13,8 @@ from cnn_jax.errors import InputError
 from cnn_jax.runs import Place
 from cnn_jax.runs.code import code_of
 from cnn_jax.runs.folder import FORMAT, RunFolder, environment, read_config
+from cnn_jax.runs.texts import to_json
+from cnn_jax.training import Mirror, Recipe
 from tests.tiny import make_folder
 
 CONTENTS = {"recipe": {"optimizer": "sgd()", "epochs": 3}, "data": {"name": "d"}, "seeds": [0], "source": "tfds()"}
@@ -89,6 +91,15 @@ def test_resume_names_the_options_that_differ(tmp_path):
     said = "differ in optimizer (run 'sgd()', now 'adam()'), data.name (run 'd', now 'e'), seeds (run [0], now [1]);"
     assert said in str(caught.value)
     assert "epochs" not in str(caught.value)
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_fields_since_then(tmp_path):
+    recipe = to_json(Recipe())
+    old = {name: value for name, value in recipe.items() if name not in ("selection", "test_time", "steps")}
+    RunFolder(tmp_path, CONTENTS | {"recipe": old}).close()
+    RunFolder(tmp_path, CONTENTS | {"recipe": recipe}, resume=True).close()
+    with pytest.raises(InputError, match=r"differ in test_time \(run 'none', now 'mirror\(\)'\); repeat"):
+        RunFolder(tmp_path, CONTENTS | {"recipe": to_json(Recipe(test_time=(Mirror(),)))}, resume=True)
 
 
 def test_resume_allows_other_places_and_other_saving(tmp_path):

@@ -23,7 +23,7 @@ from cnn_jax.runs.display import duration
 from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.outputs import write_output
 from cnn_jax.runs.records import read_records
-from cnn_jax.runs.texts import from_json, kinds
+from cnn_jax.runs.texts import completed, from_json, kinds
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
 from cnn_jax.training.summary import difference, summarise
 
@@ -106,7 +106,7 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
 def differing(sides: Sequence[Side]) -> list[tuple[str, ...]]:
     """The options in which runs differ: a row each, its name and then every run's value."""
     rows: list[tuple[str, ...]] = []
-    own = [mapping(side.config.get("recipe")) for side in sides]
+    own = [completed(mapping(side.config.get("recipe"))) for side in sides]
     for name in dict.fromkeys(name for one in own for name in one):
         texts = [one.get(name) for one in own]
         inner = [_fields(text) for text in texts] if name in kinds() else [None]

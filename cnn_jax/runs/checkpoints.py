@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -91,7 +92,7 @@ class Checkpoints:
         record = functools.partial(make_record, state, progress, run=self._run, kind=kind, step=step)
         args = self._ocp.args
         items = args.Composite(
-            state=args.StandardSave(state), progress=args.JsonSave(progress), digests=DeferredJsonSave(record)
+            state=args.PyTreeSave(state), progress=args.JsonSave(progress), digests=DeferredJsonSave(record)
         )
         with self._writing(kind):
             self._managers[kind].save(step, args=items)
@@ -115,7 +116,11 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints and none of them is whole.
         """
-        return self._restore(self._ocp.args.StandardRestore(like), best)
+        # What is empty is not asked for: an earlier version may not have had it.
+        held = {field.name: getattr(like, field.name) for field in dataclasses.fields(like)}
+        held = {name: value for name, value in held.items() if not (isinstance(value, tuple) and not value)}
+        restored = self.restore_parts(held, best)
+        return restored and (like.replace(**restored[0]), restored[1])
 
     def restore_parts(self, like: dict[str, Any], best: bool = False) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """As `restore`, but reads some attributes of the state alone, whatever else it holds.

@@ -26,6 +26,7 @@ from cnn_jax.runs.code import CODE, Code
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import is_sealed, seal
 from cnn_jax.runs.storage import storing
+from cnn_jax.runs.texts import completed
 
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
@@ -258,6 +259,8 @@ class RunFolder:
                     f"{written}: has changed since the run {self.path} began, whose numbers it decides; put back the "
                     f"run's copy, {self.path / old['code'][written]['copy']}, or start a new run"
                 )
+        for contents in (old, new):
+            contents["recipe"] = completed(contents["recipe"])
         changed = [line for key in _IDENTITY for line in differences(old[key], new[key], _PREFIX.get(key, f"{key}."))]
         if changed:
             fields = ", ".join(dict.fromkeys(changed))

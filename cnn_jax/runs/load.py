@@ -22,7 +22,7 @@ from cnn_jax.runs.code import code_of
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.folder import CONFIG, read_config, seed_folder
 from cnn_jax.runs.records import read_records
-from cnn_jax.runs.texts import from_json
+from cnn_jax.runs.texts import completed, from_json
 from cnn_jax.training.data_init import DataInit
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, evaluate
 from cnn_jax.training.losses import Loss
@@ -186,7 +186,7 @@ def load_run(path: Path | str) -> Run:
     try:
         seeds = list(contents["seeds"])
         files = code_of(path, contents)
-        recipe = contents["recipe"]
+        recipe = completed(contents["recipe"])
         model, loss, metrics, test_time, data_init = (from_json(name, recipe[name], files) for name in _READ)
         averages, precision = recipe["averaging"] != "none", recipe["precision"]
         described = contents["data"]
