@@ -24,7 +24,7 @@ from tests.tiny import assert_same_bits, make_execution, make_folder
 
 pytestmark = pytest.mark.usefixtures("shared_engines")
 SCRIPT = Path(__file__).parent.parent / "experiments" / "airbench.py"
-NAMES = ["airbench94-muon", "airbench94"]
+NAMES = ["airbench94-muon", "airbench94", "airbench96"]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,9 @@ def short(recipe):
         groups = [dataclasses.replace(g, rate=g.rate * share) if g.optimizer else g for g in groups]
     model = dataclasses.replace(recipe.model, features=(8, 8, 8), num_classes=4)
     changes = {"epochs": 5, "batch_size": batch, "precision": "float32", "groups": tuple(groups)}
+    if recipe.selection:
+        proxy = "cifarnet(features=(4, 4, 4))"
+        changes["selection"] = (dataclasses.replace(recipe.selection[0], proxy=proxy, keep=32),)
     return dataclasses.replace(recipe, model=model, optimizer=optimizer, **changes)
 
 
@@ -112,8 +115,9 @@ def test_the_command_runs_a_recipe_in_a_folder_and_as_one_program(airbench, arra
 
 
 def test_lengths_are_the_programs(airbench):
-    muon, plain = (airbench.RECIPES[name] for name in NAMES)
+    muon, plain, long = (airbench.RECIPES[name] for name in NAMES)
     assert muon.count_steps(50_000) == 200
+    assert long.count_steps(50_000) == 45 * 48
     assert plain.count_steps(50_000) == 476  # ceil(48 * 9.9)
     k = 1024 * (1 + 1 / (1 - 0.85))
     # At the peak: the rate of summed losses times the batch; and the decay of a step, of biases too.
@@ -121,6 +125,9 @@ def test_lengths_are_the_programs(airbench):
     assert plain.optimizer.learning_rate * plain.optimizer.weight_decay == pytest.approx(0.0153 * 1024 / k)
     [norms] = [group for group in plain.groups if group.pattern == "norm"]
     assert norms.rate * plain.optimizer.learning_rate * norms.weight_decay == pytest.approx(0.0153 * 1024 / k)
+    # The sum over the images picked, and the decay of a step.
+    assert long.optimizer.learning_rate == pytest.approx(512 * 9 / k)
+    assert long.optimizer.learning_rate * long.optimizer.weight_decay == pytest.approx(0.012 * 1024 / k)
     for group, rate in zip(muon.groups[1:], (0.053, 0.053, 0.67), strict=True):
         [sgd] = [part for part in group.inner() if hasattr(part, "nesterov")]
         assert sgd.learning_rate == pytest.approx(2000 * rate)

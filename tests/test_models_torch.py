@@ -38,8 +38,12 @@ def cifarnet(params, stats, x, train):
         p, s = params[name], stats[name]
         x = pool(conv(x, p["conv_1"], padding="same"), 2)
         x = gelu(norm(x, p["norm_1"], s["norm_1"], train, 0.4, 1e-12))
+        first = x
         x = conv(x, p["conv_2"], padding="same")
         x = gelu(norm(x, p["norm_2"], s["norm_2"], train, 0.4, 1e-12))
+        if "conv_3" in p:
+            x = conv(x, p["conv_3"], padding="same")
+            x = gelu(norm(x, p["norm_3"], s["norm_3"], train, 0.4, 1e-12) + first)
     return 0.3 * (pool(x, 3).flatten(1) @ params["output"]["kernel"])
 
 
@@ -116,6 +120,7 @@ def wide(params, stats, x, train):
 FIELDS, SHAPE = {"stage_sizes": (2, 1), "num_classes": 3, "features": 4}, (3, 65, 48, 2)
 NETWORKS = {
     "cifarnet": (cifarnet, *SMALL["cifarnet"]),
+    "cifarnet of depth 3": (cifarnet, SMALL["cifarnet"][0].clone(depth=3), SMALL["cifarnet"][1]),
     "resnet": (resnet, *SMALL["resnet"]),
     "resnet20": (cifar, models.ResNet20(**FIELDS), SHAPE),
     "wrn16x8": (wide, models.WideResNet(depth=10, width=1, num_classes=3), (3, 9, 6, 2)),

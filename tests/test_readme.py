@@ -105,6 +105,7 @@ def test_the_parts_named_are_those_there_are():
         "augment": augment.Augmentation,
         "averaging": training.Averaging,
         "data-init": training.DataInit,
+        "selection": training.Selection,
         "test-time": training.View,
         "data": data.Source,
     }

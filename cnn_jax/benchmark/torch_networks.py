@@ -40,6 +40,7 @@ class CifarNet(nn.Module):
         channels: int = 3,
         features: Sequence[int] = (64, 256, 256),
         scale: float = 1 / 9,
+        depth: int = 2,
     ):
         super().__init__()
         self.scale = scale
@@ -47,7 +48,7 @@ class CifarNet(nn.Module):
         widths = (8 * channels, *features)
         self.groups = len(features)
         for number, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
-            setattr(self, f"group_{number}", _Group(inputs, outputs))
+            setattr(self, f"group_{number}", _Group(inputs, outputs, depth))
         self.output = nn.Linear(widths[-1], num_classes, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -58,18 +59,20 @@ class CifarNet(nn.Module):
 
 
 class _Group(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, depth: int):
         super().__init__()
-        self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.conv_2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm_1 = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
-        self.norm_2 = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
-        for norm in (self.norm_1, self.norm_2):
+        self.depth = depth
+        for number in range(1, depth + 1):
+            conv = nn.Conv2d(inputs if number == 1 else outputs, outputs, 3, padding=1, bias=False)
+            norm = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
             norm.weight.requires_grad_(False)
+            setattr(self, f"conv_{number}", conv)
+            setattr(self, f"norm_{number}", norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.gelu(self.norm_1(F.max_pool2d(self.conv_1(x), 2)))
-        return F.gelu(self.norm_2(self.conv_2(x)))
+        first = F.gelu(self.norm_1(F.max_pool2d(self.conv_1(x), 2)))
+        x = F.gelu(self.norm_2(self.conv_2(first)))
+        return F.gelu(self.norm_3(self.conv_3(x)) + first) if self.depth == 3 else x
 
 
 class ResNet(nn.Module):

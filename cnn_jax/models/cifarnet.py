@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 
 from cnn_jax import layers
+from cnn_jax.errors import InputError
 from cnn_jax.models import checks
 
 # How PyTorch initialises weights that the program leaves alone: uniform with variance 1 / (3 * inputs).
@@ -64,11 +65,13 @@ class CifarNet(nn.Module):
     layer is an ordinary convolution and begins as Linen's do.
 
     The program airbench94_muon of that repository begins otherwise: `scale` is 1 / 256, `output_std` 1, and
-    `whiten_bias` 12 ** -0.5.
+    `whiten_bias` 12 ** -0.5. airbench96 has three convolutions a group, `depth`, and more filters, (128, 384, 512).
 
     Attributes:
       num_classes: number of scores.
       features: number of filters of each group.
+      depth: number of convolutions of each group, 2 or 3. What the first gives, after its GELU, is added to the third
+        after its norm and before its GELU.
       scale: of the scores, which makes them begin small.
       momentum: of the running statistics, as in Linen: the share of the old ones kept in each step (PyTorch's is the
         share of the new).
@@ -78,6 +81,7 @@ class CifarNet(nn.Module):
 
     num_classes: int = 10
     features: Sequence[int] = (64, 256, 256)
+    depth: int = 2
     scale: float = 1 / 9
     momentum: float = 0.6
     output_std: float | None = None
@@ -90,6 +94,8 @@ class CifarNet(nn.Module):
     def __post_init__(self) -> None:
         checks.positive_int("CifarNet", "num_classes", self.num_classes)
         checks.positive_ints("CifarNet", "features", self.features)
+        if self.depth not in (2, 3):
+            raise InputError(f"CifarNet: depth must be 2 or 3, got {self.depth!r}")
         checks.positive("CifarNet", "scale", self.scale)
         checks.share("CifarNet", "momentum", self.momentum)
         if self.output_std is not None:
@@ -115,7 +121,7 @@ class CifarNet(nn.Module):
         )  # fmt: skip
         x = _gelu(whiten(images))
         for number, features in enumerate(self.features, start=1):
-            x = _Group(features, self.momentum, name=f"group_{number}")(x, train)
+            x = _Group(features, self.depth, self.momentum, name=f"group_{number}")(x, train)
         x = layers.MaxPool((3, 3), strides=(3, 3), name="pool")(x)
         kernel_init = _uniform if self.output_std is None else functools.partial(_uniform_with, self.output_std)
         scores = layers.Dense(self.num_classes, use_bias=False, kernel_init=kernel_init, name="output")
@@ -123,9 +129,10 @@ class CifarNet(nn.Module):
 
 
 class _Group(nn.Module):
-    """Two convolutions of `CifarNet`, with the pool after the first; fields as there."""
+    """Two or three convolutions of `CifarNet`, with the pool after the first; fields as there."""
 
     features: int
+    depth: int
     momentum: float
 
     @nn.compact
@@ -137,5 +144,6 @@ class _Group(nn.Module):
             nn.BatchNorm, not train, momentum=self.momentum, epsilon=1e-12, use_scale=False, use_fast_variance=False
         )
         x = layers.MaxPool((2, 2), strides=(2, 2), name="pool")(conv(name="conv_1")(x))
-        x = _gelu(norm(name="norm_1")(x))
-        return _gelu(norm(name="norm_2")(conv(name="conv_2")(x)))
+        first = _gelu(norm(name="norm_1")(x))
+        x = _gelu(norm(name="norm_2")(conv(name="conv_2")(first)))
+        return _gelu(norm(name="norm_3")(conv(name="conv_3")(x)) + first) if self.depth == 3 else x

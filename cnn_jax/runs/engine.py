@@ -19,6 +19,7 @@ from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.mesh import Layout
 from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
+from cnn_jax.training.proxy import Picker, make_picker
 from cnn_jax.training.recipe import Functions, Recipe, make_functions
 from cnn_jax.training.state import TrainState, path_of
 from cnn_jax.training.statistics import make_estimate
@@ -28,6 +29,7 @@ from cnn_jax.training.train import Numbers, with_numbers
 Variables = Mapping[str, Any]
 """What `model.apply` takes: "params", and "batch_stats" where there are any."""
 _ESTIMATED = 4096  # images that statistics of norms are estimated from
+_PICKING = 16  # steps a call of a proxy, between which a signal is heeded
 # How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
 _CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
@@ -137,8 +139,24 @@ class Engine:
             lambda seed, images, numbers: functions(numbers).init(jax.random.key(seed), images), (0, axis, 0)
         )
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
-        train_steps = make_train_steps(train_step, take, lambda chunk: self._feed.length(_without_numbers(chunk)))
-        self._train_steps = self._layout.compile_steps(train_steps, compiler(recipe, execution))
+
+        def compile_steps(step: Callable[..., Any]) -> Any:
+            steps = make_train_steps(step, take, lambda chunk: self._feed.length(_without_numbers(chunk)))
+            return self._layout.compile_steps(steps, compiler(recipe, execution))
+
+        self._train_steps = compile_steps(train_step)
+        self._begin_picking: Any = None
+        if recipe.selection:
+
+            def picker(numbers: Numbers) -> Picker:
+                return make_picker(
+                    with_numbers(recipe, numbers), train.statistics, train.images.shape[1:], classes, self.total
+                )
+
+            self._begin_picking = compiled(
+                lambda seed, images, numbers: picker(numbers).init(jax.random.key(seed), images), (0, axis, 0)
+            )
+            self._pick_steps = compile_steps(lambda state, batch: picker(batch.pop("numbers")).step(state, batch))
         self._eval_step = compiled(
             lambda variables, batch, numbers: functions(numbers).eval_step(variables, batch), (0, 0, 0)
         )
@@ -152,9 +170,35 @@ class Engine:
         self._choose = self._layout.compile_light(_choose)
 
     def init(self) -> TrainState:
-        """The state before the first step."""
-        seeds = self._layout.spread([np.array(seed, np.int32) for seed in self.seeds])
-        return self._init(seeds, self._first, self._numbers)
+        """The state before the first step; if the recipe has a selection, before `select` has given it its picks."""
+        return self._init(self._spread_seeds(), self._first, self._numbers)
+
+    def select(self, state: TrainState, stop: Callable[[], bool] = lambda: False) -> TrainState:
+        """The state before the first step with the picks of the recipe's selection, if it has one.
+
+        Where `stop`, which is asked every few steps of the proxy, says so, the state is returned as it is.
+        """
+        if self._begin_picking is None:
+            return state
+        proxy, picks = self._begin_picking(self._spread_seeds(), self._first, self._numbers), []
+        length = min(self.per_call, _PICKING)
+
+        def arguments(length: int) -> tuple[Any, ...]:
+            return proxy, self._chunk(0, min(length, self.total), length), np.int32(1)
+
+        if not self._settled:
+            length = settle_per_call(self._pick_steps, arguments, length)
+        for step in range(0, self.total, length):
+            if stop():
+                return state
+            count = min(length, self.total - step)
+            proxy, found = self._pick_steps(proxy, self._chunk(step, count, length), np.int32(count))
+            picks.append(found["picked"][..., :count, :])
+        joined = jnp.concatenate(picks, axis=-2)
+        return state.replace(picks=jax.device_put(joined, jax.tree.leaves(state.picks)[0].sharding))
+
+    def _spread_seeds(self) -> Any:
+        return self._layout.spread([np.array(seed, np.int32) for seed in self.seeds])
 
     def learning_rates(self, step: int) -> np.ndarray:
         """The learning rate of each seed in a step, float32 (seeds,)."""

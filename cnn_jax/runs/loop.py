@@ -88,6 +88,8 @@ class Loop:
         """
         try:
             self._restore()
+            if self.step == 0:
+                self._select(interrupts)
             self._train_until_done(interrupts)
             if interrupts.received is None:
                 self._final_evaluations(interrupts)
@@ -161,6 +163,15 @@ class Loop:
                 return restored[0]
         terminal.complain(f"checkpoint of the best epoch: missing or damaged; {otherwise}")
         return None
+
+    def _select(self, interrupts: Interrupts) -> None:
+        """Has a proxy pick what each step learns from, if the recipe says so. Its picks are saved with the state."""
+        for selection in self.recipe.selection:
+            self.display.line(
+                f"selection: a proxy picks {selection.keep:,} of {self.recipe.batch_size:,} images for each of "
+                f"{self.engine.total:,} steps"
+            )
+        self.state = self.engine.select(self.state, lambda: interrupts.received is not None)
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the remaining steps, or those until a signal comes; at the end the state is saved."""

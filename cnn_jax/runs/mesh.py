@@ -158,8 +158,12 @@ class _Turns:
             return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
 
         def collect(parts: list[Metrics]) -> Metrics:
-            """(devices, steps) of each turn, to (replicas, steps)."""
-            return jax.tree.map(lambda *values: jnp.stack(values, axis=1).reshape(count, -1), *parts)
+            """(devices, steps, ...) of each turn, to (replicas, steps, ...)."""
+
+            def join(*values: jax.Array) -> jax.Array:
+                return jnp.stack(values, axis=1).reshape(count, *values[0].shape[1:])
+
+            return jax.tree.map(join, *parts)
 
         own, everywhere = PartitionSpec(AXIS), PartitionSpec()
         self._turns = range(count // mesh.size)

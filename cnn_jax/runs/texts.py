@@ -37,13 +37,22 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     return {field.name: plain(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(Recipe)}
 
 
+def completed(recipe: Any) -> Any:
+    """A recipe as `to_json` gave it, with the defaults of fields that it lacks, as one of an earlier version does.
+
+    What is no mapping, in a damaged file, is returned as it is.
+    """
+    return to_json(Recipe()) | dict(recipe) if isinstance(recipe, Mapping) else recipe
+
+
 def parts_of(recipe: Recipe) -> list[Any]:
-    """All parts of a recipe, also those that its groups name."""
+    """All parts of a recipe, also those that its groups and its selection name."""
     found: list[Any] = []
     for name in kinds():
         value = getattr(recipe, name)
         found += value if isinstance(value, tuple) else [value]
-    return found + [part for group in recipe.groups for part in group.inner()]
+    inner: list[Any] = [part for group in recipe.groups for part in group.inner()]
+    return found + inner + [part for selection in recipe.selection for part in selection.inner()]
 
 
 def recipe_from_json(contents: Mapping[str, Any], files: Mapping[str, Path]) -> Recipe:

@@ -11,6 +11,7 @@ from cnn_jax.training.optimizers import LAMB, LARS, SGD, Adam, AdamW, Lion, Muon
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.schedules import Constant, Cosine, Linear, OneCycle, Schedule, Step, WarmupStableDecay
 from cnn_jax.training.seen import Seen, see
+from cnn_jax.training.selection import Hardest, Selection
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, difference, summarise
@@ -38,6 +39,7 @@ __all__ = [
     "Focal",
     "Group",
     "Grouping",
+    "Hardest",
     "Linear",
     "Lion",
     "Lookahead",
@@ -52,6 +54,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Seen",
+    "Selection",
     "Shift",
     "SoftmaxCrossEntropy",
     "SquaredError",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -25,6 +26,7 @@ from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
 from cnn_jax.training.optimizers import AdamW, Optimizer
 from cnn_jax.training.precision import Precision
 from cnn_jax.training.schedules import OneCycle, Schedule
+from cnn_jax.training.selection import Selection
 from cnn_jax.training.state import TrainState, init_state
 from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_train_step
 from cnn_jax.training.views import View
@@ -52,6 +54,8 @@ class Recipe:
     """Parameters that are trained differently from the rest, or not at all."""
     augment: tuple[Augmentation, ...] = ()
     """How training images are changed, one after the other, afresh in every step and on the device."""
+    selection: tuple[Selection, ...] = ()
+    """Which images of each batch are learned from, picked by a network that is trained before; one way, or none."""
     averaging: tuple[Averaging, ...] = ()
     """How the weights are averaged for measuring and using the model; one way, or none."""
     test_time: tuple[View, ...] = ()
@@ -88,10 +92,17 @@ class Recipe:
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
         check(self.steps is None or self.steps >= 1, "steps", "a whole number >= 1 or None", self.steps)
         check(self.batch_size >= 1, "batch_size", "a whole number >= 1", self.batch_size)
-        whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
-        check(whole, "accumulate", f"a whole number that divides batch_size, {self.batch_size}", self.accumulate)
+        check(len(self.selection) <= 1, "selection", "one way or none", " | ".join(map(repr, self.selection)))
+        learned = self.batch_size
+        for selection in self.selection:
+            fits = selection.keep <= self.batch_size
+            check(fits, "selection.keep", f"at most batch_size, {self.batch_size}", selection.keep)
+            learned = selection.keep
+        whole = self.accumulate >= 1 and learned % self.accumulate == 0
+        which = "selection.keep" if self.selection else "batch_size"
+        check(whole, "accumulate", f"a whole number that divides {which}, {learned}", self.accumulate)
         if self.norm_batch is not None:
-            part = self.batch_size // self.accumulate
+            part = learned // self.accumulate
             whole = self.norm_batch >= 1 and part % self.norm_batch == 0
             check(whole, "norm_batch", f"a whole number that divides the images of a part, {part}", self.norm_batch)
         count_on_pixels(self.augment)
@@ -164,10 +175,12 @@ class Functions(NamedTuple):
     Attributes:
         init: (random key, images) -> `TrainState` before the first step. The images are the `Recipe.first_images`
             first that the run learns from, uint8, or all where there are fewer; needed only if there is `data_init`.
+            With a `selection` the state's `picks` are zeros: those of `proxy.make_picker` have to be put in.
         train_step: (state, batch) -> (state, metrics), see `make_train_step`.
         eval_step: (variables, batch) -> (sums, scores), see `make_eval_step`.
         preprocess: uint8 images -> float32 images as the model takes them.
         schedule: step -> learning rate.
+        optimizer: what turns gradients into updates.
     """
 
     init: Callable[..., TrainState]
@@ -175,6 +188,7 @@ class Functions(NamedTuple):
     eval_step: Callable[[dict[str, Any], Batch], tuple[Metrics, jax.Array]]
     preprocess: Preprocess
     schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
 
 
 def make_functions(
@@ -212,9 +226,12 @@ def make_functions(
             seen = preprocess(images)
             return functools.reduce(lambda params, part: part(params, seen[: part.images]), recipe.data_init, params)
 
-        return init_state(
+        state = init_state(
             recipe.model, optimizer, image_shape, key, averaging, set_by_data if recipe.data_init else None
         )
+        for selection in recipe.selection:
+            state = state.replace(picks=jnp.zeros((steps, selection.keep), jnp.int32))
+        return state
 
     return Functions(
         init=init,
@@ -228,6 +245,7 @@ def make_functions(
         ),
         preprocess=preprocess,
         schedule=schedule,
+        optimizer=optimizer,
     )  # fmt: skip
 
 

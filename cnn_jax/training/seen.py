@@ -33,7 +33,7 @@ class Seen:
 
 
 def see(recipe: Recipe, train: data.Dataset, seed: int = 0, step: int = 0) -> Seen:
-    """The batch of one step of a run, to the bit as its model is given it.
+    """The batch of one step of a run, to the bit as its model is given it; with a `selection`, all that it picks from.
 
     Args:
         recipe: of the run. It is not asked for its `pixel_range`: images are normalised by the statistics of `train`.

@@ -25,6 +25,8 @@ class TrainState(flax.struct.PyTreeNode):
         opt_state: the state of the Optax optimiser.
         rng: the run's random key. It never changes: step k draws from `fold_in(rng, k)`.
         average: the averaged variables; an empty tuple where nothing is averaged.
+        picks: int32 (steps, n), which rows of the batch of each step are learned from, as a `Selection` picks them; an
+            empty tuple where all are.
     """
 
     step: jax.Array
@@ -33,6 +35,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     rng: jax.Array
     average: Average | tuple[()] = ()
+    picks: jax.Array | tuple[()] = ()
 
     @property
     def variables(self) -> dict[str, Any]:

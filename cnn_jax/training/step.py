@@ -72,9 +72,10 @@ def make_train_step(
     Returns:
         `train_step(state, batch) -> (state, metrics)`. The batch holds "image", uint8 (N, H, W, C), and "label",
         int32 (N,); if there is anything in `augment` also "index" and "epoch", int32 (N,), the image's number in
-        its set and the pass over it. The metrics are float32 scalars: the mean "loss" and the metrics of the batch
-        before the step, "grad_norm", the global norm of the gradient before clipping, "param_norm", that of the
-        parameters before the step, and "update_norm", that of what was added to them.
+        its set and the pass over it. Where the state has `picks`, these rows of it are learned from. The metrics are
+        float32 scalars: the mean "loss" and the metrics of the batch before the step, "grad_norm", the global norm of
+        the gradient before clipping, "param_norm", that of the parameters before the step, and "update_norm", that of
+        what was added to them.
     """
     metrics = metrics or {}
     ends = np.asarray(epoch_ends, np.int32)
@@ -97,6 +98,8 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         images, targets = inputs(state.rng, state.step, batch)
         target = {"label": batch["label"]} if targets is None else {"target": targets}
+        if len(state.picks):
+            images, target = jax.tree.map(lambda rows: rows[state.picks[state.step]], (images, target))
         key = jax.random.fold_in(state.rng, state.step)
 
         def mean_loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -185,7 +188,7 @@ def make_train_steps(
 
     Returns:
         `train_steps(state, chunk, count) -> (state, metrics)`. The first `count` steps are taken, int32 scalar up to
-        the length n, and the metrics are those of `train_step`, (n,), with 0 for the steps that are not taken.
+        the length n, and the metrics are those of `train_step`, (n, ...), with 0 for the steps that are not taken.
     """
 
     step = jax.jit(train_step)  # so that it is traced once, though it is called twice below
@@ -208,7 +211,7 @@ def make_train_steps(
             return state, jax.tree.map(lambda value: value[None], metrics)
         # Not a scan: that has one length, and any other would be another program, perhaps with other roundings.
         shapes = jax.eval_shape(advance, first, state)[1]
-        metrics = jax.tree.map(lambda value: jnp.zeros(steps, value.dtype), shapes)
+        metrics = jax.tree.map(lambda value: jnp.zeros((steps, *value.shape), value.dtype), shapes)
         _, state, metrics = jax.lax.while_loop(lambda carry: carry[0] < count, body, (first, state, metrics))
         return state, metrics
 

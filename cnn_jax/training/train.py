@@ -36,6 +36,7 @@ from cnn_jax.data.batching import epochs_of
 from cnn_jax.data.feed import Resident
 from cnn_jax.errors import InputError
 from cnn_jax.training.evaluation import at_input_size, input_size
+from cnn_jax.training.proxy import make_picker
 from cnn_jax.training.recipe import Recipe, make_functions
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics
@@ -96,7 +97,15 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
             return functions.train_step(state, Resident.take((images, order), k))
 
-        state = functions.init(key, data["image"][: recipe.first_images])
+        first = data["image"][: recipe.first_images]
+        state = functions.init(key, first)
+        if chosen.selection:
+            picker = make_picker(chosen, train.statistics, image_shape, classes, steps)
+
+            def pick(state: TrainState, k: jax.Array) -> tuple[TrainState, Any]:
+                return picker.step(state, Resident.take((images, order), k))
+
+            state = state.replace(picks=jax.lax.scan(pick, picker.init(key, first), jnp.arange(steps))[1]["picked"])
         return jax.lax.scan(step, state, jnp.arange(steps))
 
     return run
