@@ -80,6 +80,10 @@ def test_a_short_run_learns(tmp_path, monkeypatch):
         images, labels = airbench.make_batch(240)
         np.save(tmp_path / f"{split}-images.npy", images)
         np.save(tmp_path / f"{split}-labels.npy", labels)
-    found, seconds = airbench_torch.train(tmp_path, "channels-last", "float32", epochs=4)
+    course = []
+    found, seconds = airbench_torch.train(tmp_path, "channels-last", "float32", epochs=4, course=course)
     assert found > 0.5
-    assert seconds > 0
+    assert [accuracy for _, accuracy in course][-1] == found
+    after = [0.0, *(seconds for seconds, _ in course), seconds]
+    assert len(after) == 6
+    assert after == sorted(set(after))

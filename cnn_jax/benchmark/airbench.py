@@ -2,6 +2,7 @@
 
 python -m cnn_jax.benchmark --only airbench                      train steps of both at batch 2,000, in turns
 python -m cnn_jax.benchmark.airbench --precision bfloat16        one seed of each: minutes to half an hour on a CPU
+python -m cnn_jax.benchmark.airbench --out runs/race             the same as a run whose report shows both
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ if __name__ == "__main__":
 
 import dataclasses
 import importlib.util
+import json
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +34,9 @@ from cnn_jax.benchmark.mnist import ROOT, export, run_python
 from cnn_jax.benchmark.timing import CHANNELS_LAST, COMPILED, CONTIGUOUS, OURS, Contender
 from cnn_jax.benchmark.yardstick import Field, Yardstick
 from cnn_jax.errors import InputError
+from cnn_jax.report import write_report
+from cnn_jax.runs.folder import YARDSTICK, write_atomically
+from cnn_jax.runs.records import read_records
 from cnn_jax.training.recipe import Functions, check, make_functions
 
 SCRIPT = ROOT / "experiments" / "airbench.py"
@@ -164,6 +170,9 @@ class Options:
     """Passes over the training images."""
     contenders: tuple[Literal["ours", "torch"], ...] = ("ours", "torch")
     """Which to train."""
+    out: Path | None = None
+    """Folder to keep ours in, as a run that measures after each epoch, and PyTorch's course beside it: its report shows
+    accuracy over seconds. By default, or with None, nothing is kept."""
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
@@ -176,19 +185,30 @@ def race(options: Options) -> None:
         InputError: this is not a checkout, or CIFAR-10 is not available.
     """
     load_script()
-    rows = []
+    rows, kept = [], options.out
     with tempfile.TemporaryDirectory(prefix="cnn_jax-airbench-") as folder:
         export(Path(folder), "cifar10")
         for name in options.contenders:
             began = time.monotonic()
             if name == "ours":
-                chosen = ["--precision", options.precision, "--epochs", str(options.epochs), "--one-program", "True"]
-                found = float(re.findall(r"test accuracy ([\d.]+)%", run_python(str(SCRIPT), *chosen))[-1])
+                chosen = ["--precision", options.precision, "--epochs", str(options.epochs)]
+                if kept:
+                    run_python(str(SCRIPT), *chosen, "--out", str(kept), "--onednn", "--no-report")
+                    found = 100 * [r["accuracy"] for r in read_records(kept) if r["split"] == "test"][-1]
+                else:
+                    said = run_python(str(SCRIPT), *chosen, "--one-program", "True")
+                    found = float(re.findall(r"test accuracy ([\d.]+)%", said)[-1])
             else:
-                chosen = [folder, "channels-last", options.precision, str(options.epochs)]
-                found = 100 * float(run_python("-m", "cnn_jax.benchmark.airbench_torch", *chosen).split()[0])
+                chosen = [folder, "channels-last", options.precision, str(options.epochs), *["course"] * bool(kept)]
+                lines = run_python("-m", "cnn_jax.benchmark.airbench_torch", *chosen).splitlines()
+                found = 100 * float(lines[0].split()[0])
+                if kept:
+                    beside = {"name": f"PyTorch {metadata.version('torch')}", "course": json.loads(lines[1])}
+                    write_atomically(kept / YARDSTICK, json.dumps(beside) + "\n")
             rows.append((name, f"{found:.2f} %", f"{time.monotonic() - began:,.0f}"))
             terminal.complain(f"{name}: {rows[-1][1]} of the test images in {rows[-1][2]} s")
+    if kept:
+        terminal.say(f"report: {write_report(kept)}")
     terminal.show_table((f"airbench94-muon, {options.precision}", "test accuracy", "seconds"), rows)
 
 

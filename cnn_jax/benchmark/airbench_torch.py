@@ -11,6 +11,7 @@ all but its norms is in half precision, as in the program. Threads are PyTorch's
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import time
@@ -186,8 +187,18 @@ def read(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     return (images - mean) / std, torch.from_numpy(np.load(folder / f"{split}-labels.npy")).long()
 
 
-def train(folder: Path, form: Form, precision: Precision, epochs: int = EPOCHS, seed: int = 0) -> tuple[float, float]:
-    """Trains one seed; returns its test accuracy and its seconds, the first step's compiling among them."""
+def train(
+    folder: Path,
+    form: Form,
+    precision: Precision,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    course: list[tuple[float, float]] | None = None,
+) -> tuple[float, float]:
+    """Trains one seed; returns its test accuracy and its seconds, the first step's compiling among them.
+
+    Where a `course` is given, seconds and test accuracy after each epoch are put into it.
+    """
     torch.manual_seed(seed)
     images, labels = read(folder, "train")
     test, expected = read(folder, "test")
@@ -204,10 +215,16 @@ def train(folder: Path, form: Form, precision: Precision, epochs: int = EPOCHS, 
         order = torch.randperm(len(images), device=racer.device)
         for rows in order[: steps_an_epoch * BATCH].split(BATCH):
             racer.step(racer.to_device(shown[rows]), labels[rows])
+        if course is not None:
+            seconds = time.perf_counter() - began
+            course.append((seconds, accuracy(racer, test, expected)))
     found = accuracy(racer, test, expected)
     return found, time.perf_counter() - began
 
 
 if __name__ == "__main__":
-    epochs = int(sys.argv[4]) if len(sys.argv) > 4 else EPOCHS
-    print(*train(Path(sys.argv[1]), sys.argv[2], sys.argv[3], epochs))  # type: ignore[arg-type]
+    folder, form, precision, epochs = sys.argv[1:5]
+    course: list[tuple[float, float]] | None = [] if sys.argv[5:] else None
+    print(*train(Path(folder), form, precision, int(epochs), course=course))  # type: ignore[arg-type]
+    if course is not None:
+        print(json.dumps(course))

@@ -18,6 +18,7 @@ from cnn_jax.pictures.filters import filters, filters_before_after
 from cnn_jax.pictures.heat import heat_maps
 from cnn_jax.pictures.mistakes import confident_mistakes
 from cnn_jax.pictures.overlay import curves_of_runs
+from cnn_jax.pictures.race import race
 from cnn_jax.pictures.sweeps import swept, swept_pair
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "heat_maps",
     "layer_names",
     "layer_outputs",
+    "race",
     "saliency",
     "swept",
     "swept_pair",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnn_jax.data.pictures import shown
 from cnn_jax.errors import InputError
-from cnn_jax.report import inside, page, sections, several
+from cnn_jax.report import inside, page, race, sections, several
 from cnn_jax.report.findings import Findings, gather
 from cnn_jax.runs.folder import REPORT, read_config
 from cnn_jax.runs.outputs import check_output, write_output
@@ -44,6 +44,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
         body += [sections.found_in_scenes(found)]
     else:
         body += [sections.summary(found), "<main>", sections.found_in_scenes(found), sections.learning(found)]
+        body += [race.section(found)]
     body += [*_one(found), sections.origin(config, found), sections.configuration(config), "</main>"]
     write_output(out, page.page(name, body), own=REPORT)
     return out

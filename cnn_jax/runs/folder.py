@@ -31,7 +31,8 @@ from cnn_jax.runs.texts import completed
 FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
 SWEEP = "sweep.json"  # in the folder of a sweep, whose runs are in folders within it
-_TEXTS = (CONFIG, RECORDS, REPORT)
+YARDSTICK = "yardstick.json"  # the course of another program that was trained beside the run, for its report
+_TEXTS = (CONFIG, RECORDS, REPORT, YARDSTICK)
 _OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
 _IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
 _PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
