@@ -71,8 +71,8 @@ class Display:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=self._text)
 
-    def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]]) -> None:
-        """An epoch has ended: the figures of each seed on the splits that were measured after it."""
+    def epoch(self, epoch: int, evaluations: Mapping[str, Sequence[Evaluation]], remark: str = "") -> None:
+        """An epoch has ended: the figures of each seed on the splits measured after it, and a remark."""
         measured = ""
         if self._metric is not None:
             own = self._metric.name
@@ -80,7 +80,8 @@ class Display:
             measured = "".join(
                 f"  {name} {own} {value.text(self._metric.is_share):>7}" for name, value in values.items()
             )
-        self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}")
+        remark = remark and f"  ({remark})"
+        self.line(f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}  {self._text}{measured}{remark}")
 
     def _shown(self, means: Mapping[str, float]) -> str:
         return "" if self._metric is None else f"{self._metric.name} {self._metric.shown(means[self._metric.name]):>7}"

@@ -47,6 +47,7 @@ class Engine:
     Attributes:
         seeds: the seeds that are trained.
         images: number of training images of each seed.
+        image_shape: (height, width, channels) of one, as the model takes it.
         total: number of steps.
         per_call: number of steps that a call takes at most; after the first call it may be less than before.
         held_out: names of the splits to measure on, "validation" before "test".
@@ -89,6 +90,7 @@ class Engine:
         self._rows |= {name: np.tile(np.arange(len(split)), (count, 1)) for name, split in others.items()}
         self.images: int = self._rows["train"].shape[1]
         self.held_out = tuple(self._rows)[1:]
+        self.image_shape: tuple[int, ...] = train.images.shape[1:]
         self.total = recipe.count_steps(self.images)
         self.per_call = count_per_call(recipe, execution, self.images)
         self._settled = execution.steps_per_call is not None or self._layout.platform != "cpu"

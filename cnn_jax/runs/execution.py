@@ -48,6 +48,10 @@ class Execution:
     device: str | None = None
     """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. JAX's first by default. Replicas are
     spread over all devices, or all of the platform named; on cpu, over its cores."""
+    profile: bool = False
+    """Trace ten steps, the first after those that compile, into the folder `profile` of the run, which TensorBoard's
+    profiler and ui.perfetto.dev show: on the device by parts of a step (augment, model, optimizer), on the host by
+    purpose. Such an epoch takes longer."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:

@@ -32,8 +32,9 @@ FORMAT = 2  # of the folder; runs of cnn_jax 0.1 had no number
 CONFIG, RECORDS, EVENTS, LOCK, REPORT = "config.json", "metrics.jsonl", "tensorboard", ".lock", "report.html"
 SWEEP = "sweep.json"  # in the folder of a sweep, whose runs are in folders within it
 YARDSTICK = "yardstick.json"  # the course of another program that was trained beside the run, for its report
+PROFILE = "profile"  # the folder of a trace
 _TEXTS = (CONFIG, RECORDS, REPORT, YARDSTICK)
-_OURS = {*_TEXTS, EVENTS, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
+_OURS = {*_TEXTS, EVENTS, PROFILE, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
 _IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
 _PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
 
@@ -161,6 +162,8 @@ def _is_ours(name: str, entry: str) -> bool:
     """Whether an entry in the folder `name` of a run is one that a run leaves there."""
     if name == EVENTS:
         return entry.startswith("events.")
+    if name == PROFILE:
+        return entry == "plugins"
     if name == CODE:
         return entry.endswith(".py")
     return name in (NEWEST, BEST) and re.fullmatch(f"[0-9]+|{UNFINISHED}", entry) is not None
@@ -234,7 +237,7 @@ class RunFolder:
                     self._check_same(contents)
                 else:
                     self._start(contents, kept)
-                for name in (NEWEST, BEST, EVENTS, *seed_folders(path)):
+                for name in (NEWEST, BEST, EVENTS, PROFILE, *seed_folders(path)):
                     check_folder(path / name)
                 self.run: str = read_config(path)["run"]
                 on_refusal.pop_all()

@@ -19,10 +19,12 @@ from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine, Variables
 from cnn_jax.runs.execution import Execution
-from cnn_jax.runs.folder import RunFolder
+from cnn_jax.runs.folder import PROFILE, RunFolder
+from cnn_jax.runs.peak import Peak
 from cnn_jax.runs.progress import Progress, from_json, to_json
 from cnn_jax.runs.records import Records
 from cnn_jax.runs.signals import Interrupts
+from cnn_jax.runs.spending import Spending, Trace, shares
 from cnn_jax.training.evaluation import Evaluation
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import TrainState
@@ -71,6 +73,8 @@ class Loop:
         self.timed_steps, self.timed_seconds = 0, 0.0
         self.folder, self.record_paths, self.begin_with = folder, record_paths, begin_with
         self.go_on = go_on
+        self.spending, self.peak = Spending(), Peak(recipe, engine.image_shape)
+        self.trace = Trace(folder.path / PROFILE if folder and execution.profile else None)
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
         self.calendar = Calendar(
@@ -121,6 +125,7 @@ class Loop:
             for records in self.records:
                 stack.callback(records.close)
             stack.callback(self.display.close)
+            stack.callback(self.trace.close)
 
     def _restore(self) -> None:
         """Opens the folder's checkpoints and records, and goes back to the newest checkpoint if there is one."""
@@ -171,7 +176,8 @@ class Loop:
                 f"selection: a proxy picks {selection.keep:,} of {self.recipe.batch_size:,} images for each of "
                 f"{self.engine.total:,} steps"
             )
-        self.state = self.engine.select(self.state, lambda: interrupts.received is not None)
+        with self.spending.on("selection"):
+            self.state = self.engine.select(self.state, lambda: interrupts.received is not None)
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the remaining steps, or those until a signal comes; at the end the state is saved."""
@@ -184,14 +190,14 @@ class Loop:
             if self.calendar.ends_epoch(self.step):
                 for progress in self.progress:
                     progress.new_epoch()
-            count = (
-                self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second()) if compiled else 1
-            )
-            self.state, metrics = self.engine.train_steps(self.state, self.step, count)
+            count = 1
+            if compiled:
+                count = self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second())
+                count = self.trace.limit(count)
+            metrics = self._take_steps(count, compiled)
             self.step += count
             self.pending.append((count, metrics))
             if not compiled:  # The clock measures steps, so it starts when the first, with its compilation, is over.
-                jax.block_until_ready(metrics)
                 compiled, lap = True, time.monotonic()
                 self.timed_steps -= 1
 
@@ -216,6 +222,18 @@ class Loop:
             lap = time.monotonic()
         if self.checkpoints:
             self.checkpoints.wait()
+
+    def _take_steps(self, count: int, compiled: bool) -> Metrics:
+        """The next steps; the first are over, with their compilation, when this returns."""
+        with self.spending.on("steps" if compiled else "compiling"):
+            if compiled:
+                self.trace.begin()
+            self.state, metrics = self.engine.train_steps(self.state, self.step, count)
+            if not compiled:
+                jax.block_until_ready(metrics)
+            if traced := self.trace.end(count, metrics):
+                self.display.line(f"trace of steps up to {self.step + count:,} in {traced}")
+        return metrics
 
     def _out_of_patience(self) -> bool:
         """Whether no seed has improved for as long as the recipe allows."""
@@ -246,7 +264,9 @@ class Loop:
     def _fetch(self) -> None:
         """Fetches the metrics of the last steps from the device, counts them, and stops if they are not finite."""
         step = self.step - sum(count for count, _ in self.pending)
-        for count, metrics in jax.device_get(self.pending):
+        with self.spending.on("steps"):
+            fetched = jax.device_get(self.pending)
+        for count, metrics in fetched:
             of_seeds = {name: np.reshape(values, (len(self.progress), -1)) for name, values in metrics.items()}
             for i in range(count):
                 step += 1
@@ -269,20 +289,25 @@ class Loop:
         return {"learning_rate": rate, "images_per_second": self._steps_per_second() * self.recipe.batch_size}
 
     def _end_epoch(self) -> None:
+        spent, used = self.spending.take(), self.peak.share(self.state, self.images_per_second())
         for k, records in enumerate(self.records):
             values = self.progress[k].means() | self._pace(self.step, k) | {"seconds": self.seconds()}
-            records.write("train", self.step, values)
-        self.state = self.engine.settle(self.state)
+            values |= {f"seconds_{purpose}": seconds for purpose, seconds in spent.items()}
+            records.write("train", self.step, values | ({} if used is None else {"share_of_peak": used}))
+        with self.spending.on("evaluation"):
+            self.state = self.engine.settle(self.state)
         self.evaluations = {}
         name = next(iter(self.engine.held_out), None)  # validation where it is held out, else test
         if name is not None:
             found = self._evaluate(name)
             if name == "validation":
                 self._keep_best(found)
-        self.display.epoch(self.calendar.epochs_after(self.step), self.evaluations)
+        remark = shares(spent) + ("" if used is None else f"; {used:.0%} of the chip's peak")
+        self.display.epoch(self.calendar.epochs_after(self.step), self.evaluations, remark)
 
     def _evaluate(self, name: str) -> list[Evaluation]:
-        self.evaluations[name] = self.engine.evaluate(self.state, name)
+        with self.spending.on("evaluation"):
+            self.evaluations[name] = self.engine.evaluate(self.state, name)
         for found, records in zip(self.evaluations[name], self.records, strict=False):
             records.write(name, self.step, found.values())
         return self.evaluations[name]
@@ -312,9 +337,10 @@ class Loop:
             return
         for progress in self.progress:
             progress.seconds = self.seconds()
-        for records in self.records:
-            records.flush()
-        self.checkpoints.save(self.step, state, to_json(self.progress), best)
+        with self.spending.on("saving"):
+            for records in self.records:
+                records.flush()
+            self.checkpoints.save(self.step, state, to_json(self.progress), best)
 
     def _check_finite(self) -> None:
         # The last step can leave finite metrics behind it and parameters that are not.

@@ -96,7 +96,8 @@ def make_train_step(
         return jax.lax.collapse(scores, 0, 2), jax.tree.map(lambda stats: jnp.mean(stats, axis=0), updated)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        images, targets = inputs(state.rng, state.step, batch)
+        with jax.named_scope("augment"):
+            images, targets = inputs(state.rng, state.step, batch)
         target = {"label": batch["label"]} if targets is None else {"target": targets}
         if len(state.picks):
             images, target = jax.tree.map(lambda rows: rows[state.picks[state.step]], (images, target))
@@ -115,10 +116,12 @@ def make_train_step(
         batch = {"image": images, **target}
         if accumulate > 1:  # Streams from 2 on: augmentations draw from the first.
             batch["part"] = jnp.repeat(jnp.arange(2, 2 + accumulate), len(images) // accumulate)
-        found = gradients.of_batch(mean_loss, state.params, batch, per_example, accumulate)
+        with jax.named_scope("model"):
+            found = gradients.of_batch(mean_loss, state.params, batch, per_example, accumulate)
         (value, (means, batch_stats)), grads = found
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params, average = optax.apply_updates(state.params, updates), state.average
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params, average = optax.apply_updates(state.params, updates), state.average
         if averaging is not None:
             moment = Moment(step=state.step + 1, steps=steps, ends_epoch=jnp.any(ends == state.step + 1))
             average, params, batch_stats = averaging(cast(Average, average), params, batch_stats, moment)
