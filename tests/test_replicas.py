@@ -18,7 +18,7 @@ import pytest
 from cnn_jax import data
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import Experiment
-from cnn_jax.runs import TrainingDivergedError, fit, mesh, seeds
+from cnn_jax.runs import TrainingDivergedError, fit, replicas, seeds
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.folder import read_config
@@ -145,7 +145,7 @@ def test_mapped_as_on_accelerators_and_many_steps_a_call_it_is_the_same(
     together, shared_engines, monkeypatch, on_cpu, steps
 ):
     shared_engines.clear()  # before and after, as it is compiled for other devices
-    monkeypatch.setattr(mesh, "_on_cpu", lambda mesh: on_cpu)
+    monkeypatch.setattr(replicas, "_on_cpu", lambda mesh: on_cpu)
     result = train(make_execution(steps_per_call=steps))
     shared_engines.clear()
     assert_close(result.state, together[1].state)
@@ -262,7 +262,7 @@ own = {"x": jnp.arange(8.0), "key": jax.random.split(jax.random.key(0), 8), "bot
 axes = ({"x": 0, "key": 0, "both": None}, None)
 expected = jax.jit(jax.vmap(combine, axes))(own, 3.0)
 for on_cpu in (True, False):
-    mesh._on_cpu = lambda mesh: on_cpu
+    replicas._on_cpu = lambda mesh: on_cpu
     spread = jax.jit(runs.map_replicas(combine, axes))(own, 3.0)
     assert len(spread["sum"].devices()) == 4
     assert_same_bits(spread, expected)

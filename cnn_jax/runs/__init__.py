@@ -6,7 +6,7 @@ from cnn_jax.runs.fit import Result, fit
 from cnn_jax.runs.load import Run, load_run
 from cnn_jax.runs.loop import TrainingDivergedError
 from cnn_jax.runs.memory import keep_memory
-from cnn_jax.runs.mesh import map_replicas, replica_mesh
+from cnn_jax.runs.replicas import map_replicas, replica_mesh
 from cnn_jax.runs.sweep import Sweep, sweep
 
 __all__ = [

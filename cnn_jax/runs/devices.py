@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from cnn_jax.errors import InputError
 
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
+_SPLIT: list[bool] = []  # one entry once `split_cpu` has made devices of the cores
 
 
 def current_device() -> jax.Device:
@@ -24,6 +25,15 @@ def usable_devices() -> list[jax.Device]:
     """The devices that a program may be spread over: what `select_device` named, else all of JAX's."""
     selected = _OPTIONS.jax_default_device
     return [selected] if isinstance(selected, jax.Device) else jax.devices(selected)
+
+
+def batch_devices() -> list[jax.Device]:
+    """Those that the batches of one seed may be divided over: the same, but for cores that `split_cpu` made devices.
+
+    One device of a CPU already uses all of its cores.
+    """
+    devices = usable_devices()
+    return devices[:1] if _SPLIT and devices[0].platform == "cpu" else devices
 
 
 def select_device(name: str) -> None:
@@ -61,3 +71,4 @@ def split_cpu() -> None:
         with contextlib.suppress(RuntimeError):
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             jax.config.update("jax_num_cpu_devices", cores)
+            _SPLIT.append(True)

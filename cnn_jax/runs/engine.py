@@ -16,7 +16,7 @@ from cnn_jax.data.feed import Resident
 from cnn_jax.errors import InputError
 from cnn_jax.runs.devices import has_bfloat16
 from cnn_jax.runs.execution import Execution
-from cnn_jax.runs.mesh import Layout
+from cnn_jax.runs.mesh import choose_layout
 from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
 from cnn_jax.training.proxy import Picker, make_picker
@@ -77,9 +77,9 @@ class Engine:
         self.seeds, count = tuple(seeds), len(seeds)
         numbers = numbers or {}
         # Of each split, where its images are and which rows of them each seed takes.
-        self._layout = Layout(count)
         size = input_size(recipe.model, train.images)
         train = at_input_size(train, size)
+        self._layout = choose_layout(recipe, execution, train.images.shape[1:], count)
         splits = {"validation": validation, "test": test}
         others = {name: at_input_size(split, size) for name, split in splits.items() if split}
         if recipe.validation:
@@ -97,7 +97,7 @@ class Engine:
 
         self._feed = Resident(
             train, self._rows["train"], self.seeds, recipe.batch_size, with_epochs=bool(recipe.augment),
-            share=self._layout.share, spread=self._layout.spread,
+            share=self._layout.share, spread=self._layout.rows,
         )  # fmt: skip
         share = self._layout.share
         self._images = {name: share({"image": s.images, "label": s.labels}) for name, s in others.items()}
@@ -116,8 +116,9 @@ class Engine:
         def functions(numbers: Numbers) -> Functions:
             shape = train.images.shape[1:]
             return make_functions(
-                with_numbers(recipe, numbers), train.statistics, shape, classes, self.total, ends, measures
-            )
+                with_numbers(recipe, numbers), train.statistics, shape, classes, self.total, ends, measures,
+                self._layout.gradient,
+            )  # fmt: skip
 
         def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             return functions(batch.pop("numbers")).train_step(state, batch)
@@ -136,13 +137,15 @@ class Engine:
         self._rates = jax.jit(jax.vmap(rate, (None, 0)) if numbers and count > 1 else rate)
         first = [train.images[rows[: recipe.first_images]] for rows in self._rows["train"]]
         # The first images are the same for all seeds, unless each holds out others.
-        self._first, axis = (spread(first), 0) if recipe.validation else (share(first[0]), None)
+        apart = count == 1 or recipe.validation
+        self._first, axis = (spread(first), 0) if apart else (share(first[0]), None)
         self._init = compiled(
             lambda seed, images, numbers: functions(numbers).init(jax.random.key(seed), images), (0, axis, 0)
         )
         self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
 
         def compile_steps(step: Callable[..., Any]) -> Any:
+            step = self._layout.divided(step)
             steps = make_train_steps(step, take, lambda chunk: self._feed.length(_without_numbers(chunk)))
             return self._layout.compile_steps(steps, compiler(recipe, execution))
 
@@ -173,7 +176,7 @@ class Engine:
 
     def init(self) -> TrainState:
         """The state before the first step; if the recipe has a selection, before `select` has given it its picks."""
-        return self._init(self._spread_seeds(), self._first, self._numbers)
+        return self._layout.place(self._init(self._spread_seeds(), self._first, self._numbers))
 
     def select(self, state: TrainState, stop: Callable[[], bool] = lambda: False) -> TrainState:
         """The state before the first step with the picks of the recipe's selection, if it has one.
@@ -227,14 +230,12 @@ class Engine:
             return old if new is None else jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
 
         begun = jax.tree_util.tree_map_with_path(put, own)
-        if lead:
-            begun = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), begun, own)
         average = state.average
         if isinstance(average, Average):
             copied = jax.tree.map(jnp.copy, begun)
             average = average.replace(params=copied["params"], batch_stats=copied["batch_stats"])
         state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"], average=average)
-        return state, left_out
+        return self._layout.place(state), left_out
 
     def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Takes `count` steps, from 1 to `per_call`, the first being step `step`; the given state is consumed.
@@ -266,13 +267,13 @@ class Engine:
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
         rows = self._rows[split]
-        count, results = rows.shape[1], []
-        for start in range(0, count, EVAL_BATCH):
-            positions = np.arange(start, start + EVAL_BATCH)
+        count, results, length = rows.shape[1], [], self._layout.whole(EVAL_BATCH)
+        for start in range(0, count, length):
+            positions = np.arange(start, start + length)
             chosen = rows[:, np.minimum(positions, count - 1)].astype(np.int32)
-            batch = self._gather(self._images[split], self._layout.spread(list(chosen)))
+            batch = self._gather(self._images[split], self._layout.rows(list(chosen)))
             mask = [(positions < count).astype(np.float32)] * len(rows)
-            batch |= {"mask": self._layout.spread(mask)}
+            batch |= {"mask": self._layout.rows(mask)}
             results.append(self._eval_step(state.eval_variables, batch, self._numbers))
         results = [self._layout.split(part) for part in jax.device_get(results)]
         return [collect(of_seed, count, self.measures) for of_seed in zip(*results, strict=True)]

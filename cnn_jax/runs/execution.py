@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,37 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """How many devices there are along each axis of a mesh. Batches are divided over all of them."""
+
+    data: int = 1
+    """Devices, or groups of devices, that hold the whole state each."""
+    fsdp: int = 1
+    """Devices over which large kernels are divided, with all that the optimiser and averages keep of them."""
+
+    @property
+    def size(self) -> int:
+        """Number of devices."""
+        return self.data * self.fsdp
+
+    def __str__(self) -> str:
+        return f"data={self.data}" if self.fsdp == 1 else f"data={self.data}, fsdp={self.fsdp}"
+
+    @classmethod
+    def parse(cls, text: str) -> MeshShape:
+        """The shape that a text such as "data=8" or "data=4, fsdp=2" names; an axis that is left out has one device.
+
+        Raises:
+            InputError: it is none.
+        """
+        found = [re.fullmatch(r"\s*(data|fsdp)\s*=\s*([1-9][0-9]{0,8})\s*", axis) for axis in text.split(",")]
+        sizes = {match[1]: int(match[2]) for match in found if match}
+        if len(sizes) < len(found):
+            raise InputError(f"mesh: expected numbers of devices, as data=8 or 'data=4, fsdp=2', got {text!r}")
+        return cls(**sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execution:
     """What decides how fast and how safely a run goes. All of it may change when a run is resumed.
 
@@ -46,8 +78,12 @@ class Execution:
     """On a CPU, compile the train steps with oneDNN's convolutions and products, if XLA has them. LeNet-5 gains 0 to
     10 %. Such a program rounds differently and is recompiled at every start: XLA cannot write it to the cache."""
     device: str | None = None
-    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. JAX's first by default. Replicas are
-    spread over all devices, or all of the platform named; on cpu, over its cores."""
+    """Device to run on, as JAX names it: cpu, gpu, tpu, or one of several, gpu:1. By default, all that JAX sees; with
+    the name of a platform, all of those; on cpu, replicas are spread over its cores."""
+    mesh: str | None = None
+    """Devices that share the batches of one seed, as data=8; with 'data=4, fsdp=2' pairs of them also share the large
+    kernels and what the optimiser and averages keep of these, which saves memory. By default, or with None, batches
+    are divided over as many devices as divide them evenly. Several seeds are spread over the devices instead."""
     profile: bool = False
     """Trace ten steps, the first after those that compile, into the folder `profile` of the run, which TensorBoard's
     profiler and ui.perfetto.dev show: on the device by parts of a step (augment, model, optimizer), on the host by
@@ -57,6 +93,8 @@ class Execution:
     def __post_init__(self) -> None:
         if self.steps_per_call is not None:
             check(self.steps_per_call >= 1, "steps_per_call", "a whole number >= 1 or None", self.steps_per_call)
+        if self.mesh is not None:
+            MeshShape.parse(self.mesh)
 
 
 @dataclass(frozen=True, kw_only=True)

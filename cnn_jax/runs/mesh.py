@@ -1,193 +1,280 @@
-"""Where the seeds of a run are trained: on which devices, and how several of them share one.
+"""One seed on several devices: a mesh of them, what lies where on it, and how its batches are divided.
 
-On accelerators each device runs `jax.vmap` of its share of the replicas. On CPU it takes them one after the other: a
-convolution mapped over its kernels becomes a grouped convolution, and the arrays of all replicas together leave the
-caches. LeNet-5, batch 64, ten replicas, images a second of CPU time: one after the other 10,500, mapped 6,100.
+Rows of a batch are divided over both axes of the mesh, "data" and "fsdp"; each device holds all images of a resident
+set and takes its own rows of a batch from them. Kernels from a size on are divided over "fsdp" (`RULES`), and so is
+what the optimiser and averages keep of them; all else is the same on every device.
+
+Each device takes the gradient of its own rows (`jax.shard_map`), with the lowerings of `cnn_jax.lowering` as on one
+device alone, and adds up those of the parts of a batch; the sums are then added up over the devices, once a step and in
+float32. `nn.BatchNorm` takes its statistics over the same groups of rows as on one device: those of groups that several
+devices share are averaged over these. Everything else is divided by XLA, and so is the gradient of a model that
+joins examples in other ways, or draws random numbers for a whole batch: the results are the same then, but XLA adds up
+gradients in the model's precision and for each part of a batch. XLA takes its own operations in what it divides.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cnn_jax.runs.devices import current_device, usable_devices
-from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import Metrics
+from cnn_jax.errors import InputError
+from cnn_jax.runs.devices import batch_devices
+from cnn_jax.runs.execution import Execution, MeshShape
+from cnn_jax.runs.layout import Layout, TrainStep
+from cnn_jax.runs.replicas import Replicas
+from cnn_jax.training.gradients import LossOfBatch, of_batch
+from cnn_jax.training.recipe import Recipe
+from cnn_jax.training.state import TrainState, path_of
+from cnn_jax.training.step import Batch, Metrics
 
-AXIS = "replica"
-TrainSteps = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
-"""As `make_train_steps` returns it: (state, chunk, count) -> (state, metrics)."""
-Jit = Callable[..., Any]
-"""`jax.jit`, or its stand-in."""
-
-
-def replica_mesh(count: int) -> Mesh:
-    """The devices that `count` replicas are spread over, as a mesh of one axis, "replica".
-
-    Each takes equally many, so of the `usable_devices` there are as many as the largest divisor of `count` allows: 10
-    replicas use 5 of 8 devices, 7 use one of 4.
-    """
-    devices = usable_devices()
-    size = max(n for n in range(1, min(count, len(devices)) + 1) if count % n == 0)
-    return Mesh(np.array(devices[:size]), (AXIS,))
+DATA, FSDP = AXES = "data", "fsdp"
+Joins = Literal["nothing", "norms", "anything"]
+"""What joins the examples of a batch in training: nothing, statistics of `nn.BatchNorm` alone, or who knows what."""
 
 
-def map_replicas(function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Callable[..., Any]:
-    """`jax.vmap` over replicas, spread over the devices of their `replica_mesh`; to be compiled by `jax.jit`.
+@dataclass(frozen=True)
+class Rule:
+    """Which arrays of a state are divided over "fsdp"."""
 
-    Args:
-        function: of arrays (trees of them), returning arrays.
-        in_axes: as for `jax.vmap`, an entry an argument: 0 for what has a leading replica axis, None for what all
-            replicas share.
-
-    Returns:
-        The mapped function; everything it returns has a leading replica axis.
-    """
-    own = jax.tree.map(lambda axis: axis == 0, in_axes, is_leaf=lambda axis: axis is None)
-    specs = jax.tree.map(lambda is_own: PartitionSpec(AXIS) if is_own else PartitionSpec(), own)
-
-    def flatten(arguments: tuple[Any, ...]) -> tuple[list[jax.Array], list[bool], Any]:
-        leaves, structure = jax.tree.flatten(arguments)
-        return leaves, jax.tree.leaves(jax.tree.broadcast(own, arguments)), structure
-
-    def one_by_one(*arguments: Any) -> Any:
-        leaves, is_own, structure = flatten(arguments)
-
-        def one(parts: list[jax.Array]) -> Any:
-            rest = iter(parts)
-            picked = [next(rest) if mine else leaf for leaf, mine in zip(leaves, is_own, strict=True)]
-            return function(*jax.tree.unflatten(structure, picked))
-
-        return jax.lax.map(one, [leaf for leaf, mine in zip(leaves, is_own, strict=True) if mine])
-
-    def over_devices(*arguments: Any) -> Any:
-        leaves, is_own, _ = flatten(arguments)
-        mesh = replica_mesh(next(len(leaf) for leaf, mine in zip(leaves, is_own, strict=True) if mine))
-        mapped = one_by_one if _on_cpu(mesh) else jax.vmap(function, in_axes)
-        return _shard(mapped, mesh, specs)(*arguments)
-
-    return over_devices
+    pattern: str
+    """Regular expression, looked for in an array's path, such as params/block_1/conv_1/kernel."""
+    least: int
+    """Numbers that the array has at the least."""
+    axes: tuple[int, ...]
+    """The first of these that the devices divide evenly is divided; if none is, the array is not."""
 
 
-class Layout:
-    """Where the seeds of a run are trained, as one engine needs it: one seed alone, or several over a `replica_mesh`.
+# By the first that fits; what no rule fits is whole on every device. The state of an optimiser and an average have the
+# paths of the parameters at the end of their own, and so their rule. Output channels first: no product is split.
+RULES = (Rule(r"(^|/)kernel$", 2**16, (-1, -2)),)
 
-    With several, states and whatever else is of each seed have a leading axis of them, spread over the devices. With
-    one there is no such axis, and everything is where JAX puts it.
+
+def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, ...], count: int = 1) -> Layout:
+    """Where a run is trained.
 
     Args:
-        count: number of seeds.
+        recipe: what is trained.
+        execution: its `mesh`; where there is none, one seed takes as many devices as divide its batches evenly.
+        image_shape: (height, width, channels) of one image as the model takes it.
+        count: number of seeds; several are spread over the devices, and their batches are not divided.
+
+    Raises:
+        InputError: there is a mesh for several seeds, of more devices than there are, or of a number of them that
+            cannot divide a batch evenly.
+    """
+    shape = MeshShape.parse(execution.mesh) if execution.mesh else None
+    if count > 1:
+        if shape is not None:
+            raise InputError(
+                f"mesh: expected none with {count} seeds, which are spread over the devices, got {execution.mesh!r}"
+            )
+        return Replicas(count)
+    devices = batch_devices()
+    if shape is not None and shape.size > len(devices):
+        raise InputError(
+            f"mesh: expected no more devices than the {len(devices)} that JAX sees, got {execution.mesh!r}"
+        )
+    if recipe.selection and shape is not None and shape.size > 1:
+        raise InputError(f"mesh: expected data=1 with a selection, which picks from whole batches, got {execution.mesh!r}")
+    most = 1 if recipe.selection else len(devices) if shape is None else shape.size
+    if most == 1:
+        return Layout()
+    joins = what_joins(recipe.model, image_shape)
+    if shape is None:
+        shape = next(MeshShape(data=n) for n in range(most, 0, -1) if n == 1 or divide(recipe, n, joins))
+    division = divide(recipe, shape.size, joins)
+    if division is None:
+        rows = recipe.norm_batch or recipe.batch_size // recipe.accumulate
+        norms = f", each with whole groups of {rows} rows or equal parts of one" if joins == "norms" else ""
+        raise InputError(
+            f"mesh: expected a number of devices that divides the batch_size, {recipe.batch_size}{norms}, "
+            f"got {execution.mesh!r}"
+        )
+    return Layout() if shape.size == 1 else Division(shape, devices[: shape.size], division)
+
+
+def what_joins(model: nn.Module, image_shape: tuple[int, ...]) -> Joins:
+    """What joins the examples of a batch in training, as far as a trace of the model tells.
+
+    A model with no statistics of batches that draws no random numbers is taken to treat each example alone.
+    """
+    if getattr(model, "per_example", False):
+        return "nothing"
+    norms = set()
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm):
+            norms.add("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    def run(images: jax.Array) -> Any:
+        variables = model.init(jax.random.key(0), images, train=False)
+        model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return variables.get("batch_stats", {})
+
+    try:
+        with nn.intercept_methods(note):
+            statistics = jax.eval_shape(run, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
+    except flax.errors.InvalidRngError:  # it draws
+        return "anything"
+    paths = [path_of(path) for path, _ in jax.tree_util.tree_flatten_with_path(statistics)[0]]
+    if not {path.rpartition("/")[0] for path in paths} <= norms:
+        return "anything"
+    return "norms" if paths else "nothing"
+
+
+@dataclass(frozen=True)
+class Share:
+    """How the rows that a device has of each batch are worked on.
+
+    Attributes:
+        parts: number of parts that they are taken in, one after the other.
+        together: number of devices next to each other that share the statistics of norms.
+        alone: whether a device takes the gradient of its rows itself; otherwise XLA divides it.
     """
 
-    def __init__(self, count: int):
-        self.count = count
-        self.mesh = replica_mesh(count) if count > 1 else None
+    parts: int = 1
+    together: int = 1
+    alone: bool = True
+
+
+def divide(recipe: Recipe, devices: int, joins: Joins) -> Share | None:
+    """How batches are divided over that many devices, each having consecutive rows; None if not evenly.
+
+    Groups of rows that share statistics of norms stay whole on a device, or are whole devices' rows. With that, no
+    device has more rows in memory at a time than `accumulate` allows one device alone.
+    """
+    rows, rest = divmod(recipe.batch_size, devices)
+    if rest:
+        return None
+    if joins == "anything":
+        return Share(alone=False)
+    group = recipe.norm_batch or recipe.batch_size // recipe.accumulate
+    if joins == "nothing":
+        group = 1
+    if group > rows:
+        return Share(together=group // rows) if group % rows == 0 else None
+    if rows % group:
+        return None
+    groups = rows // group
+    fewest = min(recipe.accumulate, groups)
+    return Share(parts=next(n for n in range(fewest, groups + 1) if groups % n == 0))
+
+
+def shardings(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """Where the arrays of a state lie on a mesh, by `RULES`: a tree of `NamedSharding`."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(mesh, path, leaf)), tree)
+
+
+def _spec(mesh: jax.sharding.Mesh, path: Any, leaf: Any) -> PartitionSpec:
+    name, size = path_of(path), mesh.shape[FSDP]
+    rule = next((rule for rule in RULES if re.search(rule.pattern, name)), None)
+    if size == 1 or rule is None or math.prod(leaf.shape) < rule.least:
+        return PartitionSpec()
+    axis = next((axis for axis in rule.axes if -axis <= leaf.ndim and leaf.shape[axis] % size == 0), None)
+    return PartitionSpec() if axis is None else PartitionSpec(*[None] * (leaf.ndim + axis), FSDP)
+
+
+class Division(Layout):
+    """One seed on a mesh of devices.
+
+    Args:
+        shape: of the mesh.
+        devices: as many.
+        share: how each works on its rows.
+    """
+
+    def __init__(self, shape: MeshShape, devices: Sequence[jax.Device], share: Share):
+        self.share_of_rows = share
+        kinds = (AxisType.Auto,) * len(AXES)
+        self.mesh = jax.make_mesh((shape.data, shape.fsdp), AXES, axis_types=kinds, devices=devices)
+        self._axes = tuple(axis for axis in AXES if self.mesh.shape[axis] > 1)
 
     @property
     def platform(self) -> str:
-        """Of the devices: "cpu", "gpu", "tpu"."""
-        device = current_device() if self.mesh is None else self.mesh.devices.flat[0]
-        return device.platform
+        return self.mesh.devices.flat[0].platform
 
     def share(self, tree: Any) -> Any:
-        """Puts arrays where every seed can read them."""
-        return jax.device_put(tree, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def spread(self, arrays: Sequence[np.ndarray]) -> Any:
-        """An array of each seed, all of one shape: where that seed is trained, behind an axis if there are several."""
-        if self.mesh is None:
-            return arrays[0]
-        return jax.device_put(np.stack(arrays), NamedSharding(self.mesh, PartitionSpec(AXIS)))
+    def rows(self, arrays: Sequence[np.ndarray]) -> Any:
+        spec = PartitionSpec(*[None] * (arrays[0].ndim - 1), AXES)
+        return jax.device_put(arrays[0], NamedSharding(self.mesh, spec))
 
-    def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
-        """Compiles what is to be done for each seed; `in_axes` says which arguments have the axis, as `jax.vmap`."""
-        return jax.jit(function if self.mesh is None else map_replicas(function, in_axes))
+    def whole(self, rows: int) -> int:
+        return -(-rows // self.mesh.size) * self.mesh.size
 
-    def compile_light(self, function: Callable[..., Any]) -> Any:
-        """Compiles what is to be done for each seed, if all arguments have the axis and there is little to do."""
-        if self.mesh is None:
-            return jax.jit(function)
-        return jax.jit(jax.vmap(function), out_shardings=NamedSharding(self.mesh, PartitionSpec(AXIS)))
+    def place(self, state: TrainState) -> TrainState:
+        return jax.device_put(state, shardings(self.mesh, state))
 
-    def compile_steps(self, train_steps: TrainSteps, jit: Jit) -> Any:
-        """Compiles train steps, as `make_train_steps` returns them, by `jit`; the states given are used up.
+    def divided(self, train_step: TrainStep) -> TrainStep:
+        by_rows = NamedSharding(self.mesh, PartitionSpec(AXES))
 
-        On CPU several seeds take turns: a call of one program each, for the next seed of every device. So each runs at
-        the speed of one alone, whatever the model: one after the other inside the program, the gradients of Flax's own
-        convolutions are many times slower; and unrolled, the program takes as many times longer to compile.
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            numbers = {name: batch[name] for name in batch if name == "numbers"}  # of the whole batch
+            rows = {name: batch[name] for name in batch if name not in numbers}
+            state, metrics = train_step(state, jax.lax.with_sharding_constraint(rows, by_rows) | numbers)
+            return jax.lax.with_sharding_constraint(state, shardings(self.mesh, state)), metrics
 
-        Returns:
-            The same, as `jax.jit` would return it. Of the chunk, which is a pair, the second part has the axis of
-            seeds. Metrics are (steps,), or (seeds, steps) of several.
-        """
-        if self.mesh is None:
-            return jit(train_steps, donate_argnums=0)
-        if _on_cpu(self.mesh):
-            return _Turns(train_steps, self.mesh, self.count, jit)
-        return jit(map_replicas(train_steps, (0, (None, 0), None)), donate_argnums=0)
+        return step
 
-    def split(self, tree: Any) -> list[Any]:
-        """What each seed has of a tree of NumPy arrays."""
-        if self.mesh is None:
-            return [tree]
-        return [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(self.count)]
+    def gradient(
+        self, function: LossOfBatch, params: Any, batch: Any, per_example: bool, accumulate: int = 1
+    ) -> tuple[tuple[jax.Array, Any], Any]:
+        """As `of_batch`: what each device finds of its own rows, averaged over the devices."""
+        share, specs = self.share_of_rows, jax.tree.map(lambda found: found.spec, shardings(self.mesh, params))
+        if not share.alone:
+            return of_batch(function, params, batch, per_example, accumulate)
 
+        def local(params: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
+            whole = jax.tree.map(_gathered, params, specs)
+            with _shared_statistics(share.together, self.mesh.size):
+                found, grads = of_batch(function, whole, batch, per_example, share.parts)
+            values, restore = ravel_pytree(found)
+            grads = jax.tree.map(self._added, grads, specs)
+            mean = restore(jax.lax.pmean(values, self._axes))
+            return mean, jax.tree.map(lambda grad: grad / self.mesh.size, grads)
 
-class _Turns:
-    """`Layout.compile_steps` of several seeds on CPU."""
+        return jax.shard_map(
+            local, mesh=self.mesh, in_specs=(specs, PartitionSpec(AXES)), out_specs=(PartitionSpec(), specs),
+            check_vma=False,  # in types that say what varies JAX would add up the gradients of each part
+        )(params, batch)  # fmt: skip
 
-    def __init__(self, train_steps: TrainSteps, mesh: Mesh, count: int, jit: Jit):
-        def turn(
-            states: TrainState, chunk: tuple[Any, Any], steps: jax.Array, k: jax.Array
-        ) -> tuple[TrainState, Metrics]:
-            def pick(leaf: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False)
-
-            def put(leaf: jax.Array, value: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_update_index_in_dim(leaf, value, k, axis=0)
-
-            shared, own = chunk
-            # The barriers keep gathering and scattering out of the steps' own loops, which they would slow down.
-            state, own = jax.lax.optimization_barrier(jax.tree.map(pick, (states, own)))
-            state, metrics = jax.lax.optimization_barrier(train_steps(state, (shared, own), steps))
-            return jax.tree.map(put, states, state), jax.tree.map(lambda values: values[None], metrics)
-
-        def collect(parts: list[Metrics]) -> Metrics:
-            """(devices, steps, ...) of each turn, to (replicas, steps, ...)."""
-
-            def join(*values: jax.Array) -> jax.Array:
-                return jnp.stack(values, axis=1).reshape(count, *values[0].shape[1:])
-
-            return jax.tree.map(join, *parts)
-
-        own, everywhere = PartitionSpec(AXIS), PartitionSpec()
-        self._turns = range(count // mesh.size)
-        specs = (own, (everywhere, own), everywhere, everywhere)
-        self._turn = jit(_shard(turn, mesh, specs), donate_argnums=0)
-        self._collect = jax.jit(collect, out_shardings=NamedSharding(mesh, own))
-
-    def __call__(self, states: TrainState, chunk: tuple[Any, Any], steps: jax.Array) -> tuple[TrainState, Metrics]:
-        parts = []
-        for k in self._turns:
-            states, metrics = self._turn(states, chunk, steps, np.int32(k))
-            parts.append(metrics)
-        return states, self._collect(parts)
-
-    def lower(self, *arguments: Any) -> Any:
-        """The program of a turn."""
-        return self._turn.lower(*arguments, np.int32(0))
+    def _added(self, grad: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """A gradient added up over all devices; of one that is divided over "fsdp", each device's own stretch."""
+        axes = self._axes
+        if FSDP in spec:
+            grad = jax.lax.psum_scatter(grad, FSDP, scatter_dimension=spec.index(FSDP), tiled=True)
+            axes = tuple(axis for axis in axes if axis != FSDP)
+        return jax.lax.psum(grad, axes) if axes else grad
 
 
-def _on_cpu(mesh: Mesh) -> bool:
-    return mesh.devices.flat[0].platform == "cpu"
+def _gathered(param: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """A parameter as a whole."""
+    return jax.lax.all_gather(param, FSDP, axis=spec.index(FSDP), tiled=True) if FSDP in spec else param
 
 
-def _shard(function: Callable[..., Any], mesh: Mesh, in_specs: Any) -> Callable[..., Any]:
-    # What a function makes of nothing (a step count of 0) varies over no replica, which shard_map would hold against
-    # a scan that adds to it; hence no check of what varies.
-    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+def _shared_statistics(together: int, devices: int) -> AbstractContextManager[Any]:
+    """Meanwhile each `nn.BatchNorm` averages its statistics over so many devices next to each other."""
+    groups = None if together == devices else np.arange(devices).reshape(-1, together).tolist()
+
+    def call(norm: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if together > 1 and isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            # These are fields of the module, which is frozen but made for this call alone.
+            object.__setattr__(context.module, "axis_name", AXES)
+            object.__setattr__(context.module, "axis_index_groups", groups)
+        return norm(*args, **kwargs)
+
+    return nn.intercept_methods(call)

@@ -12,6 +12,8 @@ from cnn_jax.lowering.tiles import added, equal_tiles
 
 LossOfBatch = Callable[[Any, Any], tuple[jax.Array, Any]]
 """(parameters, batch) -> (mean over the batch, other values)."""
+TakeGradient = Callable[[LossOfBatch, Any, Any, bool, int], tuple[tuple[jax.Array, Any], Any]]
+"""As `of_batch`."""
 
 # On CPU, what the backward pass keeps should stay in the caches: bytes of it, and the fewest images that fill a core.
 _KEPT = 4e6

@@ -20,6 +20,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.parts import is_concrete, is_held
 from cnn_jax.training.averaging import Averaging
 from cnn_jax.training.data_init import DataInit
+from cnn_jax.training.gradients import TakeGradient, of_batch
 from cnn_jax.training.groups import Grouping, make_optimizer
 from cnn_jax.training.losses import Loss, SoftmaxCrossEntropy
 from cnn_jax.training.metrics import Accuracy, CrossEntropy, Metric
@@ -199,6 +200,7 @@ def make_functions(
     steps: int,
     epoch_ends: Sequence[int] | np.ndarray = (),
     measures: Mapping[str, Metric] | None = None,
+    take_gradient: TakeGradient = of_batch,
 ) -> Functions:
     """The functions of a recipe, whose numbers may be traced.
 
@@ -211,6 +213,7 @@ def make_functions(
         epoch_ends: the numbers of steps after which an epoch has ended, see `Recipe.epoch_ends`.
         measures: what is measured beside the loss, by default `Recipe.measures`, which cannot tell of a traced number
             whether it smooths labels.
+        take_gradient: takes the gradient of a batch, see `make_train_step`.
     """
     preprocess = functools.partial(data.normalise, statistics=statistics)
     rate = functools.partial(_rate, steps)
@@ -238,7 +241,7 @@ def make_functions(
         train_step=make_train_step(
             recipe.model, optimizer, recipe.loss, preprocess, recipe.augment, in_training, classes=classes,
             steps=steps, epoch_ends=epoch_ends, precision=recipe.precision, averaging=averaging,
-            accumulate=recipe.accumulate, norm_batch=recipe.norm_batch,
+            accumulate=recipe.accumulate, norm_batch=recipe.norm_batch, take_gradient=take_gradient,
         ),
         eval_step=make_eval_step(
             recipe.model, recipe.loss, preprocess, measures, recipe.precision, recipe.test_time

@@ -16,6 +16,7 @@ from cnn_jax import models
 from cnn_jax.augment import Augmentation, Context
 from cnn_jax.training import gradients
 from cnn_jax.training.averaging import Average, Averaging, Moment
+from cnn_jax.training.gradients import TakeGradient
 from cnn_jax.training.losses import Loss
 from cnn_jax.training.metrics import Metric
 from cnn_jax.training.precision import Precision, apply
@@ -45,6 +46,7 @@ def make_train_step(
     averaging: Averaging | None = None,
     accumulate: int = 1,
     norm_batch: int | None = None,
+    take_gradient: TakeGradient = gradients.of_batch,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One step of gradient descent as a pure function, not yet compiled.
 
@@ -68,6 +70,8 @@ def make_train_step(
             its own statistics and draws; the running statistics become the mean of those that the parts give.
         norm_batch: number of images over which batch statistics are taken (Goyal et al. 2017, section 2.3), by default
             all of a part; it must divide that.
+        take_gradient: takes the gradient of a batch. It may give the function some rows of the batch at a time, as
+            long as rows that share batch statistics stay together.
 
     Returns:
         `train_step(state, batch) -> (state, metrics)`. The batch holds "image", uint8 (N, H, W, C), and "label",
@@ -117,7 +121,7 @@ def make_train_step(
         if accumulate > 1:  # Streams from 2 on: augmentations draw from the first.
             batch["part"] = jnp.repeat(jnp.arange(2, 2 + accumulate), len(images) // accumulate)
         with jax.named_scope("model"):
-            found = gradients.of_batch(mean_loss, state.params, batch, per_example, accumulate)
+            found = take_gradient(mean_loss, state.params, batch, per_example, accumulate)
         (value, (means, batch_stats)), grads = found
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
