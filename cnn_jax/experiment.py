@@ -60,6 +60,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_seeds(self.seed, self.replicas)
+        if self.sweep and self.execution.mesh:
+            raise InputError(
+                f"mesh: expected none in a sweep, whose trials are spread over the devices, got {self.execution.mesh!r}"
+            )
 
     @property
     def seeds(self) -> range:
@@ -139,7 +143,7 @@ def run_experiment(
     display.line(
         f"{terminal.plain(f'{name} on {train.name} {train.version}')} ({len(train) - held_out:,} train, "
         f"{f'{chosen_by:,} validation, ' if chosen_by else ''}{len(test):,} test images), "
-        f"{_lengths(config)} on {current_device().platform}, in {shown(path)}"
+        f"{_lengths(config)} on {opened.where}, in {shown(path)}"
     )
     try:
         if begin is not None:

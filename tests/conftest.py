@@ -50,7 +50,7 @@ COMPILING = (
     "test_batch_statistics", "test_benchmark_agreement", "test_benchmark_airbench", "test_benchmark_cifar",
     "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_data_init",
     "test_detection_run", "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_layers",
-    "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings",
+    "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings", "meshes",
     "test_models", "test_models_cifar", "test_models_modern", "test_normed_muon", "test_norms", "test_optimised",
     "test_patience",
     "test_precision", "test_published", "test_readme", "test_receptive_field", "test_recipe_parts",

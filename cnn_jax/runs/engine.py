@@ -53,6 +53,7 @@ class Engine:
         held_out: names of the splits to measure on, "validation" before "test".
         measures: the metrics by name.
         smooths: whether the loss smooths the labels.
+        where: the devices that they are trained on, in words.
 
     Args:
         recipe: everything that decides the numbers, besides data and seeds.
@@ -88,6 +89,7 @@ class Engine:
         else:
             self._rows = {"train": np.tile(np.arange(len(train)), (count, 1))}
         self._rows |= {name: np.tile(np.arange(len(split)), (count, 1)) for name, split in others.items()}
+        self.where = self._layout.where
         self.images: int = self._rows["train"].shape[1]
         self.held_out = tuple(self._rows)[1:]
         self.image_shape: tuple[int, ...] = train.images.shape[1:]

@@ -36,6 +36,11 @@ class Layout:
         """Of the devices: "cpu", "gpu", "tpu"."""
         return current_device().platform
 
+    @property
+    def where(self) -> str:
+        """The devices in words, for "trained on ..."."""
+        return self.platform
+
     def share(self, tree: Any) -> Any:
         """Puts arrays where every seed and every part of a batch can read them."""
         return jax.device_put(tree)

@@ -197,7 +197,7 @@ class Division(Layout):
     """
 
     def __init__(self, shape: MeshShape, devices: Sequence[jax.Device], share: Share):
-        self.share_of_rows = share
+        self.shape, self.share_of_rows = shape, share
         kinds = (AxisType.Auto,) * len(AXES)
         self.mesh = jax.make_mesh((shape.data, shape.fsdp), AXES, axis_types=kinds, devices=devices)
         self._axes = tuple(axis for axis in AXES if self.mesh.shape[axis] > 1)
@@ -205,6 +205,10 @@ class Division(Layout):
     @property
     def platform(self) -> str:
         return self.mesh.devices.flat[0].platform
+
+    @property
+    def where(self) -> str:
+        return f"{self.mesh.size} {self.platform} devices ({self.shape})"
 
     def share(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))

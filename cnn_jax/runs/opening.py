@@ -19,6 +19,7 @@ from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.fit import check_parameters, check_validation, for_data
 from cnn_jax.runs.folder import environment
 from cnn_jax.runs.load import load_run
+from cnn_jax.runs.mesh import choose_layout
 from cnn_jax.runs.texts import to_json
 from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
@@ -37,6 +38,7 @@ class Opened:
         validation: images of their own to choose by, if there are any.
         held_out: how many training images are held out.
         begin_with: gives the weights to begin with, if there are any.
+        where: the devices that it is trained on, in words.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Opened:
     validation: data.Dataset | None
     held_out: int
     begin_with: Callable[[], dict[str, Any]] | None
+    where: str
 
 
 def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: Execution, resumed: bool) -> Opened:
@@ -54,7 +57,7 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
         recipe: what decides the numbers.
         source: where the data come from.
         seeds: the seeds.
-        execution: how many steps a call.
+        execution: how many steps a call, and on which devices.
         resumed: whether the run has begun before, so that it may be all that is left of what it began with.
 
     Raises:
@@ -81,14 +84,16 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
     check_fits(recipe, execution, len(train) - held_out, shape, len(seeds))
+    where = choose_layout(recipe, execution, shape, len(seeds)).where
     if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
         models.check_scores(recipe.model, shape, len(train.class_names))
     # The check takes a trace of the model.
     if recipe.groups or recipe.data_init or recipe.optimizer.kernels_only or weights is not None:
         check_parameters(recipe, train, weights)
     return Opened(
-        recipe=recipe, train=train, test=test, validation=validation, held_out=held_out, begin_with=begin_with
-    )
+        recipe=recipe, train=train, test=test, validation=validation, held_out=held_out, begin_with=begin_with,
+        where=where,
+    )  # fmt: skip
 
 
 def check_sizes(source: Source, train: data.Dataset, tried: Sequence[nn.Module]) -> None:

@@ -30,6 +30,7 @@ def rehearse(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // len(seeds)
     memory = compiled.memory_analysis()
     rows = [
+        ("devices", engine.where),
         ("parameters", f"{parameters:,}"),
         ("training images", f"{engine.images:,}"),
         ("steps", f"{engine.total:,}, {engine.images / recipe.batch_size:,.1f} an epoch"),

@@ -1,0 +1,358 @@
+"""What `tests.test_mesh` runs in a process of eight devices: a seed on a mesh of them is that seed on one device."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+import signal
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import augment, layers, models
+from cnn_jax.errors import InputError
+from cnn_jax.runs import Execution, fit, load_run
+from cnn_jax.runs.engine import Engine
+from cnn_jax.runs.execution import MeshShape
+from cnn_jax.runs.layout import Layout
+from cnn_jax.runs.mesh import RULES, Division, Share, choose_layout, divide, what_joins
+from cnn_jax.runs.replicas import Replicas
+from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant
+from tests.test_training_loop import SignalAt
+from tests.tiny import TinyNet, assert_close, make_dataset, make_execution, make_folder, make_recipe, steps_kept
+
+SHAPE = (6, 6, 1)
+TRAIN, TEST = make_dataset(192), make_dataset(30, seed=1, split="test")
+STEPS, BATCH = 50, 32
+
+
+class Wide(nn.Module):
+    """With one kernel that is large enough to be divided."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.relu(layers.Conv(4, (3, 3))(images))
+        x = nn.relu(layers.Dense(512, name="wide")(x.reshape(len(x), -1)))
+        return layers.Dense(3)(x)
+
+
+class Normed(nn.Module):
+    """With statistics of batches."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = layers.Conv(4, (3, 3))(images)
+        x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
+        return layers.Dense(3)(x.mean(axis=(1, 2)))
+
+
+class Dropped(nn.Module):
+    """With random numbers for a whole batch."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.relu(layers.Conv(4, (3, 3))(images))
+        x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+        return layers.Dense(3)(x)
+
+
+class Centred(nn.Module):
+    """With statistics of batches of its own making."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(len(images), -1)
+        kept = self.variable("batch_stats", "mean", lambda: x.mean(0))
+        mean = x.mean(0) if train else kept.value
+        if train:
+            kept.value = mean
+        return layers.Dense(3)(x - mean)
+
+
+KERNEL = 4 * (6 * 6 * 4) * 512  # bytes of the one that is divided
+optimizer = SGD(learning_rate=0.05, momentum=0.9)
+recipe = functools.partial(make_recipe, batch_size=BATCH, epochs=9, optimizer=optimizer, schedule=Constant())
+SOFT = (augment.Crop(1), augment.Flip(), augment.Mixup(0.2))
+RECIPES = {
+    "parts": recipe(model=Wide(), accumulate=2, augment=SOFT, averaging=(EMA(0.9),)),
+    "norms": recipe(model=Normed(), averaging=(EMA(0.9),)),
+    "groups": recipe(model=Normed(), accumulate=2, norm_batch=8, augment=(augment.Cutmix(1.0),), averaging=(SWA(),)),
+    "half": recipe(model=Wide(), precision="bfloat16"),
+    "draws": recipe(model=Dropped()),
+}
+MESHES = [
+    ("parts", "data=8"), ("parts", "fsdp=4"), ("parts", "data=4, fsdp=2"), ("norms", "data=2, fsdp=4"),
+    ("groups", "data=2"), ("groups", "data=8"), ("half", "data=4, fsdp=2"), ("draws", "data=4"),
+]  # fmt: skip
+
+
+def engine_of(recipe, mesh, **execution):
+    return Engine(recipe, TRAIN, (0,), Execution(mesh=mesh, **execution), None, TEST)
+
+
+def gradient_of(state):
+    """Of a state after its first step: what the momentum has seen."""
+    leaves = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    return [np.asarray(leaf) for path, leaf in leaves if ".trace" in jax.tree_util.keystr(path)]
+
+
+def trained(engine, state):
+    """The gradient of the first step, and the variables after all."""
+    state, _ = engine.train_steps(state, 0, 1)
+    gradient, step = gradient_of(state), 1
+    while step < STEPS:
+        count = min(engine.per_call, STEPS - step)
+        state, _ = engine.train_steps(state, step, count)
+        step += count
+    return gradient, jax.device_get(engine.settle(state).eval_variables)
+
+
+def nudged(state, precision, seed):
+    """A state with every parameter one unit in the last place of that precision higher or lower."""
+    draw, unit = np.random.default_rng(seed), {"float32": 2.0**-23, "bfloat16": 2.0**-8}[precision]
+
+    def nudge(leaf):
+        return leaf + leaf * np.float32(unit) * draw.choice(np.float32([-1, 1]), leaf.shape)
+
+    return state.replace(params=jax.tree.map(nudge, state.params))
+
+
+def distance(variables, others):
+    differences = jax.tree.leaves(jax.tree.map(np.subtract, variables, others))
+    return math.sqrt(sum(float(np.sum(np.square(d, dtype=np.float64))) for d in differences))
+
+
+@functools.cache
+def alone(name):
+    """On one device: the start, the gradient, the end, and how far from it starts nearby end."""
+    engine = engine_of(RECIPES[name], "data=1")
+    gradient, end = trained(engine, engine.init())
+    others = [trained(engine, nudged(engine.init(), RECIPES[name].precision, seed))[1] for seed in (0, 1)]
+    return engine.init(), gradient, end, max(distance(other, end) for other in others)
+
+
+@pytest.mark.parametrize(("name", "mesh"), MESHES)
+def test_a_seed_is_trained_the_same_on_any_mesh(name, mesh):
+    begun, expected, end, drift = alone(name)
+    engine = engine_of(RECIPES[name], mesh)
+    state = engine.init()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(begun.params))
+    gradient, found = trained(engine, state)
+    largest = max(float(np.abs(leaf).max()) for leaf in expected)
+    close = 1e-5 if RECIPES[name].precision == "float32" else 2.0**-7
+    for leaf, reference in zip(gradient, expected, strict=True):
+        np.testing.assert_allclose(leaf, reference, rtol=0, atol=close * largest)
+    print(
+        "DRIFT",
+        name,
+        mesh,
+        distance(found, end),
+        drift,
+        max(float(np.abs(a - b).max()) for a, b in zip(gradient, expected)) / largest,
+    )
+    assert distance(found, end) <= drift
+
+
+def collectives(compiled):
+    """Of a compiled program: (operation, whether outside of all loops) -> dtype and bytes of each array they give."""
+    found, outside = collections.defaultdict(list), False
+    for line in compiled.as_text().splitlines():
+        if line and not line[0].isspace():
+            outside = line.startswith("ENTRY")
+        match = re.match(r"\s+(?:ROOT )?%\S+ = (.*?) (all-\w+|reduce-scatter|collective-\w+?)(?:-start)?\(", line)
+        if match:
+            for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
+                numbers = math.prod(int(size) for size in shape.split(",") if size)
+                found[match[2], outside].append((dtype, numbers * {"pred": 1, "f32": 4, "bf16": 2}.get(dtype, 8)))
+    return dict(found)
+
+
+def compiled(mesh, **changes):
+    engine = engine_of(recipe(**changes), mesh, steps_per_call=1)
+    state = engine.init()
+    sizes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    return engine.lower(state).compile(), sizes
+
+
+def total(found, operation):
+    return sum(size for _, size in found.get((operation, True), ()))
+
+
+SCALARS = 64  # bytes, at the most, of the loss, the metrics and the norms of what is divided
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 4}, {"precision": "bfloat16", "accumulate": 2}])
+def test_gradients_are_added_up_once_a_step_in_float32_and_images_stay_where_they_are(changes):
+    program, parameters = compiled("data=8", model=Wide(), **changes)
+    found = collectives(program)
+    assert found.keys() == {("all-reduce", True)}
+    assert {dtype for dtype, _ in found["all-reduce", True]} == {"f32"}
+    assert parameters < total(found, "all-reduce") <= parameters + SCALARS
+    program, _ = compiled("data=2, fsdp=4", model=Wide(), **changes)
+    found = collectives(program)
+    assert found.keys() == {("all-reduce", True), ("all-gather", True), ("reduce-scatter", True)}
+    assert total(found, "all-gather") == KERNEL
+    assert total(found, "reduce-scatter") == KERNEL // 4
+    rest = parameters - KERNEL + KERNEL // 4
+    assert rest < total(found, "all-reduce") <= rest + SCALARS
+
+
+def test_norms_of_groups_within_a_device_ask_nobody():
+    changes = {"model": Normed(), "averaging": (EMA(0.9),)}
+    statistics = 8 * 4  # mean and variance of four channels
+    program, parameters = compiled("data=4", norm_batch=8, **changes)
+    assert total(collectives(program), "all-reduce") <= parameters + statistics + SCALARS
+    # Those of the whole batch are added up on the way there, their gradients on the way back.
+    program, parameters = compiled("data=4", **changes)
+    assert total(collectives(program), "all-reduce") <= parameters + 3 * statistics + SCALARS
+
+
+def test_mixing_neighbours_moves_one_image_a_device():
+    program, parameters = compiled("data=8", model=Wide(), augment=(*SOFT[:2], augment.Cutmix(1.0)))
+    found = collectives(program)
+    image, target = 4 * math.prod(SHAPE), 4 * 3
+    assert total(found, "collective-permute") == image + target
+    # The sampler of the shares goes on until all rows have theirs.
+    assert {dtype for (_, outside), rest in found.items() for dtype, _ in rest if not outside} <= {"pred"}
+    assert total(found, "all-reduce") <= parameters + SCALARS
+    assert not any(operation in ("all-gather", "all-to-all") for operation, _ in found)
+
+
+def test_memory_of_a_device_falls():
+    """Of the state by what is divided of it: kernel, momentum and average; and of activations by their rows."""
+    by_data, by_both = (
+        compiled(mesh, model=Wide(), averaging=(EMA(0.9),))[0].memory_analysis()
+        for mesh in ("data=8", "data=2, fsdp=4")
+    )
+    saved = by_data.argument_size_in_bytes - by_both.argument_size_in_bytes
+    assert saved == pytest.approx(3 * KERNEL * 3 / 4, rel=1e-3)
+    one, eight = (
+        compiled(mesh, model=TinyNet(), batch_size=4096)[0].memory_analysis() for mesh in ("data=1", "data=8")
+    )
+    assert eight.temp_size_in_bytes < one.temp_size_in_bytes / 4
+
+
+def test_a_large_kernel_is_divided_with_all_that_is_kept_of_it():
+    state = engine_of(recipe(model=Wide(), optimizer=AdamW(), averaging=(EMA(),)), "data=2, fsdp=4").init()
+    divided = {
+        jax.tree_util.keystr(path): leaf.addressable_shards[0].data.shape
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if not leaf.is_fully_replicated
+    }
+    assert len(divided) == 4, divided  # itself, two moments, the average
+    assert all("wide" in path and "kernel" in path and shape == (144, 128) for path, shape in divided.items())
+    assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(state))
+
+
+def test_a_checkpoint_moves_between_meshes_and_to_one_device(tmp_path):
+    """Stopped on one mesh and gone on with on others, it ends as undisturbed, and is used on one device."""
+    chosen = recipe(model=Wide(), averaging=(EMA(0.9),), epochs=5, validation=32)
+
+    def train(path, mesh, step=None):
+        folder = make_folder(path, resume=True)
+        display = SignalAt(step, signal.SIGTERM) if step else None
+        try:
+            execution = make_execution(mesh=mesh)
+            return fit(chosen, TRAIN, test=TEST, execution=execution, folder=folder, display=display)
+        finally:
+            folder.close()
+
+    for mesh, step in (("data=2, fsdp=4", 6), ("data=1", 11)):
+        assert train(tmp_path / "run", mesh, step).interrupted == signal.SIGTERM
+    found, expected = train(tmp_path / "run", "data=4"), train(tmp_path / "alone", "data=1")
+    assert steps_kept(tmp_path / "run") == steps_kept(tmp_path / "alone")
+    assert_close(jax.device_get(found.state), jax.device_get(expected.state), rtol=1e-4, atol=1e-5)
+    for split in ("validation", "test", "best"):
+        np.testing.assert_allclose(found.values(split, "loss"), expected.values(split, "loss"), rtol=1e-4)
+        assert found.values(split) == expected.values(split)
+    assert found.train["loss"] == pytest.approx(expected.train["loss"], rel=1e-4)
+
+
+def test_its_run_is_used_on_one_device(tmp_path, monkeypatch, capsys):
+    from cnn_jax import cli
+
+    arguments = [
+        "--model",
+        "mlp()",
+        "--data",
+        'tfds("digits")',
+        "--steps",
+        "5",
+        "--mesh",
+        "data=2, fsdp=2",
+        "--no-report",
+    ]
+    monkeypatch.setattr("sys.argv", ["cnn-jax", "train", *arguments, "--out", str(tmp_path / "run")])
+    cli.main()
+    trained = capsys.readouterr().out
+    run = load_run(tmp_path / "run")
+    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(run.variables))
+    for command in ("verify", "evaluate"):
+        monkeypatch.setattr("sys.argv", ["cnn-jax", command, str(tmp_path / "run")])
+        cli.main()
+    shown = re.search(r"accuracy (\d+\.\d+%)", capsys.readouterr().out)
+    assert shown, "no accuracy"
+    assert shown[1].rstrip("%") in trained
+
+
+def layout(mesh=None, count=1, **changes):
+    return choose_layout(recipe(**changes), Execution(mesh=mesh), SHAPE, count)
+
+
+def test_by_default_batches_are_divided_over_as_many_devices_as_divide_them():
+    sizes = {batch: layout(batch_size=batch).mesh.size for batch in (32, 28, 60)}
+    assert sizes == {32: 8, 28: 7, 60: 6}
+    sizes = {rows: layout(model=Normed(), batch_size=28, norm_batch=rows).mesh.size for rows in (4, 14, 28)}
+    assert sizes == {4: 7, 14: 4, 28: 7}
+    assert type(layout(batch_size=11)) is type(layout(mesh="data=1")) is Layout
+    assert type(layout(count=3)) is Replicas
+    assert type(layout(mesh=" fsdp = 2,data=2 ")) is Division
+    with jax.default_device(jax.devices()[3]):
+        assert type(layout()) is Layout
+
+
+@pytest.mark.parametrize(
+    ("mesh", "count", "changes", "message"),
+    [
+        ("data=16", 1, {}, r"expected no more devices than the 8 that JAX sees, got 'data=16'"),
+        ("data=2", 3, {}, r"expected none with 3 seeds, which are spread over the devices, got 'data=2'"),
+        ("data=5", 1, {}, r"expected a number of devices that divides the batch_size, 32, got 'data=5'"),
+        (
+            "data=3", 1, {"model": Normed(), "batch_size": 24, "norm_batch": 6},
+            r"expected .* batch_size, 24, each with whole groups of 6 rows or equal parts of one, got 'data=3'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mesh_that_cannot_be_is_refused(mesh, count, changes, message):
+    with pytest.raises(InputError, match=f"^mesh: {message}$"):
+        layout(mesh, count, **changes)
+
+
+def test_what_joins_examples_is_seen():
+    assert what_joins(models.LeNet5(), (32, 32, 1)) == "nothing"
+    found = {type(m).__name__: what_joins(m, SHAPE) for m in (Wide(), Normed(), Dropped(), Centred())}
+    assert found == {"Wide": "nothing", "Normed": "norms", "Dropped": "anything", "Centred": "anything"}
+
+
+def test_rows_that_share_statistics_stay_together():
+    batch = recipe(batch_size=64, accumulate=4)
+    assert divide(batch, 8, "nothing") == Share(parts=4)
+    assert divide(batch, 2, "norms") == Share(parts=2)  # two groups of 16 a device
+    assert divide(batch, 4, "norms") == Share()
+    assert divide(batch, 8, "norms") == Share(together=2)
+    small = dataclasses.replace(batch, norm_batch=4)
+    assert [divide(small, n, "norms") for n in (2, 4)] == [Share(parts=4), Share(parts=4)]
+    assert divide(small, 8, "norms") == Share(parts=2)
+    assert divide(small, 32, "norms") == Share(together=2)
+    assert divide(batch, 3, "norms") is None
+    assert divide(batch, 4, "anything") == Share(alone=False)
+
+
+def test_rules_are_few_and_shapes_are_read():
+    assert len(RULES) == 1
+    assert str(MeshShape.parse("fsdp=2 , data=4")) == "data=4, fsdp=2"
