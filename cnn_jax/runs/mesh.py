@@ -87,7 +87,9 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
             f"mesh: expected no more devices than the {len(devices)} that JAX sees, got {execution.mesh!r}"
         )
     if recipe.selection and shape is not None and shape.size > 1:
-        raise InputError(f"mesh: expected data=1 with a selection, which picks from whole batches, got {execution.mesh!r}")
+        raise InputError(
+            f"mesh: expected data=1 with a selection, which picks from whole batches, got {execution.mesh!r}"
+        )
     most = 1 if recipe.selection else len(devices) if shape is None else shape.size
     if most == 1:
         return Layout()
