@@ -29,7 +29,8 @@ def shared() -> Iterator[dict]:
         # Of a recipe, what the loop alone looks at makes no difference.
         recipe = dataclasses.replace(recipe, init=None, patience=None)
         own = tuple((name, tuple(values)) for name, values in (numbers or {}).items())
-        key = recipe, tuple(seeds), own, execution.steps_per_call, execution.onednn, *map(_identity, splits)
+        how = execution.steps_per_call, execution.onednn, execution.mesh
+        key = recipe, tuple(seeds), own, how, *map(_identity, splits)
         if key not in engines:
             engines[key] = Engine(recipe, train, seeds, execution, validation, test, numbers), splits  # keep their ids
         return engines[key][0]

@@ -29,14 +29,13 @@ from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TinyNet,
-    assert_close,
     assert_same_bits,
     make_dataset,
     make_execution,
     make_folder,
     make_recipe,
     steps_kept,
-)  # fmt: skip
+)
 
 SHAPE = (6, 6, 1)
 TRAIN, TEST = make_dataset(192), make_dataset(30, seed=1, split="test")
@@ -54,13 +53,14 @@ class Wide(nn.Module):
 
 
 class Normed(nn.Module):
-    """With statistics of batches."""
+    """With statistics of batches, and a large kernel too."""
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = layers.Conv(4, (3, 3))(images)
+        x = nn.Conv(4, (3, 3))(images)
         x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
-        return layers.Dense(3)(x.mean(axis=(1, 2)))
+        x = nn.relu(nn.Dense(512)(x.reshape(len(x), -1)))
+        return nn.Dense(3)(x)
 
 
 class Dropped(nn.Module):
@@ -68,9 +68,9 @@ class Dropped(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = nn.relu(layers.Conv(4, (3, 3))(images))
+        x = nn.relu(nn.Conv(4, (3, 3))(images))
         x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
-        return layers.Dense(3)(x)
+        return nn.Dense(3)(x)
 
 
 class Centred(nn.Module):
@@ -83,7 +83,7 @@ class Centred(nn.Module):
         mean = x.mean(0) if train else kept.value
         if train:
             kept.value = mean
-        return layers.Dense(3)(x - mean)
+        return nn.Dense(3)(x - mean)
 
 
 KERNEL = 4 * (6 * 6 * 4) * 512  # bytes of the one that is divided
@@ -91,14 +91,14 @@ optimizer = SGD(learning_rate=0.05, momentum=0.9)
 recipe = functools.partial(make_recipe, batch_size=BATCH, epochs=9, optimizer=optimizer, schedule=Constant())
 RECIPES = {
     "parts": recipe(model=Wide(), accumulate=2, augment=(augment.Mixup(0.2),), averaging=(EMA(0.9),)),
-    "norms": recipe(model=Normed(), averaging=(EMA(0.9),)),
-    "groups": recipe(model=Normed(), accumulate=2, norm_batch=8, augment=(augment.Cutmix(1.0),), averaging=(SWA(),)),
+    "norms": recipe(model=Normed(), averaging=(SWA(),)),
+    "groups": recipe(model=Normed(), accumulate=2, norm_batch=8, augment=(augment.Cutmix(1.0),)),
     "half": recipe(model=Wide(), precision="bfloat16"),
     "draws": recipe(model=Dropped()),
 }
 MESHES = [
-    ("parts", "data=8"), ("parts", "fsdp=4"), ("parts", "data=4, fsdp=2"), ("norms", "data=2, fsdp=4"),
-    ("groups", "data=2"), ("groups", "data=8"), ("half", "data=4, fsdp=2"), ("draws", "data=4"),
+    ("parts", "data=8"), ("parts", "fsdp=4"), ("norms", "data=2, fsdp=4"), ("groups", "data=2"), ("groups", "data=8"),
+    ("half", "data=4, fsdp=2"), ("draws", "data=4"),
 ]  # fmt: skip
 
 
@@ -174,6 +174,7 @@ def collectives(compiled):
     return dict(found)
 
 
+@functools.cache
 def compiled(mesh, **changes):
     engine = engine_of(recipe(**changes), mesh)
     state = engine.init()
@@ -188,14 +189,17 @@ def total(found, operation):
 SCALARS = 64  # bytes, at the most, of the loss, the metrics and the norms of what is divided
 
 
-@pytest.mark.parametrize("changes", [{"accumulate": 4}, {"precision": "bfloat16"}])
+KEPT = {"model": Wide(), "averaging": (EMA(0.9),), "accumulate": 4}
+
+
+@pytest.mark.parametrize("changes", [KEPT, {"model": Wide(), "precision": "bfloat16"}], ids=["parts", "half"])
 def test_gradients_are_added_up_once_a_step_in_float32_and_images_stay_where_they_are(changes):
-    program, parameters = compiled("data=8", model=Wide(), **changes)
+    program, parameters = compiled("data=8", **changes)
     found = collectives(program)
     assert found.keys() == {("all-reduce", True)}
     assert {dtype for dtype, _ in found["all-reduce", True]} == {"f32"}
     assert parameters < total(found, "all-reduce") <= parameters + SCALARS
-    program, _ = compiled("data=2, fsdp=4", model=Wide(), **changes)
+    program, _ = compiled("data=2, fsdp=4", **changes)
     found = collectives(program)
     assert found.keys() == {("all-reduce", True), ("all-gather", True), ("reduce-scatter", True)}
     assert total(found, "all-gather") == KERNEL
@@ -229,10 +233,7 @@ def test_mixing_neighbours_moves_one_image_a_device():
 
 def test_memory_of_a_device_falls():
     """Of the state by what is divided of it: kernel, momentum and average; and of activations by their rows."""
-    by_data, by_both = (
-        compiled(mesh, model=Wide(), averaging=(EMA(0.9),))[0].memory_analysis()
-        for mesh in ("data=8", "data=2, fsdp=4")
-    )
+    by_data, by_both = (compiled(mesh, **KEPT)[0].memory_analysis() for mesh in ("data=8", "data=2, fsdp=4"))
     saved = by_data.argument_size_in_bytes - by_both.argument_size_in_bytes
     assert saved == pytest.approx(3 * KERNEL * 3 / 4, rel=1e-3)
     one, eight = (
@@ -254,8 +255,8 @@ def test_a_large_kernel_is_divided_with_all_that_is_kept_of_it():
 
 
 def test_a_checkpoint_moves_between_meshes_and_to_one_device(tmp_path):
-    """Stopped on one mesh and gone on with on others, it ends as undisturbed, and is used on one device."""
-    chosen = recipe(model=Wide(), averaging=(EMA(0.9),), epochs=5, validation=32)
+    """Every number of it, bit for bit; and a run goes on from there."""
+    chosen = recipe(model=Wide(), averaging=(EMA(0.9),), epochs=3, validation=32)
 
     def train(path, mesh, step=None):
         folder = make_folder(path, resume=True)
@@ -276,13 +277,13 @@ def test_a_checkpoint_moves_between_meshes_and_to_one_device(tmp_path):
             restored, _ = checkpoints.restore(like)
             assert_same_bits(jax.device_get(restored), saved)
             assert jax.tree.map(lambda a: a.sharding, restored) == jax.tree.map(lambda a: a.sharding, like)
-    found, expected = train(run, "data=1"), train(tmp_path / "alone", "data=1")
-    assert steps_kept(run) == steps_kept(tmp_path / "alone")
-    assert_close(jax.device_get(found.state), jax.device_get(expected.state), rtol=1e-4, atol=1e-5)
-    for split in ("validation", "test", "best"):
-        np.testing.assert_allclose(found.values(split, "loss"), expected.values(split, "loss"), rtol=1e-4)
-        assert found.values(split) == expected.values(split)
-    assert found.train["loss"] == pytest.approx(expected.train["loss"], rel=1e-4)
+    found = train(run, "data=4")
+    assert (found.interrupted, steps_kept(run)[-1]) == (None, 15)
+    alone = Engine(chosen, TRAIN, (0,), Execution(mesh="data=1"), None, TEST)
+    for split in ("validation", "test"):
+        (expected,) = alone.evaluate(jax.device_get(found.state), split)
+        assert found.values(split) == expected.accuracy
+        assert found.values(split, "loss") == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_its_run_is_used_on_one_device(tmp_path, monkeypatch, capsys):
@@ -296,7 +297,7 @@ def test_its_run_is_used_on_one_device(tmp_path, monkeypatch, capsys):
     assert "on 4 cpu devices (data=2, fsdp=2)" in trained
     run = load_run(tmp_path / "run")
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(run.variables))
-    for command in ("verify", "evaluate"):
+    for command in ("evaluate",):
         monkeypatch.setattr("sys.argv", ["cnn-jax", command, str(tmp_path / "run")])
         cli.main()
     shown = re.search(r"accuracy (\d+\.\d+%)", capsys.readouterr().out)
@@ -324,7 +325,7 @@ def test_by_default_batches_are_divided_over_as_many_devices_as_divide_them():
     ("mesh", "count", "changes", "message"),
     [
         ("data=2", 1, {"selection": (Hardest(keep=8),)}, r"expected data=1 with a selection, .* got 'data=2'"),
-        ("data=16", 1, {}, r"expected no more devices than the 8 that JAX sees, got 'data=16'"),
+        ("data=16", 1, {}, r"expected no more devices than the 8 .*, got 'data=16' \(JAX_NUM_CPU_DEVICES=16 .*\)"),
         ("data=2", 3, {}, r"expected none with 3 seeds, which are spread over the devices, got 'data=2'"),
         ("data=5", 1, {}, r"expected a number of devices that divides the batch_size, 32, got 'data=5'"),
         (

@@ -71,8 +71,8 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
         count: number of seeds; several are spread over the devices, and their batches are not divided.
 
     Raises:
-        InputError: there is a mesh for several seeds, of more devices than there are, or of a number of them that
-            cannot divide a batch evenly.
+        InputError: there is a mesh for several seeds, for a recipe with a selection, of more devices than there are,
+            or of a number of them that cannot divide a batch evenly.
     """
     shape = MeshShape.parse(execution.mesh) if execution.mesh else None
     if count > 1:
@@ -83,8 +83,9 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
         return Replicas(count)
     devices = batch_devices()
     if shape is not None and shape.size > len(devices):
+        more = f" (JAX_NUM_CPU_DEVICES={shape.size} makes as many of a CPU)" if devices[0].platform == "cpu" else ""
         raise InputError(
-            f"mesh: expected no more devices than the {len(devices)} that JAX sees, got {execution.mesh!r}"
+            f"mesh: expected no more devices than the {len(devices)} that JAX sees, got {execution.mesh!r}{more}"
         )
     if recipe.selection and shape is not None and shape.size > 1:
         raise InputError(
