@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import cli, data, models
-from cnn_jax.data import TFDS
+from cnn_jax.data import Arrays
 from cnn_jax.experiment import Experiment, run_experiment
 from cnn_jax.runs import Place, fit, load_run
 from cnn_jax.training import AdamW, Recipe
@@ -20,6 +20,7 @@ from tests.reports import assert_self_contained
 from tests.test_training_loop import SignalAt
 from tests.tiny import assert_close, assert_same_bits, make_dataset, make_execution, make_folder, make_recipe
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
 
 
@@ -87,9 +88,12 @@ def test_each_of_several_seeds_has_its_own(result):
     ],
 )
 def test_from_the_options_to_the_report(model, layer, tmp_path, monkeypatch, capsys):
-    recipe, place = Recipe(model=model, epochs=1, batch_size=128), Place(out=tmp_path / "run")
+    digits = data.load("digits", "test")
+    arrays = {f"{split}_images": digits.images[:80] for split in ("train", "test")}
+    np.savez(tmp_path / "set.npz", **arrays, train_labels=digits.labels[:80], test_labels=digits.labels[:80])
+    recipe, place = Recipe(model=model, epochs=1, batch_size=16), Place(out=tmp_path / "run")
     with contextlib.redirect_stdout(io.StringIO()):
-        result = run_experiment(Experiment(recipe=recipe, data=TFDS("digits"), place=place), "stats")
+        result = run_experiment(Experiment(recipe=recipe, data=Arrays(str(tmp_path / "set.npz")), place=place), "stats")
     html = (tmp_path / "run" / "report.html").read_text()
     assert_self_contained(html)
     assert f"Grad-CAM at {layer}" in html

@@ -79,12 +79,12 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def sets():
-    """256 images whose classes differ in colour, with much noise, and 40 to test on."""
+    """64 images whose classes differ in colour, with much noise, and 40 to test on."""
     draw = np.random.default_rng(0)
-    labels = (np.arange(296) % 4).astype(np.int32)
+    labels = (np.arange(104) % 4).astype(np.int32)
     colours = draw.integers(100, 150, (4, 1, 1, 3))
-    images = (colours[labels] + draw.integers(-90, 90, (296, 32, 32, 3))).astype(np.uint8)
-    splits = {"train": (images[:256], labels[:256]), "test": (images[256:], labels[256:])}
+    images = (colours[labels] + draw.integers(-90, 90, (104, 32, 32, 3))).astype(np.uint8)
+    splits = {"train": (images[:64], labels[:64]), "test": (images[64:], labels[64:])}
     return data.make_datasets("colours", tuple("abcd"), splits)
 
 
@@ -106,8 +106,8 @@ class KillAt(Display):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_learns_and_killed_and_resumed_ends_in_the_same_bits(name, sets, tmp_path):
-    recipe = dataclasses.replace(CIFAR.ROWS[name].recipe, model=FAMILIES[name], batch_size=32, epochs=3)
-    execution = Execution(checkpoint=CheckpointConfig(every_steps=5, every_seconds=None), steps_per_call=1)
+    recipe = dataclasses.replace(CIFAR.ROWS[name].recipe, model=FAMILIES[name], batch_size=8, epochs=3)
+    execution = Execution(checkpoint=CheckpointConfig(every_steps=6, every_seconds=None), steps_per_call=1)
 
     def run(path, resume=False, display=None):
         with contextlib.closing(make_folder(path, resume=resume)) as folder:

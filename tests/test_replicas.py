@@ -18,7 +18,7 @@ import pytest
 from cnn_jax import data
 from cnn_jax.errors import InputError
 from cnn_jax.experiment import Experiment
-from cnn_jax.runs import TrainingDivergedError, fit, replicas, seeds
+from cnn_jax.runs import CheckpointConfig, TrainingDivergedError, fit, replicas, seeds
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.folder import read_config
@@ -40,7 +40,8 @@ TRAIN, TEST = make_dataset(70), make_dataset(30, seed=1, split="test")
 # A third of the labels are wrong, so that the seeds differ and the best of each comes at another epoch.
 LABELS = np.where(np.random.default_rng(0).random(70) < 1 / 3, (TRAIN.labels + 1) % 3, TRAIN.labels)
 TRAIN = dataclasses.replace(TRAIN, labels=LABELS.astype(np.int32))
-RECIPE, EXECUTION = make_recipe(validation=0.2), make_execution()
+RECIPE = make_recipe(validation=0.2)
+EXECUTION = make_execution(checkpoint=CheckpointConfig(every_steps=6, every_seconds=None))
 SEEDS = (4, 5, 6)
 TOTAL = 28  # ceil(4 epochs * 56 images / 8 a batch), 14 of the 70 being held out
 

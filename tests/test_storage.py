@@ -11,7 +11,7 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.errors import StorageError
-from cnn_jax.runs import Place, fit
+from cnn_jax.runs import CheckpointConfig, Place, fit
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.folder import write_atomically
 from cnn_jax.runs.records import Records
@@ -19,7 +19,7 @@ from cnn_jax.runs.storage import storing
 from tests.tiny import assert_same_bits, make_dataset, make_execution, make_folder, make_recipe, records, steps_kept
 
 TRAIN, TEST = make_dataset(), make_dataset(30, seed=1, split="test")
-EXECUTION = make_execution(steps_per_call=1)
+EXECUTION = make_execution(steps_per_call=1, checkpoint=CheckpointConfig(every_steps=5, every_seconds=None))
 
 
 @contextlib.contextmanager

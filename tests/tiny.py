@@ -52,7 +52,7 @@ def make_recipe(**changes) -> Recipe:
 
 
 def make_execution(**changes) -> Execution:
-    return Execution(**({"checkpoint": CheckpointConfig(every_steps=5, every_seconds=None)} | changes))
+    return Execution(**({"checkpoint": CheckpointConfig(every_steps=10, every_seconds=None)} | changes))
 
 
 def make_folder(
