@@ -21,7 +21,7 @@ from tests.tiny import records
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
     "--model", "convnet(filters=(2,), features=(4,))", "--epochs", "5", "--batch-size", "32", "--validation", "0.1",
-    "--checkpoint.every-steps", "9", "--checkpoint.every-seconds", "None", "--no-report",
+    "--checkpoint.every-steps", "18", "--checkpoint.every-seconds", "None", "--no-report",
 ]  # fmt: skip
 
 
@@ -87,9 +87,9 @@ def test_killed_runs_end_in_the_same_bits(undisturbed, tmp_path):
     out, seed = tmp_path / "run", random.randrange(10**6)
     draw = random.Random(seed)
     # One kill while the process starts; then, past steps drawn from the first half of the run's 202, one at any moment
-    # of a step and one right after Orbax has begun to write a checkpoint.
-    kinds = draw.sample(["any", "writing"], 2)
-    moments = [("starting", 0), *zip(kinds, sorted(draw.sample(range(1, 100), 2)), strict=True)]
+    # of a step and one right after Orbax has begun to write a checkpoint. The steps have a checkpoint between them.
+    kinds, steps = draw.sample(["any", "writing"], 2), (draw.randrange(1, 37), draw.randrange(55, 100))
+    moments = [("starting", 0), *zip(kinds, steps, strict=True)]
     print(f"seed {seed}: {moments}")
     for kind, step in moments:
         process = start(out, "--resume")
