@@ -38,10 +38,10 @@ def airbench():
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory):
-    """64 images of four colours under noise, and 40 to test on."""
+    """256 images of four colours under noise, and 40 to test on."""
     draw, found = np.random.default_rng(0), {}
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [180, 180, 60]])
-    for split, count in (("train", 64), ("test", 40)):
+    for split, count in (("train", 256), ("test", 40)):
         labels = np.arange(count) % 4
         images = colours[labels][:, None, None] + draw.normal(0, 40, (count, 32, 32, 3))
         found |= {f"{split}_images": np.uint8(images.clip(0, 255)), f"{split}_labels": labels}
@@ -53,11 +53,10 @@ def arrays(tmp_path_factory):
 def short(recipe):
     """20 steps of a narrow network on small batches, whose losses add up to less: SGD at the full rates would break it.
 
-    The programs' rates are those of sums over a batch, ours of means, and so as many times larger as it has images:
-    here those of 64, which 16 bear, so that they learn in so few steps.
+    The programs' rates are those of sums over a batch, ours of means, and so as many times larger as it has images.
     """
-    batch, optimizer, groups = 16, recipe.optimizer, recipe.groups
-    share = 64 / recipe.batch_size
+    batch, optimizer, groups = 64, recipe.optimizer, recipe.groups
+    share = batch / recipe.batch_size
     if isinstance(optimizer, SGD):
         optimizer = dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate * share)
     else:
@@ -95,7 +94,7 @@ def test_twenty_steps_learn_and_killed_they_end_in_the_same_bits(airbench, array
 def test_the_command_runs_a_recipe_in_a_folder_and_as_one_program(airbench, arrays, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["airbench"])
     options = [
-        "--recipe", "airbench94", "--model.features", "8", "8", "8", "--epochs", "1", "--batch-size", "16", "--data",
+        "--recipe", "airbench94", "--model.features", "8", "8", "8", "--epochs", "1", "--batch-size", "64", "--data",
         f'arrays("{arrays}")', "--precision", "float32", "--seed", "3",
     ]  # fmt: skip
 
