@@ -2,22 +2,25 @@
 
 Training reads one endless stream of positions. Positions [e*n, (e+1)*n) are epoch e, a fresh permutation made from
 (seed, e) alone; batch k is positions [k*B, (k+1)*B). So batches may span two epochs, no example is ever dropped, and
-step k is the same batch on every machine and after every restart. The random numbers are the raw output of NumPy's
-Philox, which NumPy guarantees to stay the same; the streams of `Generator` methods such as `permutation` may change.
+step k is the same batch on every machine and after every restart; see `cnn_jax.data.permutation`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cnn_jax.data.ahead import Ahead
 from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.encoded import Encoded, taken
+from cnn_jax.data.permutation import KEYED, LARGEST, KeyedPermutation, permutation
 from cnn_jax.errors import InputError
 
 _HOLDOUT_STREAM = 2**64 - 1  # as an epoch number: no run gets there
+_AHEAD = 2  # batches for evaluation that are decoded ahead
 
 
 def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
@@ -29,8 +32,14 @@ def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
     return train_order(n, batch_size, seed)(step, 1)[0]
 
 
-def train_order(n: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
+def train_order(n: int, batch_size: int, seed: int, largest: int = LARGEST) -> Callable[[int, int], np.ndarray]:
     """The order in which a run takes the examples; for consecutive steps no permutation is made twice.
+
+    Args:
+      n: number of examples.
+      batch_size: of them a step.
+      seed: in [0, 2**64).
+      largest: number of examples up to which the permutations are arrays, see `permutation`.
 
     Returns:
       `order(step, steps)`, the `batch_indices` of `steps` training batches from `step` on, int64 (steps, batch_size).
@@ -42,14 +51,19 @@ def train_order(n: int, batch_size: int, seed: int) -> Callable[[int, int], np.n
     _check_batch_size(batch_size)
     if n < 1:
         raise InputError(f"training: expected at least one example, got {n}")
-    permutation = functools.lru_cache(maxsize=2)(functools.partial(_permutation, seed, n))
+    in_epoch = functools.lru_cache(maxsize=2)(functools.partial(permutation, seed, n, largest=largest))
 
     def order(step: int, steps: int) -> np.ndarray:
         if step < 0:
             raise InputError(f"training step: expected 0 or more, got {step}")
-        return _stretch(step * batch_size, (step + steps) * batch_size, n, permutation).reshape(steps, batch_size)
+        return _stretch(step * batch_size, (step + steps) * batch_size, n, in_epoch).reshape(steps, batch_size)
 
     return order
+
+
+def order_name(n: int) -> str | None:
+    """What config.json calls the order of n examples; None where it is the one that needs no name."""
+    return KEYED if n > LARGEST else None
 
 
 def epochs_of(n: int, batch_size: int, step: int, steps: int) -> np.ndarray:
@@ -73,14 +87,31 @@ def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.nda
 
 
 def _eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    for start in range(0, len(dataset), batch_size):
-        images, labels = dataset.images[start : start + batch_size], dataset.labels[start : start + batch_size]
+    starts = range(0, len(dataset), batch_size)
+    read = Ahead(_Batches(dataset.images, batch_size), _AHEAD) if isinstance(dataset.images, Encoded) else None
+    for start in starts:
+        images = next(read) if read else dataset.images[start : start + batch_size]
+        labels = dataset.labels[start : start + batch_size]
         missing = batch_size - len(labels)
         mask = np.ones(len(labels), np.float32)
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
             labels, mask = np.pad(labels, (0, missing)), np.pad(mask, (0, missing))
         yield {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels), "mask": mask}
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The images in their order, in batches."""
+
+    images: Encoded
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return self.images[k * self.size : (k + 1) * self.size]
 
 
 def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset, Dataset]:
@@ -102,8 +133,8 @@ def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset
       InputError: unless at least one example is left on either side.
     """
     rest, chosen = holdout_indices(train, validation, seed)
-    held_out = replace(train, split="validation", images=train.images[chosen], labels=train.labels[chosen])
-    return replace(train, images=train.images[rest], labels=train.labels[rest]), held_out
+    parts = [replace(train, images=taken(train.images, rows), labels=train.labels[rows]) for rows in (rest, chosen)]
+    return parts[0], replace(parts[1], split="validation")
 
 
 def holdout_indices(train: Dataset, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +157,7 @@ def holdout_indices(train: Dataset, validation: float | int, seed: int) -> tuple
             f"validation: expected a fraction between 0 and 1 or a count from 1 to {n - 1} "
             f"(of {n} training examples), got {validation!r}"
         )
-    order = _permutation(seed, n, _HOLDOUT_STREAM)
+    order = np.asarray(permutation(seed, n, _HOLDOUT_STREAM, largest=n))
     labels = np.asarray(train.labels)
     shares = apportion(np.bincount(labels, minlength=len(train.class_names)), count)
     chosen = np.zeros(n, bool)
@@ -151,17 +182,12 @@ def apportion(counts: np.ndarray, total: int) -> np.ndarray:
     return shares
 
 
-def _permutation(seed: int, n: int, epoch: int) -> np.ndarray:
-    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    return np.argsort(philox.random_raw(n), kind="stable")
-
-
-def _stretch(start: int, end: int, n: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
+def _stretch(start: int, end: int, n: int, in_epoch: Callable[[int], np.ndarray | KeyedPermutation]) -> np.ndarray:
     """The examples at positions [start, end) of the stream."""
     pieces = [np.empty(0, np.int64)]
     while start < end:
         epoch, offset = divmod(start, n)
-        pieces.append(permutation(epoch)[offset : offset + end - start])
+        pieces.append(in_epoch(epoch)[offset : offset + end - start])
         start += len(pieces[-1])
     return np.concatenate(pieces)
 

@@ -1,0 +1,80 @@
+"""Reading ahead, by Grain: what comes next is read by threads or processes while something else is done with the last.
+
+Only this file knows Grain. What is read has no state: item k is a function of k, so where reading begins and how many
+read make no difference to what is read.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+from cnn_jax.errors import InputError
+
+_Item = TypeVar("_Item", covariant=True)
+_DIED = "Worker process was terminated"  # how Grain's error begins that says so
+
+
+class Items(Protocol[_Item]):
+    """A sequence whose items can be read in any order, by several threads or copies in other processes at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> _Item: ...
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Ahead(Iterator[Any]):
+    """All items in their order, read ahead of when they are asked for.
+
+    Args:
+      items: what is read.
+      ahead: how many may wait to be asked for.
+      workers: how many processes read; 0 has threads of this process read, one a core.
+
+    Raises:
+      InputError: from `next`, what the items raise, or that a process has ended.
+    """
+
+    def __init__(self, items: Items[Any], ahead: int, workers: int = 0):
+        import grain
+
+        # What pictures hold besides their pixels may be damaged, which Pillow warns of. Other threads are reading, so
+        # it cannot be told so for a while only.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        dataset = grain.MapDataset.source(items)
+        if workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # which Grain asks, though its flags are of no use here
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
+            stream = dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options)
+        else:
+            threads = min(cores(), ahead)
+            stream = dataset.to_iter_dataset(grain.ReadOptions(threads, ahead))
+        self._workers, self._stream = workers, iter(stream)
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._stream)
+        except InputError as error:
+            raise InputError(str(error)) from None  # without the notes that Grain adds
+        except RuntimeError as error:
+            if not str(error).startswith(_DIED):
+                raise
+            code = str(error).removeprefix(_DIED).partition("code ")[2].partition(".")[0]
+            raise InputError(
+                f"workers: a process that reads images has ended (exit code {code}), perhaps for want of memory; "
+                f"resume with fewer than the {self._workers} that there were"
+            ) from None
+
+    def close(self) -> None:
+        """Ends the threads or processes."""
+        self._stream.close()
