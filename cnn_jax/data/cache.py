@@ -1,6 +1,7 @@
 """Decoded arrays on disk: written whole or not at all, memory-mapped, and checked before they are trusted.
 
-An entry is a folder `CACHE/decoded/NAME/VERSION/SPLIT-KEY` with `images.npy`, `labels.npy` and `entry.json`. The
+An entry is a folder `CACHE/decoded/NAME/VERSION/SPLIT-KEY` with `images.npy`, `labels.npy` and `entry.json`; of a split
+whose images stay encoded, `SPLIT-KEY-listed` with `rows.npy`, which records are images, in place of the first. The
 JSON file names what the arrays are, with their checksums and one of itself. Whatever is wrong with an entry, `read`
 answers None, the caller decodes again and `write` replaces the entry by a new one. Files are never changed
 once they are there, so an array mapped by another process stays what it was.
@@ -49,21 +50,55 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A split whose images stay encoded.
+
+    Attributes:
+      rows: int64 (N,), which of its records or files are images.
+      labels: int32 (N,).
+      image_shape: (H, W, C) that each is brought to.
+      class_names: one name a class.
+      training: what every split carries of the training split; None before that is known.
+      notes: as those of `Decoded`.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    training: Training | None
+    notes: tuple[str, ...] = ()
+
+
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
     """Returns the cached arrays, memory-mapped and read-only, or None if there is no sound entry."""
-    folder = _folder(prepared, split, image_size)
+    found = _read_sound(prepared, split, image_size, listed=False)
+    return None if found is None else Decoded(images=found.pop("images"), **found)
+
+
+def read_listed(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Listed | None:
+    """As `read`, for a split whose images stay encoded."""
+    found = _read_sound(prepared, split, image_size, listed=True)
+    return None if found is None else Listed(rows=found.pop("rows"), **found)
+
+
+def _read_sound(
+    prepared: Prepared, split: str, image_size: tuple[int, int] | None, listed: bool
+) -> dict[str, Any] | None:
+    folder = _folder(prepared, split, image_size, listed)
     if not folder.is_dir():
         return None
     try:
-        return _read(folder, _identity(prepared, split, image_size), prepared.splits.get(split))
+        return _read(folder, _identity(prepared, split, image_size), prepared.splits.get(split), listed)
     except Exception as error:  # a damaged file can make NumPy and json raise nearly anything
         say(f"the cache entry {folder} is damaged ({' '.join(str(error).split())[:100]}); decoding again")
         return None
 
 
-def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded) -> bool:
+def write(prepared: Prepared, split: str, image_size: tuple[int, int] | None, decoded: Decoded | Listed) -> bool:
     """Puts an entry in place, atomically; whether one is there now. Where the cache cannot be written, says so once."""
-    folder = _folder(prepared, split, image_size)
+    folder = _folder(prepared, split, image_size, isinstance(decoded, Listed))
     if not writable(folder.parent):
         say_once(f"the cache folder {cache_root()} cannot be written; data sets are decoded afresh at every start")
         return False
@@ -93,9 +128,10 @@ def drop_others(prepared: Prepared) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _folder(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Path:
+def _folder(prepared: Prepared, split: str, image_size: tuple[int, int] | None, listed: bool) -> Path:
     size = f"-{image_size[0]}x{image_size[1]}" if image_size else ""
-    return cache_root() / "decoded" / prepared.name / prepared.version / f"{split}-{prepared.key}{size}"
+    name = f"{split}-{prepared.key}{size}{'-listed' if listed else ''}"
+    return cache_root() / "decoded" / prepared.name / prepared.version / name
 
 
 def _identity(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> dict[str, Any]:
@@ -109,14 +145,15 @@ def _identity(prepared: Prepared, split: str, image_size: tuple[int, int] | None
     }
 
 
-def _read(folder: Path, identity: dict[str, Any], count: int | None) -> Decoded:
+def _read(folder: Path, identity: dict[str, Any], count: int | None, listed: bool) -> dict[str, Any]:
     entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
     if entry.pop("checksum") != _checksum_of(entry):
         raise ValueError("entry.json does not match its checksum")
     if {name: entry[name] for name in identity} != identity:
         raise ValueError("it is of another data set")
-    arrays = {}
-    for name, dtype in (("images", np.uint8), ("labels", np.int32)):
+    arrays: dict[str, Any] = {}
+    first: tuple[str, Any] = ("rows", np.int64) if listed else ("images", np.uint8)
+    for name, dtype in (first, ("labels", np.int32)):
         array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
         if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or count not in (None, len(array)):
             raise ValueError(f"{name}.npy is {array.dtype} {array.shape}")
@@ -128,16 +165,22 @@ def _read(folder: Path, identity: dict[str, Any], count: int | None) -> Decoded:
     ink = None if extent is None else Ink(extent=extent, mean=mean[0])
     training = Training(statistics=Statistics(mean=mean, std=std), ink=ink, fingerprint=entry["fingerprint"])
     notes = tuple(entry.get("notes", ()))  # entries written before there were any stay valid
-    return Decoded(**arrays, class_names=tuple(entry["class_names"]), training=training, notes=notes)
+    if listed:
+        arrays["image_shape"] = tuple(entry["image_shape"])
+    return arrays | {"class_names": tuple(entry["class_names"]), "training": training, "notes": notes}
 
 
-def _write(folder: Path, identity: dict[str, Any], decoded: Decoded) -> None:
+def _write(folder: Path, identity: dict[str, Any], decoded: Decoded | Listed) -> None:
     entry = identity | {"class_names": list(decoded.class_names), "notes": list(decoded.notes)}
     training = decoded.training
+    assert training is not None
     # Of the ink, the mean is among the statistics.
     entry["statistics"] = asdict(training.statistics) | {"ink": training.ink.extent if training.ink else None}
     entry["fingerprint"] = training.fingerprint
-    for name, array in (("images", decoded.images), ("labels", decoded.labels)):
+    first = ("rows", decoded.rows) if isinstance(decoded, Listed) else ("images", decoded.images)
+    if isinstance(decoded, Listed):
+        entry["image_shape"] = list(decoded.image_shape)
+    for name, array in (first, ("labels", decoded.labels)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)
             file.flush()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.drawings import Ink, measure_ink
+from cnn_jax.data.encoded import Images
 from cnn_jax.errors import InputError
 
 _CHUNK = 4096  # images a histogram takes at a time, so that its int64 copy stays small
@@ -38,7 +39,7 @@ class Dataset:
         or file that the images come from.
       version: TFDS version: "3.0.1"; or the first digits of the fingerprint.
       split: "train", "test", ..., or what `holdout` made of it.
-      images: uint8 (N, H, W, C), read-only, possibly memory-mapped.
+      images: uint8 (N, H, W, C), read-only, possibly memory-mapped, or `Encoded` and then decoded where they are used.
       labels: int32 (N,), indices into `class_names`.
       class_names: one name a class.
       statistics: of the *training* split, whichever split this is.
@@ -50,7 +51,7 @@ class Dataset:
     name: str
     version: str
     split: str
-    images: np.ndarray = field(repr=False)
+    images: Images = field(repr=False)
     labels: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
     statistics: Statistics
@@ -104,24 +105,51 @@ def make_datasets(
 def compute_statistics(images: np.ndarray) -> Statistics:
     """Returns the `Statistics` of uint8 images (N, H, W, C); exact, from a histogram of every channel."""
     levels = np.arange(256)
-    means, stds = [], []
+    sums = []
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
         for start in range(0, len(images), _CHUNK):
             counts += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
-        # In whole numbers, so that the std of a constant channel is exactly 0, not a rounding error to divide by.
-        pixels, total, squares = (int(counts @ levels**power) for power in range(3))
-        means.append(total / pixels / 255)
-        stds.append(math.sqrt(pixels * squares - total**2) / pixels / 255)
+        sums.append([int(counts @ levels**power) for power in range(3)])
+    return statistics_of(sums)
+
+
+def statistics_of(sums: Sequence[Sequence[int]]) -> Statistics:
+    """The `Statistics` of images with, of each channel, the number of its pixels, their sum and that of their squares.
+
+    In whole numbers, so that the std of a constant channel is exactly 0, not a rounding error to divide by.
+    """
+    means = [total / pixels / 255 for pixels, total, _ in sums]
+    stds = [math.sqrt(pixels * squares - total**2) / pixels / 255 for pixels, total, squares in sums]
     return Statistics(mean=tuple(means), std=tuple(stds))
 
 
 def compute_fingerprint(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> str:
     """Returns 16 hexadecimal digits that tell a training split from any other: see `Dataset.fingerprint`."""
-    digest = hashlib.sha256(repr((images.shape, class_names)).encode())
-    digest.update(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()[:16]
+    digest = Fingerprint(images.shape, class_names)
+    digest.add(images)
+    return digest.finish(labels)
+
+
+class Fingerprint:
+    """`compute_fingerprint` of images that come one after the other.
+
+    Args:
+      shape: (N, H, W, C) of all.
+      class_names: one name a class.
+    """
+
+    def __init__(self, shape: tuple[int, ...], class_names: tuple[str, ...]):
+        self._digest = hashlib.sha256(repr((shape, class_names)).encode())
+
+    def add(self, images: np.ndarray) -> None:
+        """The next image, or several."""
+        self._digest.update(np.ascontiguousarray(images).data)
+
+    def finish(self, labels: np.ndarray) -> str:
+        """The fingerprint, with the labels of all images."""
+        self._digest.update(np.ascontiguousarray(labels).data)
+        return self._digest.hexdigest()[:16]
 
 
 def rescale(dataset: Dataset, background: float, foreground: float) -> Dataset:

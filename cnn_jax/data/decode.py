@@ -6,13 +6,16 @@ the image and the label are taken out of them; plain PNG pictures of one size ar
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn_jax.data import png
+from cnn_jax.data import jpeg, png
 from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
@@ -21,10 +24,78 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF")  # what a TFDS image feature holds, the
 _RECORDS = 4096  # fetched at a time
 
 
-def decode_split(
-    name: str, path: Path, split: str, image_size: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
-    """Decodes one split of the data set prepared in `path`.
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The records of a split, each of which can be read by itself.
+
+    Attributes:
+      name: what to call the data set in messages.
+      path: the prepared folder.
+      source: of the serialised examples.
+      image_key: the feature that is the image.
+      label_key: the feature that is the class.
+      image_shape: (H, W, C) that each image has or, where they differ in size, is brought to.
+      class_names: one name a class.
+      varied: whether they differ in size.
+    """
+
+    name: str
+    path: Path
+    source: Any
+    image_key: str
+    label_key: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    varied: bool
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Image `index`, uint8 (H, W, C); InputError if it is damaged."""
+        return self.read(index)[0]
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Image and label `index`; InputError if the record is damaged."""
+        with self.one_line_errors():
+            (fields,) = _fields(self.source, [index])
+            label = fields[self.label_key].int64_list.value[0]
+            return self.decode(fields[self.image_key].bytes_list.value[0]), label
+
+    def decode(self, encoded: bytes) -> np.ndarray:
+        """An image from its bytes."""
+        image = _decode_image(encoded, self.image_shape[-1])
+        if self.varied:
+            image = fit_images(image[None], self.image_shape[:2])[0]
+        if image.shape != self.image_shape:  # an assignment would stretch a single pixel or line
+            raise ValueError(f"an image of shape {image.shape} among those of {self.image_shape}")
+        return image
+
+    @contextlib.contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Turns whatever damaged records raise into an InputError."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:  # what they make protobuf, Pillow and array_record raise is a long list
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"data set {self.name}: {self.path} cannot be decoded ({reason}); delete that folder, and it is "
+                "prepared again"
+            ) from error
+
+    def check(self, split: str, labels: np.ndarray) -> None:
+        """InputError unless each example has a label that is a class."""
+        if labels.min(initial=0) < 0:
+            raise InputError(f"data set {self.name}: split {split!r} has examples without a label")
+        most = len(self.class_names) - 1
+        if labels.max(initial=0) > most:
+            raise InputError(f"data set {self.name}: expected labels from 0 to {most} in {split}, got {labels.max()}")
+
+
+def open_split(name: str, path: Path, split: str, image_size: tuple[int, int] | None) -> Split:
+    """Opens one split of the data set prepared in `path`.
 
     Args:
       name: what to call the data set in messages.
@@ -33,12 +104,9 @@ def decode_split(
       image_size: (height, width) to bring images to by the rule of `fit_images` where they differ in size; images
         that are all of one size keep it.
 
-    Returns:
-      uint8 images (N, H, W, C), int32 labels (N,), class names, and whether the images differ in size.
-
     Raises:
       InputError: if the data set is not one of images in classes, its images differ in size and no `image_size` is
-        given, examples have no label, it was not prepared as array_record, or its records are damaged.
+        given, or it was not prepared as array_record.
     """
     import tensorflow_datasets as tfds
 
@@ -62,19 +130,29 @@ def decode_split(
             f"data set {name}: prepared as {form} in {path}, which cannot be read without TensorFlow; "
             "prepare it with file_format='array_record'"
         ) from error
-    try:
-        size = image_size if image_size and varied else image.shape[:2]
-        images, labels = _decode_records(source, image_key, label_key, image.shape[-1], size, fit=varied)
-    except MemoryError:
-        raise
-    except Exception as error:  # what damaged records make protobuf, Pillow and array_record raise is a long list
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"data set {name}: {path} cannot be decoded ({reason}); delete that folder, and it is prepared again"
-        ) from error
-    if labels.min(initial=0) < 0:
-        raise InputError(f"data set {name}: split {split!r} has examples without a label")
-    return images, labels, tuple(label.names), varied
+    height, width = image_size if image_size and varied else image.shape[:2]
+    return Split(
+        name=name, path=path, source=source, image_key=image_key, label_key=label_key,
+        image_shape=(height, width, image.shape[-1]), class_names=tuple(label.names), varied=varied,
+    )  # fmt: skip
+
+
+def decode_split(
+    name: str, path: Path, split: str, image_size: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
+    """Decodes one split of the data set prepared in `path`; the arguments are those of `open_split`.
+
+    Returns:
+      uint8 images (N, H, W, C), int32 labels (N,), class names, and whether the images differ in size.
+
+    Raises:
+      InputError: as `open_split`, or if examples have no label that is a class, or its records are damaged.
+    """
+    opened = open_split(name, path, split, image_size)
+    with opened.one_line_errors():
+        images, labels = _decode_records(opened)
+    opened.check(split, labels)
+    return images, labels, opened.class_names, opened.varied
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
@@ -99,35 +177,36 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     return found[0][0], found[1][0]
 
 
-def _decode_records(
-    source: Any, image_key: str, label_key: str, channels: int, size: tuple[int, int], fit: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    images = np.empty((len(source), *size, channels), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _RECORDS):
-        chunk = range(start, min(start + _RECORDS, len(source)))
-        fields = [tf_example_pb2.Example.FromString(record).features.feature for record in source.__getitems__(chunk)]
-        labels[start : chunk.stop] = [field[label_key].int64_list.value[0] for field in fields]
-        pictures = [field[image_key].bytes_list.value[0] for field in fields]
-        plain = None if fit else png.decode_plain(pictures, (*size, channels))
+def _decode_records(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty((len(split), *split.image_shape), np.uint8)
+    labels = np.empty(len(split), np.int32)
+    for start in range(0, len(split), _RECORDS):
+        chunk = range(start, min(start + _RECORDS, len(split)))
+        fields = _fields(split.source, chunk)
+        labels[start : chunk.stop] = [field[split.label_key].int64_list.value[0] for field in fields]
+        pictures = [field[split.image_key].bytes_list.value[0] for field in fields]
+        plain = None if split.varied else png.decode_plain(pictures, split.image_shape)
         if plain is not None:
             images[start : chunk.stop] = plain
             continue
         for index, picture in enumerate(pictures, start):
-            image = _decode_image(picture, channels)
-            if fit:
-                image = fit_images(image[None], size)[0]
-            if image.shape != images.shape[1:]:  # an assignment would stretch a single pixel or line
-                raise ValueError(f"an image of shape {image.shape} among those of {images.shape[1:]}")
-            images[index] = image
+            images[index] = split.decode(picture)
     return images, labels
+
+
+def _fields(source: Any, indices: Sequence[int]) -> list[Any]:
+    """The features of some examples, by name."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return [tf_example_pb2.Example.FromString(record).features.feature for record in source.__getitems__(indices)]
 
 
 def _decode_image(encoded: bytes, channels: int) -> np.ndarray:
     from PIL import Image
 
+    pixels = jpeg.decode_plain(encoded)
+    if pixels is not None and pixels.shape[-1] == channels:
+        return pixels
     png.check(io.BytesIO(encoded))
     picture: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if picture.mode != _MODES[channels]:

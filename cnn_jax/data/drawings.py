@@ -20,7 +20,7 @@ _NOISES = 6.0  # ink stands out from the paper by this many standard deviations 
 _QUARTER = 0.25  # of the ink's level; as `Ink.extent` is measured
 _THINNEST = 0.7  # of the mean ink of the training images; hardly one of those has less for its size
 _SPECK = 0.02  # a mark smaller than this share of the largest one is dirt; so is all, if none is this long
-_COUNTED = 2000  # images that `Ink.extent` is measured on; the median of that many is settled to well under a pixel
+COUNTED = 2000  # images that `Ink.extent` is measured on; the median of that many is settled to well under a pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,12 @@ class Ink:
     mean: float
 
 
-def measure_ink(images: np.ndarray) -> Ink | None:
-    """Returns the `Ink` of uint8 images (N, H, W, C); None where they are not drawings, light on dark."""
-    sample = images[:_COUNTED]
+def measure_ink(images: np.ndarray, mean: float | None = None) -> Ink | None:
+    """Returns the `Ink` of uint8 images (N, H, W, C); None where they are not drawings, light on dark.
+
+    With their mean / 255 given, the first `COUNTED` images are enough.
+    """
+    sample = images[:COUNTED]
     count, height, width, channels = sample.shape
     border = np.concatenate([sample[:, [0, -1]].reshape(count, -1), sample[:, :, [0, -1]].reshape(count, -1)], axis=1)
     if channels != 1 or np.median(border) / 255 >= 0.5:
@@ -49,7 +52,8 @@ def measure_ink(images: np.ndarray) -> Ink | None:
     if not len(bright):
         return None
     longest = np.maximum(_length(bright.any(axis=2)), _length(bright.any(axis=1)))
-    return Ink(extent=float(np.median(longest) / max(height, width)), mean=float(images.mean() / 255))
+    mean = float(images.mean() / 255) if mean is None else mean
+    return Ink(extent=float(np.median(longest) / max(height, width)), mean=mean)
 
 
 def _length(occupied: np.ndarray) -> np.ndarray:

@@ -58,6 +58,21 @@ class Resident:
             chosen["epoch"] = self._spread([_padded(epochs, length)] * len(orders))
         return self.images, chosen
 
+    def most(self, steps: int) -> int:
+        """How many batches a chunk should have at most, up to that many: all, as it holds no images of its own."""
+        return steps
+
+    def aside(self, step: int, count: int) -> Chunk:
+        """A chunk of some batches."""
+        return self.chunk(step, count, count)
+
+    def blank(self, length: int) -> Chunk:
+        """A chunk with nothing in it, for a program to be compiled for."""
+        return self.chunk(0, 0, length)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     @staticmethod
     def take(chunk: Chunk, k: jax.Array) -> dict[str, jax.Array]:
         """Batch k of one seed's chunk, as a pure function: "image", "label", "index", and "epoch" if it has that."""

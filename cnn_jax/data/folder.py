@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistic
 from cnn_jax.data.drawings import measure_ink
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.data.pictures import shown
-from cnn_jax.data.pile import Pile, in_order, read_pile
+from cnn_jax.data.pile import LARGEST_KEPT, Pile, in_order, read_paper, read_pile
 from cnn_jax.data.resizing import checked_size
 from cnn_jax.data.source import Source, absolute, path_as_text, short_name
 from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
@@ -93,14 +93,34 @@ class Folder(Source):
     def here(self) -> Self:
         return replace(self, path=absolute(self.path, "folder"))
 
-    def _decoded(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Decoded:
+    def encoded(self) -> Source:
+        from cnn_jax.data.picture_files import _EncodedFolder
+
+        return _EncodedFolder(self.path, self.strict, self.test_share)
+
+    def decoded_bytes(self, image_size: tuple[int, int]) -> int:
+        listing = list_files(expanded(self.path, "folder"))
+        files = [file for own in listing.splits.values() for file in own]
+        height, width, channels = next(
+            (pixels.shape for pixels in map(_pixels_of, (listing.root / file.path for file in files)) if pixels.size),
+            (*image_size, 3),
+        )
+        if height * width > LARGEST_KEPT:
+            height, width = image_size
+        return len(files) * height * width * channels
+
+    def prepared(self, listing: Listing) -> Prepared:
+        """What the cache knows the folder by."""
         place = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()[:8]
         key = hashlib.sha256(f"{listing.key} {self.strict} {self.test_share}".encode()).hexdigest()[:16]
-        prepared = Prepared(name=self.label(), version=place, path=listing.root, splits={}, key=key)
+        return Prepared(name=self.label(), version=place, path=listing.root, splits={}, key=key)
+
+    def _decoded(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Decoded:
+        prepared = self.prepared(listing)
         for kept_size in (None, size):
             if found := cache.read(prepared, split, kept_size):
                 return found
-        own = f"{key} {size}"
+        own = f"{prepared.key} {size}"
         if own not in _LAST:
             decoded, varied = self._read(listing, size)
             _LAST.clear()
@@ -113,7 +133,7 @@ class Folder(Source):
 
     def _read(self, listing: Listing, size: tuple[int, int]) -> tuple[dict[str, cache.Decoded], bool]:
         """All splits, and whether the size asked for made a difference."""
-        files = listing.splits if len(listing.splits) > 1 else _split_by_content(listing, self.test_share)
+        files = listing.splits if len(listing.splits) > 1 else split_by_content(listing, self.test_share)
         count = sum(map(len, files.values()))
         if count >= _MANY:
             say(f"reading {count:,} pictures in {shown(listing.root)}")
@@ -121,14 +141,14 @@ class Folder(Source):
         for split, own in files.items():
             like = piles["train"].images.shape[1:] if piles else None
             piles[split] = read_pile([listing.root / file.path for file in own], size, like)
-            self._check(listing, split, own, piles[split])
+            self.check_read(listing, split, own, piles[split].read, piles[split].faults)
         labels = {name: np.array([files[name][i].label for i in pile.read], np.int32) for name, pile in piles.items()}
         images, class_names = piles["train"].images, listing.class_names
         fingerprint = compute_fingerprint(images, labels["train"], class_names)
         # Dark margins that are ours say nothing of how the pictures are drawn.
         ink = None if piles["train"].varied else measure_ink(images)
         training = cache.Training(statistics=compute_statistics(images), ink=ink, fingerprint=fingerprint)
-        notes = tuple(f"{self.label()}: {note}" for note in _notes(files, piles))
+        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, piles))
         decoded = {
             name: cache.Decoded(
                 images=pile.images, labels=labels[name], class_names=class_names, training=training, notes=notes
@@ -137,16 +157,26 @@ class Folder(Source):
         }
         return decoded, piles["train"].varied
 
-    def _check(self, listing: Listing, split: str, files: Sequence[File], pile: Pile) -> None:
-        """InputError for an unreadable file, if strict, an empty split, or a class without training pictures."""
-        if pile.faults and self.strict:
-            index, fault = pile.faults[0]
-            others = f" (and {len(pile.faults) - 1:,} other files of {split})" if len(pile.faults) > 1 else ""
+    def check_read(
+        self,
+        listing: Listing,
+        split: str,
+        files: Sequence[File],
+        read: Sequence[int],
+        faults: Sequence[tuple[int, str]],
+    ) -> None:
+        """InputError for an unreadable file, if strict, an empty split, or a class without training pictures.
+
+        `read` and `faults` are those of a `Pile`.
+        """
+        if faults and self.strict:
+            index, fault = faults[0]
+            others = f" (and {len(faults) - 1:,} other files of {split})" if len(faults) > 1 else ""
             raise InputError(f"{shown(listing.root / files[index].path)}: {fault}{others}")
-        if not pile.read:
+        if not read:
             made = f"; add some, or change test_share ({self.test_share})" if len(listing.splits) == 1 else ""
             raise InputError(f"{shown(listing.root)}: expected pictures in the {split} split, found none{made}")
-        missing = sorted(set(range(len(listing.class_names))) - {files[index].label for index in pile.read})
+        missing = sorted(set(range(len(listing.class_names))) - {files[index].label for index in read})
         if split == "train" and missing:
             name = plain(listing.class_names[missing[0]])
             raise InputError(
@@ -155,13 +185,20 @@ class Folder(Source):
             )
 
 
-def _split_by_content(listing: Listing, test_share: float) -> dict[str, tuple[File, ...]]:
+def split_by_content(listing: Listing, test_share: float) -> dict[str, tuple[File, ...]]:
+    """The files of a folder without a test split, in two."""
     files = listing.splits["train"]
     shares = list(in_order(_share, [listing.root / file.path for file in files]))
     return {
         "train": tuple(file for file, share in zip(files, shares, strict=True) if share >= test_share),
         "test": tuple(file for file, share in zip(files, shares, strict=True) if share < test_share),
     }
+
+
+def _pixels_of(path: Path) -> np.ndarray:
+    """A picture, with nothing in it if it cannot be read."""
+    found = read_paper(path)
+    return np.empty((0, 0, 1), np.uint8) if isinstance(found, str) else found[0]
 
 
 def _share(path: Path) -> float:
@@ -174,7 +211,11 @@ def _share(path: Path) -> float:
     return 1.0  # to the training split, where reading it as a picture tells what is wrong
 
 
-def _notes(files: dict[str, tuple[File, ...]], piles: dict[str, Pile]) -> list[str]:
+def notes_on(files: Mapping[str, Sequence[File]], piles: Mapping[str, Any]) -> list[str]:
+    """A line for each file of each split that was not read, up to a number, and for each split repeated in another.
+
+    `piles` have the "read", "digests" and "faults" of a `Pile`.
+    """
     names = {split: [plain(file.path) for file in own] for split, own in files.items()}
     faults = [
         f"{names[split][index]}: {one_line(fault)}; passed over"

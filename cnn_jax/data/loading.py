@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
-from cnn_jax.data.folders import EMBEDDED, Prepared, Request, data_root, embedded_root, find_prepared, parse_name
+from cnn_jax.data.encoded import Encoded, Images
+from cnn_jax.data.folders import (
+    EMBEDDED,
+    FEATURES_FILE,
+    Prepared,
+    Request,
+    data_root,
+    embedded_root,
+    find_prepared,
+    parse_name,
+    say,
+)
 from cnn_jax.data.resizing import checked_size
 from cnn_jax.errors import InputError
 
@@ -46,26 +61,74 @@ def load(
       InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
         one image and one class label an example, or one that is not available (no internet, TensorFlow needed).
     """
+    prepared, size = _asked_for(name, split, data_dir, image_size)
+    decoded = _decoded(prepared, split, size)
+    decoded.images.setflags(write=False)
+    return _dataset(prepared, split, decoded.images, decoded.labels, decoded.class_names, decoded.training)
+
+
+def load_encoded(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """`load`, but with images that stay encoded until they are used; only what was found out about them is kept.
+
+    The first time, all are looked at once, by several threads. Statistics and fingerprint are those of `load`.
+    """
+    from cnn_jax.data.decode import open_split
+
+    prepared, size = _asked_for(name, split, data_dir, image_size)
+    listed = _listed(prepared, split, size)
+    opened = open_split(prepared.name, prepared.path, split, size)
+    assert listed.training is not None
+    return _dataset(prepared, split, Encoded(opened), listed.labels, listed.class_names, listed.training)
+
+
+def decoded_bytes(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, image_size: tuple[int, int] | None = None
+) -> int:
+    """How large the images of all splits of a data set are as arrays; 0 where it does not say."""
+    prepared = _prepared(parse_name(name), data_root(data_dir))
+    try:
+        features = json.loads((prepared.path / FEATURES_FILE).read_bytes())["featuresDict"]["features"].values()
+        (shape,) = (feature["image"]["shape"]["dimensions"] for feature in features if "image" in feature)
+        height, width, channels = map(int, shape)
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+    if min(height, width) < 0:  # they differ
+        height, width = image_size or (0, 0)
+    return sum(prepared.splits.values()) * height * width * channels
+
+
+def _asked_for(
+    name: str, split: str, data_dir: str | os.PathLike[str] | None, image_size: tuple[int, int] | None
+) -> tuple[Prepared, tuple[int, int] | None]:
+    """The prepared data set, which has the split, and the size checked."""
     request, root = parse_name(name), data_root(data_dir)
     size = None if image_size is None else checked_size(image_size)
     prepared = _prepared(request, root)
     if not prepared.splits.get(split):
         sizes = ", ".join(f"{known} ({count:,})" for known, count in prepared.splits.items() if count)
         raise InputError(f"data set {prepared.name}: expected one of the splits {sizes}; got {split!r}")
-    decoded = _decoded(prepared, split, size)
-    for array in (decoded.images, decoded.labels):
-        array.setflags(write=False)
+    return prepared, size
+
+
+def _dataset(
+    prepared: Prepared,
+    split: str,
+    images: Images,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    training: cache.Training,
+) -> Dataset:
+    labels.setflags(write=False)
     return Dataset(
-        name=prepared.name,
-        version=prepared.version,
-        split=split,
-        images=decoded.images,
-        labels=decoded.labels,
-        class_names=decoded.class_names,
-        statistics=decoded.training.statistics,
-        fingerprint=decoded.training.fingerprint,
-        ink=decoded.training.ink,
-    )
+        name=prepared.name, version=prepared.version, split=split, images=images, labels=labels,
+        class_names=class_names, statistics=training.statistics, fingerprint=training.fingerprint, ink=training.ink,
+    )  # fmt: skip
 
 
 def _prepared(request: Request, root: Path) -> Prepared:
@@ -86,8 +149,7 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
 
     images, labels, class_names, varied = decode_split(prepared.name, prepared.path, split, size)
     kept_size = size if varied else None
-    # The training split is the one of that name; of a data set without it, the first.
-    training_split = "train" if prepared.splits.get("train") else next(iter(prepared.splits))
+    training_split = _training_split(prepared)
     key = (prepared.key, kept_size)
     if split == training_split:
         fingerprint = compute_fingerprint(images, labels, class_names)
@@ -99,3 +161,25 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
     decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])
     cache.write(prepared, split, kept_size, decoded)
     return decoded
+
+
+def _training_split(prepared: Prepared) -> str:
+    """The split of that name; of a data set without it, the first."""
+    return "train" if prepared.splits.get("train") else next(iter(prepared.splits))
+
+
+def _listed(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Listed:
+    for kept_size in dict.fromkeys((None, size)):
+        if found := cache.read_listed(prepared, split, kept_size):
+            return found
+    from cnn_jax.data.decode import open_split
+    from cnn_jax.data.scanning import scan_records
+
+    training_split = _training_split(prepared)
+    training = None if split == training_split else _listed(prepared, training_split, size).training
+    say(f"looking at {prepared.splits[split]:,} images of {prepared.name}, {split}, once")
+    opened = open_split(prepared.name, prepared.path, split, size)
+    listed, varied = scan_records(opened, split, is_training=training is None)
+    listed = replace(listed, training=training or listed.training)
+    cache.write(prepared, split, size if varied else None, listed)
+    return listed

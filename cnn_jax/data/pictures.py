@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn_jax import terminal
-from cnn_jax.data import png
+from cnn_jax.data import jpeg, png
 from cnn_jax.data.drawings import Ink, light_on_dark, redraw
+from cnn_jax.data.jpeg import MOST_PIXELS
 from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
@@ -26,8 +27,6 @@ _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # not all of Pillow's:
 # What phones write and Pillow may not read: by the brand in the file, and by their suffixes.
 _PHONES = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
 _NOT_READ = (".heic", ".heif", ".avif")  # named, rather than passed over, where they are found in a folder
-# Half a gigabyte while it is read, as Pillow has it and as an array; a file of a few kilobytes can claim any size.
-_MOST_PIXELS = 64_000_000
 _BAND = 1 << 20  # pixels computed with at a time, in floats
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -143,6 +142,13 @@ def _percentile(counts: np.ndarray, share: float) -> float:
 
 
 def open_picture(path: Path) -> np.ndarray:
+    """`decode_picture`, without the warnings of Pillow; not for threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decode_picture(path)
+
+
+def decode_picture(path: str | Path) -> np.ndarray:
     """Reads a picture file: PNG, JPEG, GIF, BMP, TIFF or WebP, by its contents and not its name.
 
     The first frame of several; turned as its EXIF orientation says; 16-bit and float greys are scaled to 8 bits.
@@ -161,9 +167,14 @@ def open_picture(path: Path) -> np.ndarray:
             raise InputError("expected a picture file, it is not a regular file")
         if not status.st_size:
             raise InputError("expected a picture file, it is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with open(path, "rb") as file:
+            if file.read(2) == jpeg.START:
+                file.seek(0)
+                pixels = jpeg.decode_plain(file.read())
+                if pixels is not None:
+                    return pixels
+            file.seek(0)
+            with Image.open(file, formats=_FORMATS) as image:
                 _check_size(image)
                 position = file.tell()
                 file.seek(0)
@@ -177,16 +188,16 @@ def open_picture(path: Path) -> np.ndarray:
     except UnidentifiedImageError:
         raise InputError(f"expected a PNG, JPEG, GIF, BMP, TIFF or WebP picture, {_arrived(path)}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"expected a picture of at most {_MOST_PIXELS:,} pixels, it claims many more") from None
+        raise InputError(f"expected a picture of at most {MOST_PIXELS:,} pixels, it claims many more") from None
     except OSError as error:
         raise InputError(f"expected a readable picture, got: {error.strerror or error}") from None
     except Exception as error:  # Pillow raises almost any kind for a damaged file
         raise InputError(f"expected a readable picture, got: {str(error) or type(error).__name__}") from None
 
 
-def _arrived(path: Path) -> str:
+def _arrived(path: str | Path) -> str:
     """What a file seems to be that cannot be read as a picture."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         start = file.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in _PHONES:
         return f"got {_PHONES[start[8:12]]}; save it as JPEG or PNG"
@@ -197,8 +208,8 @@ def _arrived(path: Path) -> str:
 
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
-    if width * height > _MOST_PIXELS:
-        raise InputError(f"expected a picture of at most {_MOST_PIXELS:,} pixels, it claims {width:,} x {height:,}")
+    if width * height > MOST_PIXELS:
+        raise InputError(f"expected a picture of at most {MOST_PIXELS:,} pixels, it claims {width:,} x {height:,}")
     if not width * height:
         raise InputError("expected a picture, it has no pixels")
 

@@ -19,6 +19,7 @@ from cnn_jax.errors import InputError
 
 LARGEST_KEPT = 256 * 256  # pixels: ten thousand pictures of them are 2 GB
 _AHEAD = 256  # pictures read before they are put away
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -87,6 +88,21 @@ def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...
 
 def _read(path: Path, size: tuple[int, int], like: tuple[int, ...] | None) -> tuple[np.ndarray, bytes, bool] | str:
     """Pixels, their digest and whether they were brought to `size`; or what is wrong with the file."""
+    found = read_paper(path)
+    if isinstance(found, str):
+        return found
+    pixels, digest = found
+    if like:
+        return like_others(pixels, like), digest, False
+    large = pixels.shape[0] * pixels.shape[1] > LARGEST_KEPT
+    return fit_images(pixels[None], size)[0] if large else pixels, digest, large
+
+
+def read_paper(path: Path) -> tuple[np.ndarray, bytes] | str:
+    """A picture laid on paper, uint8 (h, w, 1 or 3), with one channel if it shows no colour, and its digest.
+
+    Or what is wrong with the file.
+    """
     try:
         pixels = on_paper(open_picture(path))
     except InputError as error:
@@ -96,15 +112,17 @@ def _read(path: Path, size: tuple[int, int], like: tuple[int, ...] | None) -> tu
     pixels = np.ascontiguousarray(pixels[..., :1] if grey else pixels)
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(pixels.data)
-    if like:
-        return fit_images(with_channels(pixels, like[-1])[None], (like[0], like[1]))[0], digest.digest(), False
-    large = pixels.shape[0] * pixels.shape[1] > LARGEST_KEPT
-    return fit_images(pixels[None], size)[0] if large else pixels, digest.digest(), large
+    return pixels, digest.digest()
 
 
-def in_order(function: Callable[[Path], _Result], paths: Sequence[Path]) -> Iterator[_Result]:
-    """What a function makes of each file, several at a time: to read and decode releases Python's lock."""
+def like_others(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A picture laid on paper brought to (height, width, channels)."""
+    return fit_images(with_channels(pixels, shape[-1])[None], (shape[0], shape[1]))[0]
+
+
+def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """What a function makes of each file or record, several at a time: to read and decode releases Python's lock."""
     # Around all threads: what `open_picture` does to the filters in one, another would undo at the wrong time.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), _AHEAD):
-            yield from pool.map(function, paths[start : start + _AHEAD])
+        for start in range(0, len(items), _AHEAD):
+            yield from pool.map(function, items[start : start + _AHEAD])

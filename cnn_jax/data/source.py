@@ -44,6 +44,14 @@ class Source(Part, abc.ABC):
         """The data's own images for choosing the best checkpoint, besides those to test on; None if there are none."""
         return None
 
+    def encoded(self) -> Source:
+        """The same images, but encoded until they are used, see `Encoded`; as they are where a source has no such."""
+        return self
+
+    def decoded_bytes(self, image_size: tuple[int, int]) -> int:
+        """About how large all images are as arrays; 0 where a source has no others."""
+        return 0
+
     def label(self) -> str:
         """A short name for folders and screens: letters, digits, "-" and "_" only."""
         return snake(type(self).__name__)
@@ -77,11 +85,28 @@ class TFDS(Source):
 
         return load(self.name, split, data_dir=self.dir, image_size=image_size)
 
+    def encoded(self) -> Source:
+        return _EncodedTFDS(self.name, self.dir)
+
+    def decoded_bytes(self, image_size: tuple[int, int]) -> int:
+        from cnn_jax.data.loading import decoded_bytes
+
+        return decoded_bytes(self.name, data_dir=self.dir, image_size=image_size)
+
     def label(self) -> str:
         return short_name(self.name.partition(":")[0])
 
     def here(self) -> Self:
         return replace(self, dir=absolute(self.dir, "data folder")) if self.dir else self
+
+
+class _EncodedTFDS(TFDS):
+    """A prepared data set whose images stay encoded."""
+
+    def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
+        from cnn_jax.data.loading import load_encoded
+
+        return load_encoded(self.name, split, data_dir=self.dir, image_size=image_size)
 
 
 def path_as_text(source: Source, field: str) -> None:

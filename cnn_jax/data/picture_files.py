@@ -1,0 +1,121 @@
+"""Picture files as images that stay encoded, and a folder of them as a source of such images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax.data import cache
+from cnn_jax.data.class_folders import File, Listing, list_files
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.encoded import Encoded
+from cnn_jax.data.folder import Folder, notes_on, split_by_content
+from cnn_jax.data.folders import say, say_once
+from cnn_jax.data.pictures import decode_picture, on_paper, shown
+from cnn_jax.data.pile import like_others
+from cnn_jax.data.resizing import checked_size
+from cnn_jax.data.scanning import Scan, scan_pictures, scan_training
+from cnn_jax.data.splits import find_split
+from cnn_jax.errors import InputError
+from cnn_jax.files import expanded
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files that have been found to be pictures, see `Records`.
+
+    Attributes:
+      root: the folder that the paths begin in.
+      paths: the files.
+      image_shape: (H, W, C) that each picture is brought to.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        path = self.root / self.paths[index]
+        try:
+            return like_others(on_paper(decode_picture(path)), self.image_shape)
+        except InputError as error:
+            raise InputError(
+                f"{shown(path)}: {error}; it could be read when the folder was looked at: put it back, or start anew"
+            ) from None
+
+
+@dataclass(frozen=True)
+class _EncodedFolder(Folder):
+    """A folder whose pictures stay encoded.
+
+    They are what `Folder` makes of them, with the same statistics and fingerprint. For these all are looked at once;
+    what was found is kept in the cache folder until a file changes.
+    """
+
+    def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
+        size, root = checked_size(image_size), expanded(self.path, "folder")
+        listing = list_files(root)
+        several = len(listing.splits) > 1
+        chosen = find_split(self.label(), split, listing.splits if several else ("train", "test"))
+        listed = self._listed(listing, chosen, size)
+        for note in (*listing.notes, *listed.notes):
+            say_once(note)
+        files = listing.splits[chosen if several else "train"]
+        paths = tuple(files[row].path for row in listed.rows)
+        listed.labels.setflags(write=False)
+        training = listed.training
+        assert training is not None
+        return Dataset(
+            name=self.label(), version=training.fingerprint[:8], split=split,
+            images=Encoded(PictureFiles(listing.root, paths, listed.image_shape)), labels=listed.labels,
+            class_names=listed.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
+            ink=training.ink,
+        )  # fmt: skip
+
+    def _listed(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Listed:
+        prepared = self.prepared(listing)
+        for kept_size in (None, size):
+            if found := cache.read_listed(prepared, split, kept_size):
+                return found
+        listed, varied = self._look(listing, size)
+        for name, part in listed.items():
+            cache.write(prepared, name, size if varied else None, part)
+        cache.drop_others(prepared)
+        return listed[split]
+
+    def _look(self, listing: Listing, size: tuple[int, int]) -> tuple[dict[str, cache.Listed], bool]:
+        """All splits, and whether the size asked for made a difference."""
+        files = listing.splits if len(listing.splits) > 1 else split_by_content(listing, self.test_share)
+        say(f"looking at {sum(map(len, files.values())):,} pictures in {shown(listing.root)}, once")
+        scans: dict[str, Scan] = {}
+        for split, own in files.items():
+            paths = [listing.root / file.path for file in own]
+            if split == "train":
+                scans[split] = scan_training(paths, size, [file.label for file in own], listing.class_names)
+            else:
+                scans[split] = scan_pictures(paths, scans["train"].image_shape)
+            self.check_read(listing, split, own, scans[split].read, scans[split].faults)
+        training = scans["train"].training
+        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, scans))
+        listed = {
+            name: cache.Listed(
+                rows=_places(own, listing.splits, name)[scans[name].read],
+                labels=np.array([own[index].label for index in scans[name].read], np.int32),
+                image_shape=scan.image_shape, class_names=listing.class_names, training=training, notes=notes,
+            )
+            for (name, own), scan in zip(files.items(), scans.values(), strict=True)
+        }  # fmt: skip
+        return listed, scans["train"].varied
+
+
+def _places(own: Sequence[File], splits: dict[str, tuple[File, ...]], name: str) -> np.ndarray:
+    """Where the files of a split are in the listing: int64."""
+    whole = splits[name] if len(splits) > 1 else splits["train"]
+    place_of = {file.path: place for place, file in enumerate(whole)}
+    return np.array([place_of[file.path] for file in own], np.int64)
