@@ -29,7 +29,7 @@ def shared() -> Iterator[dict]:
         # Of a recipe, what the loop alone looks at makes no difference.
         recipe = dataclasses.replace(recipe, init=None, patience=None)
         own = tuple((name, tuple(values)) for name, values in (numbers or {}).items())
-        how = execution.steps_per_call, execution.onednn, execution.mesh
+        how = execution.steps_per_call, execution.onednn, execution.mesh, execution.feed
         key = recipe, tuple(seeds), own, how, *map(_identity, splits)
         if key not in engines:
             engines[key] = Engine(recipe, train, seeds, execution, validation, test, numbers), splits  # keep their ids

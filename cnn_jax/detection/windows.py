@@ -140,7 +140,7 @@ def framed(digits: data.Dataset, side: int) -> data.Dataset:
     own = min(side, round(EXTENT * side / ink.extent))
     before = (side - own) // 2
     margins = before, side - own - before
-    images = np.pad(data.fit_images(digits.images, (own, own)), ((0, 0), margins, margins, (0, 0)))
+    images = np.pad(data.fit_images(np.asarray(digits.images), (own, own)), ((0, 0), margins, margins, (0, 0)))
     share = (own / side) ** 2
     mean = share * old.mean[0]
     std = math.sqrt(share * (old.std[0] ** 2 + old.mean[0] ** 2) - mean**2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax import data
+from cnn_jax.data.encoded import Encoded
+from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
 from cnn_jax.runs.devices import current_device, usable_devices
 from cnn_jax.runs.engine import count_per_call
-from cnn_jax.runs.execution import Execution
+from cnn_jax.runs.execution import Execution, Feed
+from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe
 
 _PIXEL = 1 + 4  # bytes: of a batch as it is stored, and normalised
 _INDEX = 8  # bytes of the number of an image in the order of the images
+_SHARE = 0.5  # of the free memory, what images may take that stay in it
 _COPIES = 2  # of the parameters: themselves and their gradients; what the optimiser keeps comes on top
 _SELDOM = 1000  # by what factor parameters and activations may be more than the images of a batch, hardly ever reached
 # Where cgroups, of version 2 and 1, say how much memory the processes of a container may have.
@@ -66,6 +72,35 @@ def check_fits(
         option, value, what = "batch_size", recipe.batch_size, "images a step"
         most = (free // replicas - a_seed) // an_image
     raise _too_much(option, value, what, needed, free, most)
+
+
+def reading(source: Source, image_size: tuple[int, int], feed: Feed) -> Source:
+    """The source as a feed needs it: its images stay encoded where they are streamed, or do not fit.
+
+    Args:
+        source: where the images come from.
+        image_size: (height, width) that it is asked to bring them to.
+        feed: as `Execution` has it.
+    """
+    if feed == "resident":
+        return source
+    free = host_memory()
+    fits = free is None or source.decoded_bytes(image_size) <= _SHARE * free
+    return source if feed == "auto" and fits else source.encoded()
+
+
+def settle_feed(execution: Execution, recipe: Recipe, splits: Sequence[data.Dataset | None]) -> Execution:
+    """The execution with its feed settled: streamed if images are encoded, or all together do not fit the device."""
+    if execution.feed != "auto":
+        return execution
+    needed = 0
+    for split in filter(None, splits):
+        height, width = input_size(recipe.model, split.images)
+        needed += len(split) * height * width * split.images.shape[-1]
+    free = free_memory()
+    streams = any(split is not None and isinstance(split.images, Encoded) for split in splits)
+    streams = streams or (free is not None and needed > _SHARE * free)
+    return dataclasses.replace(execution, feed="streamed" if streams else "resident")
 
 
 def check_count(option: str, count: int, what: str, each: int) -> None:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data, lowering
-from cnn_jax.data.feed import Resident
 from cnn_jax.errors import InputError
 from cnn_jax.runs.devices import has_bfloat16
 from cnn_jax.runs.execution import Execution
+from cnn_jax.runs.feeding import make_feed
 from cnn_jax.runs.mesh import choose_layout
 from cnn_jax.training.averaging import Average
 from cnn_jax.training.evaluation import EVAL_BATCH, Evaluation, at_input_size, collect, input_size
@@ -40,9 +40,9 @@ class Engine:
 
     In a sweep a seed occurs once for each combination of numbers, which are arguments of the compiled functions.
 
-    The images stay on the devices, and the host sends which of them make a batch. Each seed holds out its own
-    validation images, as `data.holdout` does, unless there are some for all of them. States of several seeds have a
-    leading axis of them.
+    The images stay on the devices, and the host sends which of them make a batch; or it sends the batches themselves,
+    see `Execution.feed`. Each seed holds out its own validation images, as `data.holdout` does, unless there are some
+    for all of them. States of several seeds have a leading axis of them.
 
     Attributes:
         seeds: the seeds that are trained.
@@ -94,16 +94,13 @@ class Engine:
         self.held_out = tuple(self._rows)[1:]
         self.image_shape: tuple[int, ...] = train.images.shape[1:]
         self.total = recipe.count_steps(self.images)
-        self.per_call = count_per_call(recipe, execution, self.images)
         self._settled = execution.steps_per_call is not None or self._layout.platform != "cpu"
 
-        self._feed = Resident(
-            train, self._rows["train"], self.seeds, recipe.batch_size, with_epochs=bool(recipe.augment),
-            share=self._layout.share, spread=self._layout.rows,
-        )  # fmt: skip
         share = self._layout.share
-        self._images = {name: share({"image": s.images, "label": s.labels}) for name, s in others.items()}
-        self._images = {"validation": self._feed.images, **self._images}
+        self._feed, self._read = make_feed(
+            train, others, self._rows["train"], self.seeds, recipe, execution, self.total, self._layout
+        )
+        self.per_call = self._feed.most(count_per_call(recipe, execution, self.images))
 
         classes = len(train.class_names)
         ends = recipe.epoch_ends(self.images) if recipe.averaging else ()
@@ -144,7 +141,6 @@ class Engine:
         self._init = compiled(
             lambda seed, images, numbers: functions(numbers).init(jax.random.key(seed), images), (0, axis, 0)
         )
-        self._gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
 
         def compile_steps(step: Callable[..., Any]) -> Any:
             step = self._layout.divided(step)
@@ -190,16 +186,14 @@ class Engine:
         proxy, picks = self._begin_picking(self._spread_seeds(), self._first, self._numbers), []
         length = min(self.per_call, _PICKING)
 
-        def arguments(length: int) -> tuple[Any, ...]:
-            return proxy, self._chunk(0, min(length, self.total), length), np.int32(1)
-
         if not self._settled:
-            length = settle_per_call(self._pick_steps, arguments, length)
+            length = settle_per_call(self._lower(self._pick_steps, proxy, length), length)
         for step in range(0, self.total, length):
             if stop():
                 return state
             count = min(length, self.total - step)
-            proxy, found = self._pick_steps(proxy, self._chunk(step, count, length), np.int32(count))
+            chunk = self._with_numbers(self._feed.chunk(step, count, length))
+            proxy, found = self._pick_steps(proxy, chunk, np.int32(count))
             picks.append(found["picked"][..., :count, :])
         joined = jnp.concatenate(picks, axis=-2)
         return state.replace(picks=jax.device_put(joined, jax.tree.leaves(state.picks)[0].sharding))
@@ -211,8 +205,8 @@ class Engine:
         """The learning rate of each seed in a step, float32 (seeds,)."""
         return np.broadcast_to(self._rates(step, self._numbers), len(self.seeds))
 
-    def _chunk(self, step: int, count: int, length: int) -> Any:
-        shared, order = self._feed.chunk(step, count, length)
+    def _with_numbers(self, chunk: Any) -> Any:
+        shared, order = chunk
         return shared, {"order": order, "numbers": self._numbers}
 
     def begin_with(self, state: TrainState, variables: Variables) -> tuple[TrainState, list[str]]:
@@ -245,12 +239,10 @@ class Engine:
         Metrics are (n,), or (seeds, n) with several seeds, where n >= count; ignore what follows the first `count`.
         """
 
-        def arguments(length: int) -> tuple[Any, ...]:
-            return state, self._chunk(step, count, length), np.int32(count)
-
         if not self._settled:
-            self.per_call, self._settled = settle_per_call(self._train_steps, arguments, self.per_call), True
-        return self._train_steps(*arguments(self.per_call))
+            self.per_call, self._settled = settle_per_call(self.lower(state), self.per_call), True
+        chunk = self._feed.chunk(step, count, self.per_call)
+        return self._train_steps(state, self._with_numbers(chunk), np.int32(count))
 
     def settle(self, state: TrainState) -> TrainState:
         """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
@@ -259,21 +251,22 @@ class Engine:
         """
         if self._estimate is None:
             return state
-        return self._estimate(state, self._chunk(0, self._batches, self._batches))
+        return self._estimate(state, self._with_numbers(self._feed.aside(0, self._batches)))
 
     def lower(self, state: TrainState) -> Any:
         """The program of the train steps, to be compiled."""
-        length = self.per_call
-        return self._train_steps.lower(state, self._chunk(0, min(length, self.total), length), np.int32(1))
+        return self._lower(self._train_steps, state, self.per_call)
+
+    def _lower(self, steps: Any, state: Any, length: int) -> Any:
+        return steps.lower(state, self._with_numbers(self._feed.blank(length)), np.int32(1))
 
     def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
         """Measures each seed."""
         rows = self._rows[split]
         count, results, length = rows.shape[1], [], self._layout.whole(EVAL_BATCH)
-        for start in range(0, count, length):
-            positions = np.arange(start, start + length)
-            chosen = rows[:, np.minimum(positions, count - 1)].astype(np.int32)
-            batch = self._gather(self._images[split], self._layout.rows(list(chosen)))
+        batches = [np.arange(start, start + length) for start in range(0, count, length)]
+        chosen = [rows[:, np.minimum(positions, count - 1)].astype(np.int32) for positions in batches]
+        for positions, batch in zip(batches, self._read[split](chosen), strict=True):
             mask = [(positions < count).astype(np.float32)] * len(rows)
             batch |= {"mask": self._layout.rows(mask)}
             results.append(self._eval_step(state.eval_variables, batch, self._numbers))
@@ -283,6 +276,10 @@ class Engine:
     def finite(self, state: TrainState) -> np.ndarray:
         """Whether all numbers of each seed are finite: bool (seeds,)."""
         return np.atleast_1d(self._all_finite(state))
+
+    def close(self) -> None:
+        """Ends what reads images; it begins again when it is needed."""
+        self._feed.close()
 
     def choose(self, chosen: Sequence[bool], state: TrainState, other: TrainState) -> TrainState:
         """`state` for the chosen seeds, `other` for the rest. A single seed is always chosen."""
@@ -342,7 +339,7 @@ def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainSta
     return jax.tree.map(functools.partial(jnp.where, chosen), state, other)
 
 
-def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]], most: int) -> int:
+def settle_per_call(lowered: Any, most: int) -> int:
     """How many steps one call should take on a CPU: `most`, or 1 where a loop would slow them down.
 
     In a loop a step finds the memory for its work, which the system has to clear anew for every call: LeNet-5 gains
@@ -350,9 +347,8 @@ def settle_per_call(train_steps: Any, arguments: Callable[[int], tuple[Any, ...]
     the gradients of Flax's own layers, take ten times as long in a loop, so a program with any takes its steps alone.
 
     Args:
-        train_steps: what `jax.jit` made of the steps.
-        arguments: gives its arguments for at most that many steps. Called with them, it does not trace again.
+        lowered: the program of the train steps.
         most: the number of steps to be checked.
     """
-    convolutions = _CONVOLUTION.findall(train_steps.lower(*arguments(most)).as_text())
+    convolutions = _CONVOLUTION.findall(lowered.as_text())
     return most if all(_CANONICAL.match(written) for written in convolutions) else 1

@@ -6,9 +6,12 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from cnn_jax.errors import InputError
 from cnn_jax.training.recipe import check
+
+Feed = Literal["auto", "resident", "streamed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +91,17 @@ class Execution:
     """Trace ten steps, the first after those that compile, into the folder `profile` of the run, which TensorBoard's
     profiler and ui.perfetto.dev show: on the device by parts of a step (augment, model, optimizer), on the host by
     purpose. Such an epoch takes longer."""
+    feed: Feed = "auto"
+    """How images reach the device: resident, all are on it, or streamed, batches are decoded ahead of the steps and
+    sent. By default, or with auto, they are streamed where all of them decoded would take more than half of the memory
+    that is free, on the host or on the device."""
+    workers: int = 0
+    """Processes that decode streamed images; with 0, threads do, one a core."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
+        check(self.feed in get_args(Feed), "feed", f"one of {', '.join(get_args(Feed))}", self.feed)
+        check(self.workers >= 0, "workers", "a whole number >= 0", self.workers)
         if self.steps_per_call is not None:
             check(self.steps_per_call >= 1, "steps_per_call", "a whole number >= 1 or None", self.steps_per_call)
         if self.mesh is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
-from cnn_jax.runs.capacity import check_fits
+from cnn_jax.runs.capacity import check_fits, settle_feed
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine, Variables, fitting
 from cnn_jax.runs.execution import Execution, check_seeds
@@ -140,6 +140,7 @@ def fit(
         check_fits(recipe, execution, len(train), shape, len(seeds))  # before iterating over billions of them
         seeds = tuple(seeds)
         check_all_seeds(seeds if trials is None else tuple(dict.fromkeys(seeds)))
+        execution = settle_feed(execution, recipe, (train, validation, test))
         engine = Engine(recipe, train, seeds, execution, validation, test, trials)
         several, is_trial = len(seeds) > 1, trials is not None
         names = [f"replica-{k}" if is_trial else seed_folder(seed) if several else "" for k, seed in enumerate(seeds)]
@@ -148,7 +149,7 @@ def fit(
             with storing(path):
                 path.mkdir(exist_ok=True)
         loop = Loop(engine, recipe, execution, folder, paths, display, clock, begin_with, go_on=is_trial)
-        with contextlib.closing(loop):
+        with contextlib.closing(engine), contextlib.closing(loop):
             interrupted = loop.run(interrupts)
             if folder and several and interrupted is None and not is_trial:
                 leave_seed_folders(folder.path, seeds, loop.progress, loop.state, loop.best)

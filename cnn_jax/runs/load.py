@@ -17,6 +17,7 @@ import numpy as np
 from cnn_jax import data, models, parts, terminal
 from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
+from cnn_jax.runs.capacity import reading
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.code import code_of
 from cnn_jax.runs.devices import current_device
@@ -139,7 +140,7 @@ class Run:
             if data_dir is not None:
                 name = parts.short_text(chosen)
                 raise InputError(f"--data-dir: expected none with {name}, which is no data set of TFDS, got {data_dir}")
-            return chosen(split, self.input_size)
+            return reading(chosen, self.input_size, "auto")(split, self.input_size)
         given = own.dir if isinstance(own, TFDS) else None
         is_there = given is not None and Path(given).is_dir()
         if data_dir is not None:
@@ -147,7 +148,7 @@ class Run:
         elif source is None or chosen.dir is None:
             chosen = dataclasses.replace(chosen, dir=given if is_there else None)
         try:
-            return chosen(split, self.input_size)
+            return reading(chosen, self.input_size, "auto")(split, self.input_size)
         except InputError as error:
             if given is None or is_there or source is not None or data_dir is not None:
                 raise

@@ -12,9 +12,10 @@ from typing import Any
 import flax.linen as nn
 
 from cnn_jax import data, models, parts
+from cnn_jax.data.batching import order_name
 from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
-from cnn_jax.runs.capacity import check_fits
+from cnn_jax.runs.capacity import check_fits, reading
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.fit import check_parameters, check_validation, for_data
 from cnn_jax.runs.folder import environment
@@ -71,6 +72,7 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
 
     # Data.
     size = models.input_size(recipe.model) or _ANY
+    source = reading(source, size, execution.feed)
     train, test = source("train", size), source("test", size)
     if recipe.pixel_range is not None:
         train = data.rescale(train, *recipe.pixel_range)
@@ -112,9 +114,12 @@ def contents_of(
     recipe: Recipe, train: data.Dataset, source: Source, seeds: Sequence[int], execution: Execution
 ) -> dict[str, Any]:
     """What config.json is to hold, see `read_config`, without what the experiment adds."""
+    held_out = len(data.holdout_indices(train, recipe.validation, seeds[0])[1]) if recipe.validation else 0
+    name = order_name(len(train) - held_out)
+    order = {} if name is None else {"order": name}
     return {
         "recipe": to_json(recipe),
-        "data": _describe_data(train),
+        "data": _describe_data(train) | order,
         "seeds": list(seeds),
         "source": parts.text(source.here()),
         "execution": dataclasses.asdict(execution),

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from cnn_jax import data
+from cnn_jax.runs.capacity import settle_feed
 from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.execution import Execution
 from cnn_jax.training.recipe import Recipe
@@ -22,6 +23,7 @@ def rehearse(
     Returns:
         What there is to know, and its value as text: parameters, steps, memory, seconds of compiling.
     """
+    execution = settle_feed(execution, recipe, (train, test))
     engine = Engine(recipe, train, seeds, execution, None, test)
     state = engine.init()
     began = time.monotonic()

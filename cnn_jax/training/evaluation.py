@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models
+from cnn_jax.data.encoded import fitted
 from cnn_jax.training.metrics import Metric
 from cnn_jax.training.step import Batch, Metrics
 
@@ -48,7 +49,7 @@ class Evaluation:
 
 def at_input_size(dataset: data.Dataset, size: tuple[int, int]) -> data.Dataset:
     """The data set with its images brought to a model's input (height, width)."""
-    return dataclasses.replace(dataset, images=data.fit_images(dataset.images, size))
+    return dataclasses.replace(dataset, images=fitted(dataset.images, size))
 
 
 def input_size(model: Any, images: Any) -> tuple[int, int]:
