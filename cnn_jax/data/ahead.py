@@ -11,9 +11,15 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
+from cnn_jax.data.encoded import Encoded, Images
 from cnn_jax.errors import InputError
 
 _Item = TypeVar("_Item", covariant=True)
+_PIECE = 2**21  # bytes of images that are read by one thread in one go
+_WAITING = 2**27  # bytes of images that wait to be asked for
+_MOST = 64  # pieces that wait
 _DIED = "Worker process was terminated"  # how Grain's error begins that says so
 
 
@@ -78,3 +84,54 @@ class Ahead(Iterator[Any]):
     def close(self) -> None:
         """Ends the threads or processes."""
         self._stream.close()
+
+
+class ReadAhead(Iterator[np.ndarray]):
+    """Batches of images, read ahead piece by piece, so that all threads or processes work on the next one.
+
+    Args:
+      images: where they are taken from, uint8 (N, H, W, C).
+      batches: of each batch, which images it has, int (n,).
+      most: the largest n.
+      workers: as for `Ahead`; an array is always read by threads, as it would have to be copied to processes first.
+
+    Yields:
+      uint8 (n, H, W, C).
+
+    Raises:
+      InputError: as `Ahead`.
+    """
+
+    def __init__(self, images: Images, batches: Items[np.ndarray], most: int, workers: int = 0):
+        self._batches, self._shape, self._next = batches, images.shape[1:], 0
+        a_piece = min(most, max(1, _PIECE // int(np.prod(self._shape))))
+        self._pieces = -(-most // a_piece)
+        size = a_piece * int(np.prod(self._shape))
+        ahead = max(2, cores(), workers, min(_MOST, _WAITING // size))
+        items = _Pieces(images, batches, a_piece, self._pieces)
+        self._stream = Ahead(items, ahead, workers if isinstance(images, Encoded) else 0)
+
+    def __next__(self) -> np.ndarray:
+        if self._next == len(self._batches):
+            raise StopIteration
+        self._next += 1
+        parts = [next(self._stream) for _ in range(self._pieces)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def close(self) -> None:
+        """Ends the threads or processes."""
+        self._stream.close()
+
+
+class _Pieces:
+    """Of each batch equally many pieces, those at its end perhaps with fewer images or none."""
+
+    def __init__(self, images: Images, batches: Items[np.ndarray], size: int, pieces: int):
+        self._images, self._batches, self._size, self._pieces = images, batches, size, pieces
+
+    def __len__(self) -> int:
+        return len(self._batches) * self._pieces
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        batch, part = divmod(k, self._pieces)
+        return self._images[self._batches[batch][part * self._size : (part + 1) * self._size]]

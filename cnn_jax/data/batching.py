@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from cnn_jax.data.ahead import Ahead
+from cnn_jax.data.ahead import ReadAhead
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.encoded import Encoded, taken
 from cnn_jax.data.permutation import KEYED, LARGEST, KeyedPermutation, permutation
 from cnn_jax.errors import InputError
 
 _HOLDOUT_STREAM = 2**64 - 1  # as an epoch number: no run gets there
-_AHEAD = 2  # batches for evaluation that are decoded ahead
 
 
 def batch_indices(seed: int, n: int, batch_size: int, step: int) -> np.ndarray:
@@ -87,31 +86,18 @@ def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.nda
 
 
 def _eval_batches(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    starts = range(0, len(dataset), batch_size)
-    read = Ahead(_Batches(dataset.images, batch_size), _AHEAD) if isinstance(dataset.images, Encoded) else None
-    for start in starts:
-        images = next(read) if read else dataset.images[start : start + batch_size]
-        labels = dataset.labels[start : start + batch_size]
+    places = np.arange(len(dataset))
+    rows = [places[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
+    encoded = isinstance(dataset.images, Encoded)
+    read = ReadAhead(dataset.images, rows, batch_size) if encoded else (dataset.images[own] for own in rows)
+    for own, images in zip(rows, read, strict=True):
+        labels = dataset.labels[own]
         missing = batch_size - len(labels)
         mask = np.ones(len(labels), np.float32)
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
             labels, mask = np.pad(labels, (0, missing)), np.pad(mask, (0, missing))
         yield {"image": np.ascontiguousarray(images), "label": np.ascontiguousarray(labels), "mask": mask}
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """The images in their order, in batches."""
-
-    images: Encoded
-    size: int
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        return self.images[k * self.size : (k + 1) * self.size]
 
 
 def holdout(train: Dataset, validation: float | int, seed: int) -> tuple[Dataset, Dataset]:

@@ -9,15 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.data.ahead import Ahead, cores
+from cnn_jax.data.ahead import ReadAhead
 from cnn_jax.data.batching import epochs_of, train_order
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.encoded import Encoded, Images
 from cnn_jax.data.feed import Chunk
 
 _CHUNK = 2**24  # bytes of images a chunk has at most, unless one batch alone has more: what is read, and then waits
-_WAITING = 2**27  # bytes of images that are read ahead
-_MOST_WAITING = 64  # batches
 
 
 class Streamed:
@@ -50,18 +47,16 @@ class Streamed:
         with_epochs: bool,
         spread: Callable[[list[np.ndarray]], Any],
     ):
-        self._labels, self._shape, self._steps = train.labels, train.images.shape[1:], steps
-        self._batches = _Batches(train.images, rows, tuple(seeds), batch_size)
-        # An array is only copied, and would have to be copied to the processes first.
-        self._workers = workers if isinstance(train.images, Encoded) else 0
-        self._with_epochs, self._spread = with_epochs, spread
-        self._bytes = len(seeds) * batch_size * int(np.prod(self._shape))
-        self._stream: Ahead | None = None
+        self._images, self._labels, self._steps = train.images, train.labels, steps
+        self._batches = _Batches(rows, tuple(seeds), batch_size)
+        self._workers, self._with_epochs, self._spread = workers, with_epochs, spread
+        self._stream: ReadAhead | None = None
         self._next = 0
 
     def most(self, steps: int) -> int:
         """How many batches a chunk should have at most, up to that many."""
-        return min(steps, max(1, _CHUNK // self._bytes))
+        size = self._batches.images * int(np.prod(self._images.shape[1:]))
+        return min(steps, max(1, _CHUNK // size))
 
     def chunk(self, step: int, count: int, length: int) -> Chunk:
         """What `count` steps from `step` on learn from, in a chunk made for `length`; the rest is never read.
@@ -102,18 +97,17 @@ class Streamed:
             self._stream.close()
             self._stream = None
 
-    def _open(self, step: int, count: int, workers: int) -> Ahead:
-        ahead = min(_MOST_WAITING, max(2, cores(), workers, _WAITING // self._bytes))
-        return Ahead(self._batches.part(step, count), ahead, workers)
+    def _open(self, step: int, count: int, workers: int) -> ReadAhead:
+        return ReadAhead(self._images, self._batches.part(step, count), self._batches.images, workers)
 
     def _made_of(self, stream: Iterator[np.ndarray], step: int, count: int, length: int) -> Chunk:
-        seeds, size = self._batches.seeds, self._batches.batch_size
-        if length == count == 1:
-            images = next(stream)[:, None]
+        seeds, size, shape = self._batches.seeds, self._batches.size, self._images.shape[1:]
+        if length == count == 1:  # as it is, not copied
+            images = next(stream).reshape(len(seeds), 1, size, *shape)
         else:
-            images = np.zeros((len(seeds), length, size, *self._shape), np.uint8)
+            images = np.zeros((len(seeds), length, size, *shape), np.uint8)
             for k in range(count):
-                images[:, k] = next(stream)
+                images[:, k] = next(stream).reshape(len(seeds), size, *shape)
         index = np.zeros((len(seeds), length, size), np.int32)
         index[:, :count] = self._batches.indices(step, count)
         own = {"image": images, "label": self._labels[index], "index": index}
@@ -125,40 +119,36 @@ class Streamed:
 
 
 class _Batches:
-    """The images of batches, for Grain: item k is uint8 (seeds, batch size, H, W, C)."""
+    """Which images the batches of some steps have: item k is int (seeds * size,), those of one seed after another."""
 
-    def __init__(
-        self,
-        images: Images,
-        rows: np.ndarray,
-        seeds: tuple[int, ...],
-        batch_size: int,
-        step: int = 0,
-        count: int = 0,
-    ):
-        self.images, self.rows, self.seeds, self.batch_size = images, rows, seeds, batch_size
-        self.step, self.count = step, count
+    def __init__(self, rows: np.ndarray, seeds: tuple[int, ...], size: int, step: int = 0, count: int = 0):
+        self.rows, self.seeds, self.size, self._step, self._count = rows, seeds, size, step, count
         self._begin()
 
     def _begin(self) -> None:
-        self._orders = [train_order(self.rows.shape[1], self.batch_size, seed) for seed in self.seeds]
+        self._orders = [train_order(self.rows.shape[1], self.size, seed) for seed in self.seeds]
         self._lock = threading.Lock()  # so that no two threads make the same permutation
+
+    @property
+    def images(self) -> int:
+        """How many images a batch has, those of all seeds."""
+        return len(self.seeds) * self.size
 
     def part(self, step: int, count: int) -> _Batches:
         """The batches of some steps."""
-        return _Batches(self.images, self.rows, self.seeds, self.batch_size, step, count)
+        return _Batches(self.rows, self.seeds, self.size, step, count)
 
     def indices(self, step: int, count: int) -> np.ndarray:
-        """Which images each seed learns from in some steps: int (seeds, count, batch size)."""
+        """Which images each seed learns from in some steps: int (seeds, count, size)."""
         with self._lock:
             chosen = [order(step, count) for order in self._orders]
         return np.stack([rows[places] for rows, places in zip(self.rows, chosen, strict=True)])
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __getitem__(self, k: int) -> np.ndarray:
-        return self.images[self.indices(self.step + k, 1)[:, 0]]
+        return self.indices(self._step + k, 1).ravel()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_orders", "_lock")}
@@ -181,27 +171,14 @@ def streamed_rows(
     Yields:
         "image" and "label" of each batch.
     """
-    stream = Ahead(_Chosen(dataset.images, chosen), max(2, cores()))
+    pairs = [np.unique(rows, return_inverse=True) for rows in chosen]
+    once = [rows for rows, _ in pairs]
+    stream = ReadAhead(dataset.images, once, max(map(len, once)))
     try:
-        for rows in chosen:
-            images, places = next(stream)
+        for rows, (_, places), images in zip(chosen, pairs, stream, strict=True):
             yield {
-                "image": spread([images[own] for own in places]),
+                "image": spread([images[own] for own in places.reshape(rows.shape)]),
                 "label": spread([dataset.labels[own] for own in rows]),
             }
     finally:
         stream.close()
-
-
-class _Chosen:
-    """Some batches of images, each image once in it, and where in these those of each seed are."""
-
-    def __init__(self, images: Images, chosen: Sequence[np.ndarray]):
-        self._images, self._chosen = images, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, places = np.unique(self._chosen[k], return_inverse=True)
-        return self._images[rows], places.reshape(self._chosen[k].shape)
