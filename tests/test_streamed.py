@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,6 +31,7 @@ from tests.tiny import assert_same_bits, make_dataset, make_execution, make_fold
 
 TRAIN, TEST = make_dataset(), make_dataset(23, seed=1, split="test")
 STEPS = 40
+ROOT = Path(__file__).parent.parent
 
 
 def encoded(dataset: data.Dataset, **options) -> data.Dataset:
@@ -144,6 +149,32 @@ def test_a_killed_worker_is_one_line():
     with pytest.raises(InputError, match=r"^workers: a process that reads .*exit code -9.*fewer than the 1 .*$"):
         list(stream)
     stream.close()
+
+
+def test_processes_end_with_the_one_that_they_read_for():
+    code = (
+        "import multiprocessing, sys, time; import numpy as np\n"
+        "from cnn_jax.data.ahead import Ahead; from tests.drawers import Drawers\n"
+        "stream = Ahead(Drawers(np.zeros((99, 1, 1, 1), np.uint8)), 2, workers=1); next(stream)\n"
+        "print(multiprocessing.active_children()[0].pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    while is_running(worker):
+        assert time.monotonic() < deadline, "the process that reads is still there"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that nobody has waited for yet has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_evaluation_reads_each_image_once(monkeypatch):

@@ -4,6 +4,7 @@ from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.batching import batch_indices, eval_batches, holdout, holdout_indices, train_order
 from cnn_jax.data.dataset import Dataset, Statistics, make_datasets, normalise, rescale, to_pixels
 from cnn_jax.data.drawings import Ink
+from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.folder import Folder
 from cnn_jax.data.loading import load
 from cnn_jax.data.resizing import fit_images
@@ -13,6 +14,7 @@ __all__ = [
     "TFDS",
     "Arrays",
     "Dataset",
+    "Encoded",
     "Folder",
     "Ink",
     "Source",

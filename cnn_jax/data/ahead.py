@@ -6,7 +6,10 @@ read make no difference to what is read.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
@@ -36,6 +39,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _begin(number: int, count: int) -> None:
+    """What a process does first: Ctrl-C is for the one that trains, and this one ends with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 class Ahead(Iterator[Any]):
     """All items in their order, read ahead of when they are asked for.
 
@@ -61,7 +77,7 @@ class Ahead(Iterator[Any]):
             if not flags.FLAGS.is_parsed():  # which Grain asks, though its flags are of no use here
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
-            stream = dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options)
+            stream = dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _begin)
         else:
             threads = min(cores(), ahead)
             stream = dataset.to_iter_dataset(grain.ReadOptions(threads, ahead))

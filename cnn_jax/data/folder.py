@@ -69,8 +69,7 @@ class Folder(Source):
         self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
-        size, root = checked_size(image_size), expanded(self.path, "folder")
-        listing = list_files(root)
+        size, listing = checked_size(image_size), self.listing()
         splits = listing.splits if len(listing.splits) > 1 else ("train", "test")
         decoded = self._decoded(listing, find_split(self.label(), split, splits), size)
         for note in (*listing.notes, *decoded.notes):
@@ -84,7 +83,7 @@ class Folder(Source):
         )  # fmt: skip
 
     def validation(self, image_size: tuple[int, int]) -> Dataset | None:
-        split = validation_of(list_files(expanded(self.path, "folder")).splits)
+        split = validation_of(self.listing().splits)
         return self(split, image_size) if split else None
 
     def label(self) -> str:
@@ -99,7 +98,7 @@ class Folder(Source):
         return _EncodedFolder(self.path, self.strict, self.test_share)
 
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
-        listing = list_files(expanded(self.path, "folder"))
+        listing = self.listing()
         files = [file for own in listing.splits.values() for file in own]
         height, width, channels = next(
             (pixels.shape for pixels in map(_pixels_of, (listing.root / file.path for file in files)) if pixels.size),
@@ -108,6 +107,10 @@ class Folder(Source):
         if height * width > LARGEST_KEPT:
             height, width = image_size
         return len(files) * height * width * channels
+
+    def listing(self) -> Listing:
+        """The files that there are."""
+        return list_files(expanded(self.path, "folder"))
 
     def prepared(self, listing: Listing) -> Prepared:
         """What the cache knows the folder by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax.data import cache
-from cnn_jax.data.class_folders import File, Listing, list_files
+from cnn_jax.data.class_folders import File, Listing
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.folder import Folder, notes_on, split_by_content
@@ -20,7 +21,6 @@ from cnn_jax.data.resizing import checked_size
 from cnn_jax.data.scanning import Scan, scan_pictures, scan_training
 from cnn_jax.data.splits import find_split
 from cnn_jax.errors import InputError
-from cnn_jax.files import expanded
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class _EncodedFolder(Folder):
     """
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
-        size, root = checked_size(image_size), expanded(self.path, "folder")
-        listing = list_files(root)
+        size, listing = checked_size(image_size), self.listing()
         several = len(listing.splits) > 1
         chosen = find_split(self.label(), split, listing.splits if several else ("train", "test"))
         listed = self._listed(listing, chosen, size)
@@ -77,6 +76,13 @@ class _EncodedFolder(Folder):
             class_names=listed.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
             ink=training.ink,
         )  # fmt: skip
+
+    def listing(self) -> Listing:
+        return self._listing  # to list a hundred thousand files takes seconds, for each split
+
+    @functools.cached_property
+    def _listing(self) -> Listing:
+        return super().listing()
 
     def _listed(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Listed:
         prepared = self.prepared(listing)
