@@ -6,6 +6,7 @@ read make no difference to what is read.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -99,7 +100,11 @@ class Ahead(Iterator[Any]):
 
     def close(self) -> None:
         """Ends the threads or processes."""
-        self._stream.close()
+        if hasattr(self._stream, "close"):
+            self._stream.close()
+        if self._workers:
+            self._stream = iter(())
+            gc.collect()  # Grain's iterators refer to each other, and one array of each process in shared memory
 
 
 class ReadAhead(Iterator[np.ndarray]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Split:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Image and label `index`; InputError if the record is damaged."""
         with self.one_line_errors():
-            (fields,) = _fields(self.source, [index])
+            fields = _fields_of(self.source[index])
             label = fields[self.label_key].int64_list.value[0]
             return self.decode(fields[self.image_key].bytes_list.value[0]), label
 
@@ -182,7 +182,7 @@ def _decode_records(split: Split) -> tuple[np.ndarray, np.ndarray]:
     labels = np.empty(len(split), np.int32)
     for start in range(0, len(split), _RECORDS):
         chunk = range(start, min(start + _RECORDS, len(split)))
-        fields = _fields(split.source, chunk)
+        fields = [_fields_of(record) for record in split.source.__getitems__(chunk)]
         labels[start : chunk.stop] = [field[split.label_key].int64_list.value[0] for field in fields]
         pictures = [field[split.image_key].bytes_list.value[0] for field in fields]
         plain = None if split.varied else png.decode_plain(pictures, split.image_shape)
@@ -194,11 +194,11 @@ def _decode_records(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _fields(source: Any, indices: Sequence[int]) -> list[Any]:
-    """The features of some examples, by name."""
+def _fields_of(record: bytes) -> Any:
+    """The features of an example, by name."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    return [tf_example_pb2.Example.FromString(record).features.feature for record in source.__getitems__(indices)]
+    return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def _decode_image(encoded: bytes, channels: int) -> np.ndarray:

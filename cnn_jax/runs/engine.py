@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data, lowering
+from cnn_jax.data.streamed import Streamed
 from cnn_jax.errors import InputError
 from cnn_jax.runs.devices import has_bfloat16
 from cnn_jax.runs.execution import Execution
@@ -54,6 +57,7 @@ class Engine:
         measures: the metrics by name.
         smooths: whether the loss smooths the labels.
         where: the devices that they are trained on, in words.
+        streams: whether images are streamed.
 
     Args:
         recipe: everything that decides the numbers, besides data and seeds.
@@ -100,6 +104,7 @@ class Engine:
         self._feed, self._read = make_feed(
             train, others, self._rows["train"], self.seeds, recipe, execution, self.total, self._layout
         )
+        self.streams = isinstance(self._feed, Streamed)
         self.per_call = self._feed.most(count_per_call(recipe, execution, self.images))
 
         classes = len(train.class_names)
@@ -233,15 +238,20 @@ class Engine:
         state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"], average=average)
         return self._layout.place(state), left_out
 
-    def train_steps(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
+    def train_steps(
+        self, state: TrainState, step: int, count: int, reading: AbstractContextManager[None] | None = None
+    ) -> tuple[TrainState, Metrics]:
         """Takes `count` steps, from 1 to `per_call`, the first being step `step`; the given state is consumed.
+
+        While it waits for streamed images it is within `reading`.
 
         Metrics are (n,), or (seeds, n) with several seeds, where n >= count; ignore what follows the first `count`.
         """
 
         if not self._settled:
             self.per_call, self._settled = settle_per_call(self.lower(state), self.per_call), True
-        chunk = self._feed.chunk(step, count, self.per_call)
+        with reading if reading and self.streams else contextlib.nullcontext():
+            chunk = self._feed.chunk(step, count, self.per_call)
         return self._train_steps(state, self._with_numbers(chunk), np.int32(count))
 
     def settle(self, state: TrainState) -> TrainState:

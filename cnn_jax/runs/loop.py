@@ -228,7 +228,7 @@ class Loop:
         with self.spending.on("steps" if compiled else "compiling"):
             if compiled:
                 self.trace.begin()
-            self.state, metrics = self.engine.train_steps(self.state, self.step, count)
+            self.state, metrics = self.engine.train_steps(self.state, self.step, count, self.spending.on("data"))
             if not compiled:
                 jax.block_until_ready(metrics)
             if traced := self.trace.end(count, metrics):

@@ -12,7 +12,7 @@ import jax
 
 from cnn_jax.runs.storage import storing
 
-Purpose = Literal["compiling", "steps", "selection", "evaluation", "saving", "other"]
+Purpose = Literal["compiling", "steps", "data", "selection", "evaluation", "saving", "other"]
 _TRACED = 10  # steps
 
 
