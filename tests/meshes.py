@@ -362,3 +362,19 @@ def test_rows_that_share_statistics_stay_together():
 def test_rules_are_few_and_shapes_are_read():
     assert len(RULES) == 1
     assert str(MeshShape.parse("fsdp=2 , data=4")) == "data=4, fsdp=2"
+
+
+def test_streamed_batches_are_divided_as_resident_ones():
+    recipe, mesh = make_recipe(augment=(augment.Flip(),)), "data=2, fsdp=2"
+    engines = [
+        Engine(recipe, TRAIN, (0,), Execution(mesh=mesh, feed=feed), None, TEST) for feed in ("resident", "streamed")
+    ]
+    states, scores = [], []
+    for engine in engines:
+        states.append(engine.train_steps(engine.init(), 0, 3)[0])
+        scores.append(engine.evaluate(states[-1], "test")[0].scores)
+    assert_same_bits(states[1], states[0])
+    np.testing.assert_array_equal(*scores)
+    image = engines[1]._feed.blank(2)[1]["image"]
+    assert image.sharding.shard_shape(image.shape) == (2, recipe.batch_size // 4, *SHAPE)
+    engines[1].close()

@@ -44,7 +44,7 @@ def _compile_quickly():
         yield
 
 
-def spread(arrays):
+def spread(arrays, after=0):
     return arrays[0] if len(arrays) == 1 else np.stack(arrays)
 
 

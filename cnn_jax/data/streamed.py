@@ -30,7 +30,8 @@ class Streamed:
         steps: number of steps of the run.
         workers: how many processes decode, if images are encoded; 0 has threads do it.
         with_epochs: whether the batches say which pass over its images each image belongs to.
-        spread: puts arrays, one a seed, where those seeds are trained, and joins them as their chunk.
+        spread: puts arrays, one a seed, where those seeds are trained, and joins them as their chunk; it is told how
+            many axes there are after that of a batch.
     """
 
     axes = (None, 0)
@@ -45,7 +46,7 @@ class Streamed:
         steps: int,
         workers: int = 0,
         with_epochs: bool,
-        spread: Callable[[list[np.ndarray]], Any],
+        spread: Callable[[list[np.ndarray], int], Any],
     ):
         self._images, self._labels, self._steps = train.images, train.labels, steps
         self._batches = _Batches(rows, tuple(seeds), batch_size)
@@ -115,7 +116,8 @@ class Streamed:
             epochs = np.zeros((length, size), np.int32)
             epochs[:count] = epochs_of(self._batches.rows.shape[1], size, step, count)
             own["epoch"] = np.broadcast_to(epochs, (len(seeds), length, size))
-        return {}, {name: self._spread(list(values)) for name, values in own.items()}
+        after = {"image": len(shape)}
+        return {}, {name: self._spread(list(values), after.get(name, 0)) for name, values in own.items()}
 
 
 class _Batches:
@@ -159,14 +161,14 @@ class _Batches:
 
 
 def streamed_rows(
-    dataset: Dataset, chosen: Sequence[np.ndarray], spread: Callable[[list[np.ndarray]], Any]
+    dataset: Dataset, chosen: Sequence[np.ndarray], spread: Callable[[list[np.ndarray], int], Any]
 ) -> Iterator[dict[str, Any]]:
     """Images and labels to evaluate, read ahead.
 
     Args:
         dataset: images at the size of the model's input, and labels.
         chosen: of each batch, which images each seed is measured on, int (seeds, batch size).
-        spread: puts arrays, one a seed, where those seeds are measured.
+        spread: puts arrays, one a seed, where those seeds are measured; as for `Streamed`.
 
     Yields:
         "image" and "label" of each batch.
@@ -177,8 +179,8 @@ def streamed_rows(
     try:
         for rows, (_, places), images in zip(chosen, pairs, stream, strict=True):
             yield {
-                "image": spread([images[own] for own in places.reshape(rows.shape)]),
-                "label": spread([dataset.labels[own] for own in rows]),
+                "image": spread([images[own] for own in places.reshape(rows.shape)], images.ndim - 1),
+                "label": spread([dataset.labels[own] for own in rows], 0),
             }
     finally:
         stream.close()

@@ -67,7 +67,7 @@ def make_feed(
 
 
 def _streamed(
-    split: data.Dataset, spread: Callable[[list[np.ndarray]], Any], chosen: Sequence[np.ndarray]
+    split: data.Dataset, spread: Callable[[list[np.ndarray], int], Any], chosen: Sequence[np.ndarray]
 ) -> Iterator[dict[str, Any]]:
     return streamed_rows(split, chosen, spread)
 

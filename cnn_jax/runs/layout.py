@@ -49,8 +49,11 @@ class Layout:
         """An array of each seed, all of one shape: where that seed is trained, behind an axis if there are several."""
         return arrays[0]
 
-    def rows(self, arrays: Sequence[np.ndarray]) -> Any:
-        """The same of arrays whose last axis is that of a batch, `whole` in length: each row where it is worked on."""
+    def rows(self, arrays: Sequence[np.ndarray], after: int = 0) -> Any:
+        """The same of arrays with an axis of rows, `whole` in length: each row where it is worked on.
+
+        That many axes come after it, of what a row is.
+        """
         return self.spread(arrays)
 
     def whole(self, rows: int) -> int:

@@ -216,8 +216,8 @@ class Division(Layout):
     def share(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def rows(self, arrays: Sequence[np.ndarray]) -> Any:
-        spec = PartitionSpec(*[None] * (arrays[0].ndim - 1), AXES)
+    def rows(self, arrays: Sequence[np.ndarray], after: int = 0) -> Any:
+        spec = PartitionSpec(*[None] * (arrays[0].ndim - 1 - after), AXES)
         return jax.device_put(arrays[0], NamedSharding(self.mesh, spec))
 
     def whole(self, rows: int) -> int:
