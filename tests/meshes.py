@@ -20,10 +20,9 @@ from cnn_jax.errors import InputError
 from cnn_jax.runs import Execution, fit, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.engine import Engine
-from cnn_jax.runs.execution import MeshShape
 from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.layout import Layout
-from cnn_jax.runs.mesh import RULES, Division, Share, choose_layout, divide, what_joins
+from cnn_jax.runs.mesh import Division, Share, choose_layout, divide, what_joins
 from cnn_jax.runs.replicas import Replicas
 from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest
 from tests.test_training_loop import SignalAt
@@ -34,7 +33,6 @@ from tests.tiny import (
     make_execution,
     make_folder,
     make_recipe,
-    steps_kept,
 )
 
 SHAPE = (6, 6, 1)
@@ -156,7 +154,6 @@ def test_a_seed_is_trained_the_same_on_any_mesh(name, mesh):
     close = 1e-5 if RECIPES[name].precision == "float32" else 2.0**-7
     for leaf, reference in zip(gradient, expected, strict=True):
         np.testing.assert_allclose(leaf, reference, rtol=0, atol=close * largest)
-    print("DRIFT", name, mesh, distance(found, end), drift)
     assert distance(found, end) <= drift
 
 
@@ -254,55 +251,38 @@ def test_a_large_kernel_is_divided_with_all_that_is_kept_of_it():
     assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(state))
 
 
-def test_a_checkpoint_moves_between_meshes_and_to_one_device(tmp_path):
-    """Every number of it, bit for bit; and a run goes on from there."""
-    chosen = recipe(model=Wide(), averaging=(EMA(0.9),), epochs=3, validation=32)
-
-    def train(path, mesh, step=None):
-        folder = make_folder(path, resume=True)
-        display = SignalAt(step, signal.SIGTERM) if step else None
-        try:
-            execution = make_execution(mesh=mesh, steps_per_call=1)
-            return fit(chosen, TRAIN, test=TEST, execution=execution, folder=folder, display=display)
-        finally:
-            folder.close()
-
-    run = tmp_path / "run"
-    stopped = train(run, "data=2, fsdp=4", 6)
+def test_a_checkpoint_moves_between_meshes(tmp_path):
+    """Every number of it, bit for bit, to where the next engine wants it."""
+    chosen, mesh = recipe(model=Wide(), averaging=(EMA(0.9),), epochs=3), "data=2, fsdp=4"
+    with contextlib.closing(make_folder(tmp_path)) as folder:
+        execution = make_execution(mesh=mesh, steps_per_call=1)
+        stopped = fit(chosen, TRAIN, execution=execution, folder=folder, display=SignalAt(6, signal.SIGTERM))
     assert stopped.interrupted == signal.SIGTERM
     saved = jax.device_get(stopped.state)
-    with contextlib.closing(Checkpoints(run, read_config(run)["run"], read_only=True)) as checkpoints:
-        for mesh in ("data=8", "data=2, fsdp=2", "data=1"):
-            like = Engine(chosen, TRAIN, (0,), Execution(mesh=mesh), None, TEST).init()
+    with contextlib.closing(Checkpoints(tmp_path, read_config(tmp_path)["run"], read_only=True)) as checkpoints:
+        for other in ("data=8", "data=2, fsdp=2", "data=1"):
+            like = Engine(chosen, TRAIN, (0,), Execution(mesh=other), None, None).init()
             restored, _ = checkpoints.restore(like)
             assert_same_bits(jax.device_get(restored), saved)
             assert jax.tree.map(lambda a: a.sharding, restored) == jax.tree.map(lambda a: a.sharding, like)
-    found = train(run, "data=4")
-    assert (found.interrupted, steps_kept(run)[-1]) == (None, 15)
-    alone = Engine(chosen, TRAIN, (0,), Execution(mesh="data=1"), None, TEST)
-    for split in ("validation", "test"):
-        (expected,) = alone.evaluate(jax.device_get(found.state), split)
-        assert found.values(split) == expected.accuracy
-        assert found.values(split, "loss") == pytest.approx(expected.loss, rel=1e-5)
 
 
-def test_its_run_is_used_on_one_device(tmp_path, monkeypatch, capsys):
+def test_a_run_goes_on_and_is_used_on_one_device(tmp_path, monkeypatch, capsys):
     from cnn_jax import cli
 
-    mesh = "--mesh", "data=2, fsdp=2"
-    arguments = ["--model", "mlp()", "--data", 'tfds("digits")', "--steps", "5", *mesh, "--no-report"]
-    monkeypatch.setattr("sys.argv", ["cnn-jax", "train", *arguments, "--out", str(tmp_path / "run")])
-    cli.main()
-    trained = capsys.readouterr().out
+    def train(*options):
+        arguments = ["--model", "mlp()", "--data", 'tfds("digits")', "--steps", "12", "--no-report", "--resume"]
+        monkeypatch.setattr("sys.argv", ["cnn-jax", "train", *arguments, "--out", str(tmp_path / "run"), *options])
+        cli.main()
+        return capsys.readouterr().out
+
+    trained = train("--mesh", "data=2, fsdp=2")
     assert "on 4 cpu devices (data=2, fsdp=2)" in trained
+    [accuracy] = re.findall(r"^test .* ([\d.]+%) of 360$", trained, flags=re.MULTILINE)
+    assert f"{accuracy} of 360" in train("--mesh", "data=1")  # it is at its end, and is measured
     run = load_run(tmp_path / "run")
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(run.variables))
-    for command in ("evaluate",):
-        monkeypatch.setattr("sys.argv", ["cnn-jax", command, str(tmp_path / "run")])
-        cli.main()
-    shown = re.search(r"accuracy (\d+\.\d+%)", capsys.readouterr().out)
-    assert shown, "no accuracy"
-    assert shown[1].rstrip("%") in trained
+    assert f"{run.evaluate(run.load_data('test')).accuracy:.2%}" == accuracy
 
 
 def layout(mesh=None, count=1, **changes):
@@ -357,11 +337,6 @@ def test_rows_that_share_statistics_stay_together():
     assert divide(small, 32, "norms") == Share(together=2)
     assert divide(batch, 3, "norms") is None
     assert divide(batch, 4, "anything") == Share(alone=False)
-
-
-def test_rules_are_few_and_shapes_are_read():
-    assert len(RULES) == 1
-    assert str(MeshShape.parse("fsdp=2 , data=4")) == "data=4, fsdp=2"
 
 
 def test_streamed_batches_are_divided_as_resident_ones():
