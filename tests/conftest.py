@@ -14,7 +14,8 @@ ORIGINAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR")  # before the fixture below 
 
 # What takes longest comes first, so that no worker is left with it at the end.
 LONGEST = (
-    "test_lowerings", "test_fuzz_cli", "test_kill", "test_mesh", "test_replicas", "test_readme", "test_airbench", "test_published",
+    "test_lowerings", "test_fuzz_cli", "test_kill", "test_mesh", "test_replicas", "test_readme", "test_airbench",
+    "test_published",
     "test_training_loop", "test_own_parts", "test_batch_statistics", "test_mnist", "test_layers", "test_recipe_parts",
     "test_seen", "test_detection_run", "test_cli", "test_switches", "test_sweep_folder", "test_averaged_runs",
     "test_models_modern", "test_pictures", "test_functional_conv", "test_report", "test_compilation",
