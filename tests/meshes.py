@@ -90,7 +90,7 @@ recipe = functools.partial(make_recipe, batch_size=BATCH, epochs=9, optimizer=op
 RECIPES = {
     "parts": recipe(model=Wide(), accumulate=2, augment=(augment.Mixup(0.2),), averaging=(EMA(0.9),)),
     "norms": recipe(model=Normed(), averaging=(SWA(),)),
-    "groups": recipe(model=Normed(), accumulate=2, norm_batch=8, augment=(augment.Cutmix(1.0),)),
+    "groups": recipe(model=Normed(), accumulate=2, norm_batch=8),
     "half": recipe(model=Wide(), precision="bfloat16"),
     "draws": recipe(model=Dropped()),
 }
