@@ -32,7 +32,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnn_jax.errors import InputError
 from cnn_jax.runs.devices import batch_devices
 from cnn_jax.runs.execution import Execution, MeshShape
-from cnn_jax.runs.layout import Layout, TrainStep
+from cnn_jax.runs.layout import Jit, Layout, TrainStep, TrainSteps
 from cnn_jax.runs.replicas import Replicas
 from cnn_jax.training.gradients import LossOfBatch, of_batch
 from cnn_jax.training.recipe import Recipe
@@ -237,6 +237,18 @@ class Division(Layout):
 
         return step
 
+    def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
+        return self._in_turn(super().compile(function, in_axes))
+
+    def compile_light(self, function: Callable[..., Any]) -> Any:
+        return self._in_turn(super().compile_light(function))
+
+    def compile_steps(self, train_steps: TrainSteps, jit: Jit) -> Any:
+        return self._in_turn(super().compile_steps(train_steps, jit))
+
+    def _in_turn(self, compiled: Any) -> Any:
+        return _InTurn(compiled) if self.platform == "cpu" else compiled
+
     def gradient(
         self, function: LossOfBatch, params: Any, batch: Any, per_example: bool, accumulate: int = 1
     ) -> tuple[tuple[jax.Array, Any], Any]:
@@ -266,6 +278,20 @@ class Division(Layout):
             grad = jax.lax.psum_scatter(grad, FSDP, scatter_dimension=spec.index(FSDP), tiled=True)
             axes = tuple(axis for axis in axes if axis != FSDP)
         return jax.lax.psum(grad, axes) if axes else grad
+
+
+class _InTurn:
+    """A compiled program that is over when its call is.
+
+    The devices of a CPU share its threads. Where calls of programs wait in line, some devices can take all threads to
+    wait for others that have none left to come: XLA then ends the process after 40 seconds.
+    """
+
+    def __init__(self, compiled: Any):
+        self._compiled, self.lower = compiled, compiled.lower
+
+    def __call__(self, *arguments: Any) -> Any:
+        return jax.block_until_ready(self._compiled(*arguments))
 
 
 def _gathered(param: jax.Array, spec: PartitionSpec) -> jax.Array:
