@@ -23,10 +23,10 @@ THEIRS = {"name": HOSTILE[0], "course": [[3.0, 0.6], [7.5, 0.8]]}
 
 def test_both_courses_are_drawn_over_their_seconds(tmp_path):
     found = make_findings(tmp_path / "run", test=False, records=RECORDS)
-    assert race.section(found) == ""
+    assert race.section(found, tmp_path / "run") == ""
     (tmp_path / "run" / "yardstick.json").write_text(json.dumps(THEIRS))
     assert race.course(found) == [(2.5, 0.7), (6.0, 0.9)]
-    html = race.section(found)
+    html = race.section(found, tmp_path / "run")
     assert html.count("<svg") == 1
     assert "&lt;script&gt;" in html
     assert "<script>" not in html

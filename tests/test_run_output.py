@@ -122,7 +122,7 @@ class SignalAfterLastEpoch(Display):
         super().__init__(silent=True)
         self.left = epochs
 
-    def epoch(self, epoch, evaluations):
+    def epoch(self, epoch, evaluations, remark=""):
         if epoch == self.left:
             signal.raise_signal(signal.SIGHUP)
 

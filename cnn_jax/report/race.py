@@ -30,10 +30,10 @@ def course(found: Findings) -> Course:
     return [(seconds[record["step"]], record["accuracy"]) for record in tested]
 
 
-def section(found: Findings) -> str:
-    """Accuracy over seconds of both; nothing where nothing was trained beside the run."""
-    yardstick, own = read_yardstick(found.run.path), course(found)
-    if yardstick is None or not own:
+def section(found: Findings, path: Path) -> str:
+    """Accuracy over seconds of both; nothing where nothing was trained beside the run in the folder `path`."""
+    yardstick = read_yardstick(path)
+    if yardstick is None or not (own := course(found)):
         return ""
     name, theirs = yardstick
     figure = pictures.race({"this run": own, name: theirs})

@@ -44,7 +44,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
         body += [sections.found_in_scenes(found)]
     else:
         body += [sections.summary(found), "<main>", sections.found_in_scenes(found), sections.learning(found)]
-        body += [race.section(found)]
+        body += [race.section(found, path)]
     body += [*_one(found), sections.origin(config, found), sections.configuration(config), "</main>"]
     write_output(out, page.page(name, body), own=REPORT)
     return out
