@@ -31,9 +31,6 @@ class Resident:
         spread: puts arrays, one a seed, where those seeds are trained, and joins them as their chunk.
     """
 
-    axes = (None, 0)
-    """Of a chunk, what all seeds share and what has an axis of seeds, as `jax.vmap` takes it."""
-
     def __init__(
         self,
         train: Dataset,
@@ -52,10 +49,10 @@ class Resident:
     def chunk(self, step: int, count: int, length: int) -> Chunk:
         """What `count` steps from `step` on learn from, in a chunk made for `length`; the rest is never read."""
         orders = [rows[order(step, count)] for rows, order in zip(self._rows, self._orders, strict=True)]
-        chosen = {"index": self._spread([_padded(order, length) for order in orders])}
+        chosen = {"index": self._spread([padded(order, length) for order in orders])}
         if self._with_epochs:
             epochs = epochs_of(self._rows.shape[1], self._batch_size, step, count)
-            chosen["epoch"] = self._spread([_padded(epochs, length)] * len(orders))
+            chosen["epoch"] = self._spread([padded(epochs, length)] * len(orders))
         return self.images, chosen
 
     def most(self, steps: int) -> int:
@@ -87,8 +84,8 @@ class Resident:
         return len(chunk[1]["index"])
 
 
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-    """(count, ...) as int32 (length, ...)."""
+def padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """(count, ...) as int32 (length, ...), with zeros at the end."""
     padded = np.zeros((length, *rows.shape[1:]), np.int32)
     padded[: len(rows)] = rows
     return padded

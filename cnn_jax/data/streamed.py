@@ -12,7 +12,7 @@ import numpy as np
 from cnn_jax.data.ahead import ReadAhead
 from cnn_jax.data.batching import epochs_of, train_order
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.feed import Chunk
+from cnn_jax.data.feed import Chunk, padded
 
 _CHUNK = 2**24  # bytes of images a chunk has at most, unless one batch alone has more: what is read, and then waits
 
@@ -33,8 +33,6 @@ class Streamed:
         spread: puts arrays, one a seed, where those seeds are trained, and joins them as their chunk; it is told how
             many axes there are after that of a batch.
     """
-
-    axes = (None, 0)
 
     def __init__(
         self,
@@ -109,12 +107,10 @@ class Streamed:
             images = np.zeros((len(seeds), length, size, *shape), np.uint8)
             for k in range(count):
                 images[:, k] = next(stream).reshape(len(seeds), size, *shape)
-        index = np.zeros((len(seeds), length, size), np.int32)
-        index[:, :count] = self._batches.indices(step, count)
+        index = np.stack([padded(rows, length) for rows in self._batches.indices(step, count)])
         own = {"image": images, "label": self._labels[index], "index": index}
         if self._with_epochs:
-            epochs = np.zeros((length, size), np.int32)
-            epochs[:count] = epochs_of(self._batches.rows.shape[1], size, step, count)
+            epochs = padded(epochs_of(self._batches.rows.shape[1], size, step, count), length)
             own["epoch"] = np.broadcast_to(epochs, (len(seeds), length, size))
         after = {"image": len(shape)}
         return {}, {name: self._spread(list(values), after.get(name, 0)) for name, values in own.items()}

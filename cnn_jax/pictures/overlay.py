@@ -11,12 +11,14 @@ from cnn_jax.pictures import canvas
 from cnn_jax.pictures.curves import draw_band, epochs_after, scale, series, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANEL, _LEFT, _BELOW, _LINE = 1.6, 0.56, 0.45, 0.17  # inches
+_PANEL, _LEFT, _BELOW = 1.6, 0.56, 0.45  # inches
+LINE = 0.17  # inches that a name takes above the axes
 # Of Okabe and Ito 2008; more runs than these take them again, dashed.
 COLOURS = (canvas.BLUE, canvas.VERMILION, canvas.GREEN, "#cc79a7", "#e69f00", "#56b4e9", canvas.GREY)
-_LONG = 48  # columns of a run's name
+LONG = 48  # columns of a run's name
 _FEW = 12  # records up to which each is a point on its line
 
 
@@ -39,7 +41,7 @@ def curves_of_runs(
     """
     per_epoch = steps_per_epoch or {}
     in_epochs = all(per_epoch.get(name) for name in runs)
-    above = 0.08 + _LINE * len(runs)
+    above = 0.08 + LINE * len(runs)
     figure = canvas.new_figure(2 * _PANEL + above + _BELOW + 0.1)
     width = canvas.WIDTH - _LEFT - 2 * canvas.MARGIN
     loss = canvas.place(figure, _LEFT, above, width, _PANEL)
@@ -56,7 +58,7 @@ def curves_of_runs(
             means = np.where(finite, values.mean(axis=0), np.nan) if finite.any() else np.zeros(0)
             axes.plot(
                 places if len(means) else [], means, color=colour, linewidth=1.4, linestyle="--" if dashed else "-",
-                label=canvas.short(name, _LONG), clip_on=False, zorder=3,
+                label=canvas.short(name, LONG), clip_on=False, zorder=3,
                 marker="o" if len(steps) <= _FEW else "", markersize=3.0,
             )  # fmt: skip
             if not finite.any():
@@ -73,13 +75,18 @@ def curves_of_runs(
     error.set_ylabel("error, %", fontsize=canvas.LABEL)
     error.set_xlabel("epochs" if in_epochs else "steps", fontsize=canvas.LABEL)
     loss.tick_params(labelbottom=False)
-    legend = loss.legend(
+    name_lines(loss)
+    return figure
+
+
+def name_lines(axes: Axes) -> None:
+    """A legend above the axes, in which names are not read as formulas."""
+    legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=canvas.SMALL, frameon=False, borderpad=0.1,
         labelspacing=0.2,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return figure
 
 
 def _held_out(records: Sequence[Sequence[Mapping[str, Any]]]) -> str:

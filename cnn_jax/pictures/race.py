@@ -9,13 +9,12 @@ import numpy as np
 
 from cnn_jax.pictures import canvas
 from cnn_jax.pictures.curves import style
-from cnn_jax.pictures.overlay import COLOURS
+from cnn_jax.pictures.overlay import COLOURS, LINE, LONG, name_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PANEL, _LEFT, _BELOW, _LINE = 2.0, 0.5, 0.45, 0.17  # inches
-_LONG = 48  # columns of a name
+_PANEL, _LEFT, _BELOW = 2.0, 0.5, 0.45  # inches
 
 
 def race(courses: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
@@ -27,7 +26,7 @@ def race(courses: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     Returns:
       A figure with one axes, accuracy in per cent over seconds, and a line for every course.
     """
-    above = 0.08 + _LINE * len(courses)
+    above = 0.08 + LINE * len(courses)
     figure = canvas.new_figure(_PANEL + above + _BELOW)
     axes = canvas.place(figure, _LEFT, above, canvas.WIDTH - _LEFT - 2 * canvas.MARGIN, _PANEL)
     last = 0.0
@@ -36,17 +35,12 @@ def race(courses: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
         points = points[np.isfinite(points).all(axis=1)]
         axes.plot(
             points[:, 0], 100 * points[:, 1], color=COLOURS[k % len(COLOURS)], linewidth=1.4, marker="o",
-            markersize=3.0, label=canvas.short(name, _LONG), clip_on=False, zorder=3,
+            markersize=3.0, label=canvas.short(name, LONG), clip_on=False, zorder=3,
         )  # fmt: skip
         last = max([last, *points[:, 0]])
     style(axes)
     axes.set_xlim(0, 1.03 * last or 1.0)
     axes.set_xlabel("seconds", fontsize=canvas.LABEL)
     axes.set_ylabel("test accuracy, %", fontsize=canvas.LABEL)
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=canvas.SMALL, frameon=False, borderpad=0.1,
-        labelspacing=0.2,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    name_lines(axes)
     return figure
