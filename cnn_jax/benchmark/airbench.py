@@ -1,8 +1,9 @@
-"""airbench94-muon: its train step beside PyTorch's, and one seed of each from beginning to end.
+"""airbench94-muon: its train step beside PyTorch's, and seeds of each from beginning to end.
 
 python -m cnn_jax.benchmark --only airbench                      train steps of both at batch 2,000, in turns
-python -m cnn_jax.benchmark.airbench --precision bfloat16        one seed of each: minutes to half an hour on a CPU
+python -m cnn_jax.benchmark.airbench                             one seed of each: half an hour to hours on a CPU
 python -m cnn_jax.benchmark.airbench --out runs/race             the same as a run whose report shows both
+python -m cnn_jax.benchmark.airbench --precision bfloat16 --seeds 40    on a GPU: seconds a seed, minutes to compile
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from cnn_jax.report import write_report
 from cnn_jax.runs.folder import YARDSTICK, write_atomically
 from cnn_jax.runs.records import read_records
 from cnn_jax.training.recipe import Functions, check, make_functions
+from cnn_jax.training.summary import difference, summarise
 
 SCRIPT = ROOT / "experiments" / "airbench.py"
 Precision = Literal["float32", "bfloat16"]
@@ -162,54 +164,82 @@ def _losses(step: Callable[[], Any]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """One seed of ours and one of PyTorch's, a process each, one after the other."""
+    """Seeds of ours and of PyTorch's, a process each, one after the other."""
 
     precision: Precision = "float32"
-    """What the networks compute in."""
+    """What the networks compute in. On a GPU PyTorch's is then, with bfloat16, as its program: autotuned in float16."""
     epochs: int = 8
     """Passes over the training images."""
+    seeds: int = 1
+    """Number of seeds of each."""
     contenders: tuple[Literal["ours", "torch"], ...] = ("ours", "torch")
     """Which to train."""
     out: Path | None = None
     """Folder to keep ours in, as a run that measures after each epoch, and PyTorch's course beside it: its report shows
-    accuracy over seconds. By default, or with None, nothing is kept."""
+    accuracy over seconds. Of one seed. By default, or with None, nothing is kept."""
 
     def __post_init__(self) -> None:
-        check(self.epochs >= 1, "epochs", "a whole number >= 1", self.epochs)
+        for name in ("epochs", "seeds"):
+            check(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
+        check(self.out is None or self.seeds == 1, "seeds", "1 with --out", self.seeds)
 
 
 def race(options: Options) -> None:
-    """Trains and prints test accuracies and seconds, those of starting and compiling included.
+    """Trains and prints test accuracies and seconds: those of the seeds as `airbench.race` counts them, and of all,
+    starting and compiling included.
 
     Raises:
         InputError: this is not a checkout, or CIFAR-10 is not available.
     """
     load_script()
-    rows, kept = [], options.out
+    rows, found = [], {}
     with tempfile.TemporaryDirectory(prefix="cnn_jax-airbench-") as folder:
         export(Path(folder), "cifar10")
         for name in options.contenders:
             began = time.monotonic()
-            if name == "ours":
-                chosen = ["--precision", options.precision, "--epochs", str(options.epochs)]
-                if kept:
-                    run_python(str(SCRIPT), *chosen, "--out", str(kept), "--onednn", "--no-report")
-                    found = 100 * [r["accuracy"] for r in read_records(kept) if r["split"] == "test"][-1]
-                else:
-                    said = run_python(str(SCRIPT), *chosen, "--one-program", "True")
-                    found = float(re.findall(r"test accuracy ([\d.]+)%", said)[-1])
-            else:
-                chosen = [folder, "channels-last", options.precision, str(options.epochs), *["course"] * bool(kept)]
-                lines = run_python("-m", "cnn_jax.benchmark.airbench_torch", *chosen).splitlines()
-                found = 100 * float(lines[0].split()[0])
-                if kept:
-                    beside = {"name": f"PyTorch {metadata.version('torch')}", "course": json.loads(lines[1])}
-                    write_atomically(kept / YARDSTICK, json.dumps(beside) + "\n")
-            rows.append((name, f"{found:.2f} %", f"{time.monotonic() - began:,.0f}"))
-            terminal.complain(f"{name}: {rows[-1][1]} of the test images in {rows[-1][2]} s")
-    if kept:
-        terminal.say(f"report: {write_report(kept)}")
-    terminal.show_table((f"airbench94-muon, {options.precision}", "test accuracy", "seconds"), rows)
+            seeds = _race_ours(options) if name == "ours" else _race_torch(options, Path(folder))
+            found[name] = [accuracy for accuracy, _ in seeds]
+            summary = summarise(found[name])
+            seconds = f"{np.median([seconds for _, seconds in seeds]):,.3f}"
+            rows.append((name, summary.percent(), seconds, f"{time.monotonic() - began:,.0f}"))
+            terminal.complain(f"{name}: {rows[-1][1]} of the test images, {seconds} s a seed (median)")
+    if options.out:
+        terminal.say(f"report: {write_report(options.out)}")
+    title = f"airbench94-muon, {options.precision}"
+    terminal.show_table((title, "test accuracy", "seconds a seed", "seconds in all"), rows)
+    if len(found) == 2 and options.seeds > 1:
+        apart = difference(found["ours"], found["torch"])
+        terminal.say(
+            f"ours is {100 * apart.mean:+.2f} points from PyTorch's, 95 % interval {100 * apart.low:+.2f} to "
+            f"{100 * apart.high:+.2f}, {options.seeds} seeds of each"
+        )
+
+
+def _race_ours(options: Options) -> list[tuple[float, float]]:
+    """Test accuracies and seconds of seeds."""
+    chosen = ["--precision", options.precision, "--epochs", str(options.epochs)]
+    if options.out is None:
+        said = run_python(str(SCRIPT), *chosen, "--replicas", str(options.seeds), "--one-program", "True")
+        rows = re.findall(r"(\d+\.\d+)%\W+(\d+\.\d{3})\b", said)
+        return [(float(accuracy) / 100, float(seconds)) for accuracy, seconds in rows]
+    began = time.monotonic()
+    run_python(str(SCRIPT), *chosen, "--out", str(options.out), "--onednn", "--no-report")
+    accuracies = [r["accuracy"] for r in read_records(options.out) if r["split"] == "test"]
+    return [(accuracies[-1], time.monotonic() - began)]
+
+
+def _race_torch(options: Options, folder: Path) -> list[tuple[float, float]]:
+    import torch
+
+    form, precision = "channels-last", str(options.precision)
+    if torch.cuda.is_available():
+        form, precision = "autotuned", "float16" if precision == "bfloat16" else precision
+    chosen = [str(folder), form, precision, str(options.epochs), str(options.seeds), *["course"] * bool(options.out)]
+    lines = run_python("-m", "cnn_jax.benchmark.airbench_torch", *chosen).splitlines()
+    if options.out:
+        beside = {"name": f"PyTorch {metadata.version('torch')}", "course": json.loads(lines.pop())}
+        write_atomically(options.out / YARDSTICK, json.dumps(beside) + "\n")
+    return [(float(accuracy), float(seconds)) for accuracy, seconds in map(str.split, lines)]
 
 
 if __name__ == "__main__":

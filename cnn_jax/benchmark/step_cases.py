@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cnn_jax.training.precision import Precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepCase:
@@ -16,6 +18,7 @@ class StepCase:
       batch: images a step.
       scanned: steps of one `lax.scan`.
       longest: number of terms of the longest sum of the step, to know its rounding by.
+      precision: what the network computes in; PyTorch's by autocast.
       optimizer: AdamW, whose decay is of kernels only, or SGD with Nesterov's momentum; the learning rate is constant.
     """
 
@@ -25,6 +28,7 @@ class StepCase:
     batch: int
     scanned: int
     longest: int
+    precision: Precision = "float32"
     optimizer: Literal["adamw", "sgd"]
     learning_rate: float
     weight_decay: float = 0.0
@@ -59,4 +63,19 @@ STEP_CASES = {
         optimizer="sgd",
         learning_rate=1e-3,
     ),
+}
+
+
+def in_half(network: str, batch: int, size: int = 32) -> StepCase:
+    """A step for accelerators, which is long enough for them to be busy."""
+    return StepCase(
+        network=network, channels=3, size=size, batch=batch, scanned=1, longest=batch * size**2, optimizer="sgd",
+        learning_rate=1e-3, precision="bfloat16",
+    )  # fmt: skip
+
+
+GPU_CASES = {
+    "cifarnet/2000": in_half("cifarnet", 2000),
+    "resnet18/512": in_half("resnet18", 512),
+    "resnet50/256": in_half("resnet50", 256, 224),
 }

@@ -96,7 +96,7 @@ def make_optimizer(case: StepCase) -> optax.GradientTransformation:
 def our_step(model: nn.Module, optimizer: optax.GradientTransformation, case: StepCase) -> Step:
     """`training.make_train_step` on images that are floats already."""
     loss = training.SoftmaxCrossEntropy(case.label_smoothing)
-    take = training.make_train_step(model, optimizer, loss, preprocess=lambda images: images)
+    take = training.make_train_step(model, optimizer, loss, preprocess=lambda images: images, precision=case.precision)
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
         state, metrics = take(state, batch)

@@ -24,6 +24,7 @@ class Stepper:
         images, labels: of the batch, (N, H, W, C) and (N,).
         channels_last: memory format of images and weights.
         compiled: compile the forward pass with the loss and, with it, the backward pass.
+        device: where it computes.
     """
 
     def __init__(
@@ -34,18 +35,20 @@ class Stepper:
         labels: np.ndarray,
         channels_last: bool,
         compiled: bool = False,
+        device: str = "cpu",
     ):
         memory_format: Any = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = module.to(memory_format=memory_format).train()
-        self.images = to_torch(images).contiguous(memory_format=memory_format)
-        self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.case = case
+        self.module = module.to(device=device, memory_format=memory_format).train()
+        self.images = to_torch(images).to(device).contiguous(memory_format=memory_format)
+        self.labels = torch.tensor(labels, dtype=torch.int64, device=device)
+        self.case, self.device = case, device
         self.optimizer = make_optimizer(case, self.module)
         self._loss = torch.compile(self.loss) if compiled else self.loss
 
     def loss(self) -> torch.Tensor:
-        scores = self.module(self.images)
-        return torch.nn.functional.cross_entropy(scores, self.labels, label_smoothing=self.case.label_smoothing)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.case.precision == "bfloat16"):
+            scores = self.module(self.images)
+        return torch.nn.functional.cross_entropy(scores.float(), self.labels, label_smoothing=self.case.label_smoothing)
 
     def step(self) -> torch.Tensor:
         """Takes a step and returns the loss before it."""

@@ -176,13 +176,13 @@ def _out(x: jax.Array, *_: jax.Array, geometry: Extremes) -> tuple[int, ...]:
 
 
 extreme_p = define("cnn_window_extreme", _out, _direct, _choose(choice.compares_slices, _sliced, _direct))
-pick_p = define("cnn_pick", _out, _direct_pick, _choose(choice.picks_slices, _sliced_pick, _direct_pick))
-place_p = define(
-    "cnn_place",
-    lambda x, y, *, geometry: x.shape,
-    _direct_place,
-    _choose(choice.picks_slices, _sliced_place, _direct_place),
+_pick, _place = (
+    _choose(choice.picks_slices, sliced, stock)
+    for sliced, stock in ((_sliced_pick, _direct_pick), (_sliced_place, _direct_place))
 )
+# XLA's own derivatives on a GPU write down places of all elements three times over, and add cotangents one by one.
+pick_p = define("cnn_pick", _out, _direct_pick, cpu=_pick, cuda=_pick)
+place_p = define("cnn_place", lambda x, y, *, geometry: x.shape, _direct_place, cpu=_place, cuda=_place)
 ad.defjvp(extreme_p, lambda t, x, *, geometry: pick_p.bind(x, t, geometry=geometry))
 for _primitive, _other in ((pick_p, place_p), (place_p, pick_p)):
     ad.defjvp(_primitive, None, functools.partial(_tangent, _primitive))
