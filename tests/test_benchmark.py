@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import subprocess
 import sys
 
 import pytest
@@ -30,6 +31,7 @@ from cnn_jax.benchmark.timing import (
     speedup,
     spread,
 )
+from cnn_jax.errors import InputError
 
 
 def test_costs_are_those_of_the_definition():
@@ -198,6 +200,12 @@ def tiny(monkeypatch, tmp_path):
     return run
 
 
+def test_it_chooses_the_cpu_before_jax_looks_for_devices():
+    """JAX reads its environment when it is imported, so nothing before that may import it."""
+    check = "import sys, cnn_jax.benchmark.__main__, cnn_jax.benchmark.gpu; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def test_it_works_without_torch(tiny, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
     contents = tiny("tiny/conv/forward", "tiny/pool/b*")
@@ -311,3 +319,24 @@ def test_a_shape_is_told_in_short():
         batch=2, size=(8, 9), window=(3, 1), inputs=4, outputs=6, strides=2, padding=(1, 0), dilation=3, groups=2
     )
     assert str(other) == "2x8x9x4-6,k3x1,s2,p1x0,d3,g2"
+
+
+@pytest.mark.torch
+def test_steps_in_bfloat16_agree_and_are_timed(monkeypatch, capsys):
+    """Those that are meant for a GPU, here without compiling PyTorch's."""
+    torch = pytest.importorskip("torch")
+    from cnn_jax.benchmark import gpu
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "ROUNDS", 2)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    gpu.run(gpu.Options(only=("cifarnet*",), batch=16))
+    assert "cifarnet/2000" in capsys.readouterr().out
+
+
+def test_steps_that_there_are_not_are_told():
+    from cnn_jax.benchmark import gpu
+
+    with pytest.raises(InputError, match=r"--only: expected some of cifarnet/2000, .*, got lenet"):
+        gpu.run(gpu.Options(only=("lenet",)))

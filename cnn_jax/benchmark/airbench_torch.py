@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,8 +223,8 @@ def train(
     epochs: int = EPOCHS,
     seeds: Sequence[int] = (0,),
     course: list[tuple[float, float]] | None = None,
-) -> list[tuple[float, float]]:
-    """Trains seeds one after the other; returns of each its test accuracy and its seconds.
+) -> Iterator[tuple[float, float]]:
+    """Trains seeds one after the other; yields of each its test accuracy and its seconds.
 
     On a CPU the seconds of the first hold compiling, if there is any; on a GPU a run before it, which is not counted.
     Where a `course` is given, seconds and test accuracy after each epoch are put into it.
@@ -257,13 +257,14 @@ def train(
 
     if racer.device.type == "cuda":
         run(seeds[0], None)
-    return [run(seed, course) for seed in seeds]
+    for seed in seeds:
+        yield run(seed, course)
 
 
 if __name__ == "__main__":
     folder, form, precision, epochs, seeds = sys.argv[1:6]
     course: list[tuple[float, float]] | None = [] if sys.argv[6:] else None
     for found in train(Path(folder), form, precision, int(epochs), range(int(seeds)), course):  # type: ignore[arg-type]
-        print(*found)
+        print(*found, flush=True)
     if course is not None:
         print(json.dumps(course))

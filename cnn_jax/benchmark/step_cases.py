@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cnn_jax.training.precision import Precision
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepCase:
@@ -28,7 +26,7 @@ class StepCase:
     batch: int
     scanned: int
     longest: int
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Literal["adamw", "sgd"]
     learning_rate: float
     weight_decay: float = 0.0
