@@ -22,7 +22,7 @@ from cnn_jax.errors import InputError
 
 DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, stock Flax's, and PyTorch's best.
 
-    python -m cnn_jax.benchmark                       all but the last three, in a quarter of an hour on two cores
+    python -m cnn_jax.benchmark                       all but the last four, in a quarter of an hour on two cores
     python -m cnn_jax.benchmark --quick               the most telling, in less than a minute
     python -m cnn_jax.benchmark --only lenet5/128     some of it; '*/step' is all train steps
     python -m cnn_jax.benchmark --only kinds          layers that users report as slow in JAX, a few minutes
@@ -30,6 +30,7 @@ DESCRIPTION = """How fast layers and whole train steps are on this CPU: ours, st
     python -m cnn_jax.benchmark --only airbench       steps of airbench94-muon at batch 2,000, minutes
     python -m cnn_jax.benchmark --only mnist          ten epochs of MNIST, from process start to end: minutes
     python -m cnn_jax.benchmark --only cifar          ResNet-20's first three epochs of CIFAR-10, by accuracy: 1.5 hours
+    python -m cnn_jax.benchmark --only scale          by itself: ResNet-50 compiled for 8 to 512 chips of a TPU, minutes
 
 All compute the same thing, which is checked before the clock runs, and take turns on it. Times are medians, speedups
 medians of the rounds' with their quartiles; 2.00 is twice as fast as the other. Of train steps there is also how long
@@ -45,7 +46,7 @@ class Options:
     quick: bool = False
     """Fewer cases and rounds, and no torch.compile, which takes its time."""
     only: Annotated[tuple[str, ...], arg(metavar="PATTERN ...")] = ()
-    """Names of cases, as in the table; * stands for anything. By default all but airbench, mnist and cifar."""
+    """Names of cases, as in the table; * stands for anything. By default all but airbench, mnist, cifar and scale."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Draw other layers of the kinds/ cases: sizes, channels, strides, padding, dilation. By default those listed."""
     onednn: bool = True
@@ -61,11 +62,15 @@ def run(options: Options) -> None:
         InputError: there is no such case, nothing to draw with the seed, or no place for the file.
         DisagreementError: two contenders do not compute the same.
     """
-    cases = select(options.only, options.quick, options.seed)
+    cases = [] if options.only == ("scale",) else select(options.only, options.quick, options.seed)
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {options.out}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # PyTorch computes there too
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # or compiling would not be what is timed
+    if not cases:
+        from cnn_jax.benchmark import scale
+
+        return scale.show()
 
     from cnn_jax.benchmark.machine import Elsewhere, describe_machine, say
     from cnn_jax.benchmark.results import Result, goals
