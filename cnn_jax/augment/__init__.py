@@ -16,11 +16,14 @@ from cnn_jax.augment.cutmix import Cutmix
 from cnn_jax.augment.cutout import Cutout
 from cnn_jax.augment.erasing import RandomErasing
 from cnn_jax.augment.flip import AlternatingFlip, Flip
+from cnn_jax.augment.growing_crop import GrowingCrop
 from cnn_jax.augment.jitter import ColorJitter
+from cnn_jax.augment.lighting import Lighting
 from cnn_jax.augment.mixing import MixupOrCutmix
 from cnn_jax.augment.mixup import Mixup
 from cnn_jax.augment.policies import RandAugment, TrivialAugment
-from cnn_jax.augment.resized_crop import RandomResizedCrop
+from cnn_jax.augment.resized_crop import RandomResizedCrop, resampled
+from cnn_jax.augment.scale_crop import ScaleCrop
 
 __all__ = [
     "Affine",
@@ -33,17 +36,21 @@ __all__ = [
     "Cutmix",
     "Cutout",
     "Flip",
+    "GrowingCrop",
     "ImageTransform",
+    "Lighting",
     "Mixup",
     "MixupOrCutmix",
     "PixelTransform",
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
+    "ScaleCrop",
     "TrivialAugment",
     "affine",
     "apply",
     "count_on_pixels",
     "needs_targets",
+    "resampled",
     "warp",
 ]

@@ -30,6 +30,18 @@ class Context(flax.struct.PyTreeNode):
 class Augmentation(Part):
     """The base of both kinds: derive from `ImageTransform` or from `BatchTransform`."""
 
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """Shares of a run's epochs at which the size of what it gives changes; for nearly all there are none.
+
+        Shapes are part of a compiled program, so a run has a program for each size.
+        """
+        return ()
+
+    def after(self, share: float) -> Augmentation:
+        """What it is once that share of the epochs is over, with one size of what it gives."""
+        return self
+
 
 class ImageTransform(Augmentation, abc.ABC):
     """What changes an image on its own. A pure function, which `apply` maps over the rows of a batch."""
@@ -51,7 +63,7 @@ class ImageTransform(Augmentation, abc.ABC):
           image: float32 (H, W, C), normalised as the model takes it.
 
         Returns:
-          float32 (H, W, C).
+          float32 (H, W, C); height and width may be others, the same for all images.
         """
 
 
@@ -71,7 +83,7 @@ class PixelTransform(ImageTransform):
           image: uint8 (H, W, C).
 
         Returns:
-          uint8 (H, W, C).
+          uint8 (H, W, C); height and width may be others, the same for all images.
         """
 
 
@@ -145,7 +157,7 @@ def apply(
       normalise: turns uint8 images into float32 images as the model takes them, of the same shape.
 
     Returns:
-      Images, float32 (N, H, W, C), and targets as they came, or mixed.
+      Images, float32 (N, H, W, C), of the size that the chain brings them to, and targets as they came, or mixed.
 
     Raises:
       InputError: if something in the chain is neither kind, or the order is one that `count_on_pixels` refuses.
@@ -172,6 +184,11 @@ def apply(
 def is_pixels(value: object) -> bool:
     """Whether a value is a whole number of pixels, 0 or more, no larger than a picture could have."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**16
+
+
+def is_side(value: object) -> bool:
+    """Whether a value is a whole number of pixels that a picture could have as its height or width."""
+    return is_pixels(value) and value != 0
 
 
 def is_share(value: float) -> bool:

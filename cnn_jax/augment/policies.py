@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.augment import operations
-from cnn_jax.augment.base import Context, PixelTransform, check_channels
+from cnn_jax.augment.base import Context, PixelTransform, check_channels, is_share
+from cnn_jax.parts import is_concrete, is_non_negative
 
 LEVELS = 30  # strengths are from 0 to 30, in both papers
 _MOVES = "shear_x", "shear_y", "translate_x", "translate_y", "rotate"
@@ -105,24 +106,40 @@ class RandAugment(PixelTransform):
     """How many operations, N in the paper; it is part of the compiled program."""
     magnitude: float = 9.0
     """Their strength, from 0 to 30, M in the paper."""
+    spread: float = 0.0
+    """Standard deviation of the strength of each operation, which stays between 0 and 30; 0 has all of one strength."""
+    chance: float = 1.0
+    """The chance of each operation to be carried out."""
 
     def __post_init__(self) -> None:
         self.check("operations", lambda count: isinstance(count, int) and count >= 0, "a whole number >= 0")
         self.check("magnitude", lambda strength: 0 <= strength <= LEVELS, f"a number from 0 to {LEVELS}")
+        self.check("spread", is_non_negative, "a number >= 0")
+        self.check("chance", is_share, "a number from 0 to 1")
 
     def __call__(self, context: Context, image: jax.Array) -> jax.Array:
         """The image after all operations.
 
         With `kinds, signs = jax.random.split(key)`: they are `jax.random.randint(kinds, (operations,), 0, 14)`, numbers
-        in `KINDS`, negative where `jax.random.bernoulli(signs, 0.5, (operations,))`.
+        in `KINDS`, negative where `jax.random.bernoulli(signs, 0.5, (operations,))`. With a spread, the strengths are
+        `magnitude + spread * jax.random.normal(jax.random.fold_in(key, 1), (operations,))`; with a chance below 1,
+        those are carried out where `jax.random.bernoulli(jax.random.fold_in(key, 2), chance, (operations,))`.
         """
         check_channels(self, image)
         side = 150 / 331
         strongest = Strongest(0.3, side * image.shape[0], side * image.shape[1], 30.0, 0.9, 4)
         kinds, signs = jax.random.split(context.key)
         negative = jax.random.bernoulli(signs, 0.5, (self.operations,))
-        for n, kind in enumerate(jax.random.randint(kinds, (self.operations,), 0, len(KINDS))):
-            image = operate(image, kind, self.magnitude, negative[n], strongest)
+        chosen = jax.random.randint(kinds, (self.operations,), 0, len(KINDS))
+        strengths = jnp.broadcast_to(jnp.asarray(self.magnitude, jnp.float32), (self.operations,))
+        if not is_concrete(self.spread) or self.spread:
+            drawn = jax.random.normal(jax.random.fold_in(context.key, 1), (self.operations,))
+            strengths = jnp.clip(strengths + self.spread * drawn, 0, LEVELS)
+        if not is_concrete(self.chance) or self.chance < 1:
+            kept = jax.random.bernoulli(jax.random.fold_in(context.key, 2), self.chance, (self.operations,))
+            chosen = jnp.where(kept, chosen, KINDS.index("identity"))
+        for n in range(self.operations):
+            image = operate(image, chosen[n], strengths[n], negative[n], strongest)
         return image
 
 

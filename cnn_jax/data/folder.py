@@ -42,7 +42,7 @@ class Folder(Source):
     subfolders of a class. Transparency is laid on white or black by the rule of `on_paper`. Images have one channel if
     no picture of the training split shows a colour, else three. If its pictures are all of one size of at most 65,536
     pixels (256 x 256), it stays, else each is brought to the size asked for by the rule of `fit_images`. Those of other
-    splits are brought to what the training images are.
+    splits are brought to what the training images are. With `square` it is another rule for all of them, `cut_square`.
 
     Other splits are the folders "test", "val", "valid" and "validation"; where there is no test split, a validation
     split is taken for it. With none of them, a test split is made of the training pictures by a hash of the contents of
@@ -53,7 +53,7 @@ class Folder(Source):
     too, are named on standard error.
 
     Raises:
-      InputError: for a blank path or a share outside of (0, 1).
+      InputError: for a blank path, a share outside of (0, 1) or a square without pixels.
     """
 
     path: str
@@ -62,14 +62,18 @@ class Folder(Source):
     """Refuse a folder with files that are no readable pictures, instead of naming them."""
     test_share: float = 0.2
     """Share of the pictures that becomes the test split where there is no folder for it."""
+    square: int | None = None
+    """Bring the shorter side of every picture to this many pixels, and keep the square in its middle; by default, or
+    with None, pictures that differ in size stay whole, with margins to fit."""
 
     def __post_init__(self) -> None:
         path_as_text(self, "path")
         self.check("path", lambda path: isinstance(path, str) and bool(path.strip()), "the path of a folder")
         self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
+        self.check("square", lambda side: side is None or _is_side(side), "a whole number of pixels, or None")
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
-        size, listing = checked_size(image_size), self.listing()
+        size, listing = self.size_of(image_size), self.listing()
         splits = listing.splits if len(listing.splits) > 1 else ("train", "test")
         decoded = self._decoded(listing, find_split(self.label(), split, splits), size)
         for note in (*listing.notes, *decoded.notes):
@@ -95,18 +99,22 @@ class Folder(Source):
     def encoded(self) -> Source:
         from cnn_jax.data.picture_files import _EncodedFolder
 
-        return _EncodedFolder(self.path, self.strict, self.test_share)
+        return _EncodedFolder(self.path, self.strict, self.test_share, self.square)
 
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
-        listing = self.listing()
+        image_size, listing = self.size_of(image_size), self.listing()
         files = [file for own in listing.splits.values() for file in own]
         height, width, channels = next(
             (pixels.shape for pixels in map(_pixels_of, (listing.root / file.path for file in files)) if pixels.size),
             (*image_size, 3),
         )
-        if height * width > LARGEST_KEPT:
+        if self.square or height * width > LARGEST_KEPT:
             height, width = image_size
         return len(files) * height * width * channels
+
+    def size_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that pictures of several sizes are brought to, of the size asked for."""
+        return checked_size(image_size if self.square is None else (self.square, self.square))
 
     def listing(self) -> Listing:
         """The files that there are."""
@@ -115,7 +123,8 @@ class Folder(Source):
     def prepared(self, listing: Listing) -> Prepared:
         """What the cache knows the folder by."""
         place = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()[:8]
-        key = hashlib.sha256(f"{listing.key} {self.strict} {self.test_share}".encode()).hexdigest()[:16]
+        square = "" if self.square is None else f" {self.square}"
+        key = hashlib.sha256(f"{listing.key} {self.strict} {self.test_share}{square}".encode()).hexdigest()[:16]
         return Prepared(name=self.label(), version=place, path=listing.root, splits={}, key=key)
 
     def _decoded(self, listing: Listing, split: str, size: tuple[int, int]) -> cache.Decoded:
@@ -143,7 +152,7 @@ class Folder(Source):
         piles: dict[str, Pile] = {}
         for split, own in files.items():
             like = piles["train"].images.shape[1:] if piles else None
-            piles[split] = read_pile([listing.root / file.path for file in own], size, like)
+            piles[split] = read_pile([listing.root / file.path for file in own], size, like, self.square)
             self.check_read(listing, split, own, piles[split].read, piles[split].faults)
         labels = {name: np.array([files[name][i].label for i in pile.read], np.int32) for name, pile in piles.items()}
         images, class_names = piles["train"].images, listing.class_names
@@ -196,6 +205,10 @@ def split_by_content(listing: Listing, test_share: float) -> dict[str, tuple[Fil
         "train": tuple(file for file, share in zip(files, shares, strict=True) if share >= test_share),
         "test": tuple(file for file, share in zip(files, shares, strict=True) if share < test_share),
     }
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and 1 <= side < 2**16
 
 
 def _pixels_of(path: Path) -> np.ndarray:

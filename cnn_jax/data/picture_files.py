@@ -17,7 +17,7 @@ from cnn_jax.data.folder import Folder, notes_on, split_by_content
 from cnn_jax.data.folders import say, say_once
 from cnn_jax.data.pictures import decode_picture, on_paper, shown
 from cnn_jax.data.pile import like_others
-from cnn_jax.data.resizing import checked_size
+from cnn_jax.data.resizing import cut_square
 from cnn_jax.data.scanning import Scan, scan_pictures, scan_training
 from cnn_jax.data.splits import find_split
 from cnn_jax.errors import InputError
@@ -31,11 +31,13 @@ class PictureFiles:
       root: the folder that the paths begin in.
       paths: the files.
       image_shape: (H, W, C) that each picture is brought to.
+      square: whether `cut_square` does that, to a square of this side.
     """
 
     root: Path
     paths: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    square: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -43,7 +45,9 @@ class PictureFiles:
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.root / self.paths[index]
         try:
-            return like_others(on_paper(decode_picture(path)), self.image_shape)
+            pixels = on_paper(decode_picture(path))
+            pixels = pixels if self.square is None else cut_square(pixels, self.square)
+            return like_others(pixels, self.image_shape)
         except InputError as error:
             raise InputError(
                 f"{shown(path)}: {error}; it could be read when the folder was looked at: put it back, or start anew"
@@ -59,7 +63,7 @@ class _EncodedFolder(Folder):
     """
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
-        size, listing = checked_size(image_size), self.listing()
+        size, listing = self.size_of(image_size), self.listing()
         several = len(listing.splits) > 1
         chosen = find_split(self.label(), split, listing.splits if several else ("train", "test"))
         listed = self._listed(listing, chosen, size)
@@ -72,7 +76,7 @@ class _EncodedFolder(Folder):
         assert training is not None
         return Dataset(
             name=self.label(), version=training.fingerprint[:8], split=split,
-            images=Encoded(PictureFiles(listing.root, paths, listed.image_shape)), labels=listed.labels,
+            images=Encoded(PictureFiles(listing.root, paths, listed.image_shape, self.square)), labels=listed.labels,
             class_names=listed.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
             ink=training.ink,
         )  # fmt: skip
@@ -103,7 +107,8 @@ class _EncodedFolder(Folder):
         for split, own in files.items():
             paths = [listing.root / file.path for file in own]
             if split == "train":
-                scans[split] = scan_training(paths, size, [file.label for file in own], listing.class_names)
+                labels = [file.label for file in own]
+                scans[split] = scan_training(paths, size, labels, listing.class_names, self.square)
             else:
                 scans[split] = scan_pictures(paths, scans["train"].image_shape)
             self.check_read(listing, split, own, scans[split].read, scans[split].faults)

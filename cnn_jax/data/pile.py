@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from cnn_jax.data.pictures import on_paper, open_picture, with_channels
-from cnn_jax.data.resizing import fit_images
+from cnn_jax.data.resizing import cut_square, fit_images
 from cnn_jax.errors import InputError
 
 LARGEST_KEPT = 256 * 256  # pixels: ten thousand pictures of them are 2 GB
@@ -42,7 +42,9 @@ class Pile:
     varied: bool
 
 
-def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...] | None = None) -> Pile:
+def read_pile(
+    paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...] | None = None, square: int | None = None
+) -> Pile:
     """Reads pictures into one array.
 
     Transparency is laid on white or black by the rule of `on_paper`, as for pictures that a model is asked about. There
@@ -53,6 +55,7 @@ def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...
       paths: the files.
       size: (height, width).
       like: (height, width, channels) to bring all of them to, instead of letting the pictures decide.
+      square: as for `read_paper`; `size` is then (square, square).
     """
     images, varied = np.empty((0, 0, 0, 1), np.uint8), False
     read: list[int] = []
@@ -65,7 +68,7 @@ def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...
         rebuilt[: len(read)] = converted
         return rebuilt
 
-    for index, picture in enumerate(in_order(lambda path: _read(path, size, like), paths)):
+    for index, picture in enumerate(in_order(lambda path: _read(path, size, like, square), paths)):
         if isinstance(picture, str):
             faults.append((index, picture))
             continue
@@ -86,9 +89,11 @@ def read_pile(paths: Sequence[Path], size: tuple[int, int], like: tuple[int, ...
     return Pile(images=images[: len(read)], read=read, digests=digests, faults=faults, varied=varied)
 
 
-def _read(path: Path, size: tuple[int, int], like: tuple[int, ...] | None) -> tuple[np.ndarray, bytes, bool] | str:
+def _read(
+    path: Path, size: tuple[int, int], like: tuple[int, ...] | None, square: int | None
+) -> tuple[np.ndarray, bytes, bool] | str:
     """Pixels, their digest and whether they were brought to `size`; or what is wrong with the file."""
-    found = read_paper(path)
+    found = read_paper(path, square)
     if isinstance(found, str):
         return found
     pixels, digest = found
@@ -98,10 +103,11 @@ def _read(path: Path, size: tuple[int, int], like: tuple[int, ...] | None) -> tu
     return fit_images(pixels[None], size)[0] if large else pixels, digest, large
 
 
-def read_paper(path: Path) -> tuple[np.ndarray, bytes] | str:
+def read_paper(path: Path, square: int | None = None) -> tuple[np.ndarray, bytes] | str:
     """A picture laid on paper, uint8 (h, w, 1 or 3), with one channel if it shows no colour, and its digest.
 
-    Or what is wrong with the file.
+    Or what is wrong with the file. With `square` it is what `cut_square` leaves of the picture; the digest is that of
+    the whole.
     """
     try:
         pixels = on_paper(open_picture(path))
@@ -112,7 +118,7 @@ def read_paper(path: Path) -> tuple[np.ndarray, bytes] | str:
     pixels = np.ascontiguousarray(pixels[..., :1] if grey else pixels)
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(pixels.data)
-    return pixels, digest.digest()
+    return pixels if square is None else cut_square(pixels, square), digest.digest()
 
 
 def like_others(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

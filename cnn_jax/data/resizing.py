@@ -1,4 +1,4 @@
-"""The one place where images are brought to the size a model is made for."""
+"""The one place where images are brought to a size: that a model is made for, or that a source is told to give."""
 
 from __future__ import annotations
 
@@ -44,6 +44,23 @@ def fit_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         factor = min(height / old_height, width / old_width)
         images = _resize(images, max(1, round(old_height * factor)), max(1, round(old_width * factor)))
     return _centre(images, height, width)
+
+
+def cut_square(image: np.ndarray, side: int) -> np.ndarray:
+    """The square in the middle of an image whose shorter side is brought to the square's, bicubic as in `fit_images`.
+
+    Args:
+      image: uint8 (H, W, C).
+      side: of the square, in pixels.
+
+    Returns:
+      uint8 (side, side, C).
+    """
+    height, width = (max(side, round(old * side / min(image.shape[:2]))) for old in image.shape[:2])
+    if image.shape[:2] != (height, width):
+        [image] = _resize(image[None], height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def checked_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -134,7 +134,11 @@ def scan_pictures(paths: Sequence[Path], like: Shape) -> Scan:
 
 
 def scan_training(
-    paths: Sequence[Path], size: tuple[int, int], labels: Sequence[int], class_names: tuple[str, ...]
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    labels: Sequence[int],
+    class_names: tuple[str, ...],
+    square: int | None = None,
 ) -> Scan:
     """Looks at the files of the training split, by the rules of `read_pile`.
 
@@ -145,7 +149,8 @@ def scan_training(
     guess: tuple[int, int, int] | None = None
     while True:
         good = [index for index in range(len(paths)) if index not in faults]
-        found = _look_at_all([paths[index] for index in good], size, guess, [labels[i] for i in good], class_names)
+        chosen, own = [paths[index] for index in good], [labels[index] for index in good]
+        found = _look_at_all(chosen, size, guess, own, class_names, square)
         if isinstance(found, tuple):
             guess = found
             continue
@@ -164,15 +169,16 @@ def _look_at_all(
     guess: Shape | None,
     labels: Sequence[int],
     class_names: tuple[str, ...],
+    square: int | None,
 ) -> Scan | Shape:
     """The scan of files whose pictures have the shape guessed, or else another guess."""
-    shape = guess or next(filter(None, (_own_shape(path, size) for path in paths)), (*size, 1))
+    shape = guess or next(filter(None, (_own_shape(path, size, square) for path in paths)), (*size, 1))
     tally = _Tally(len(paths), shape, class_names)
     read: list[int] = []
     digests: list[bytes] = []
     faults: list[tuple[int, str]] = []
     varied = False
-    for index, picture in enumerate(in_order(_looker(shape), paths)):
+    for index, picture in enumerate(in_order(_looker(shape, square), paths)):
         if isinstance(picture, str):
             faults.append((index, picture))
             continue
@@ -191,17 +197,17 @@ def _look_at_all(
     return Scan(image_shape=shape, read=read, digests=digests, faults=faults, varied=varied, training=training)
 
 
-def _own_shape(path: Path, size: tuple[int, int]) -> Shape | None:
-    found = read_paper(path)
+def _own_shape(path: Path, size: tuple[int, int], square: int | None) -> Shape | None:
+    found = read_paper(path, square)
     if isinstance(found, str):
         return None
     height, width, channels = found[0].shape
     return (*size, channels) if height * width > LARGEST_KEPT else (height, width, channels)
 
 
-def _looker(shape: Shape) -> Callable[[Path], _Looked | str]:
+def _looker(shape: Shape, square: int | None) -> Callable[[Path], _Looked | str]:
     def look(path: Path) -> _Looked | str:
-        found = read_paper(path)
+        found = read_paper(path, square)
         if isinstance(found, str):
             return found
         pixels, digest = found

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from flax.typing import Initializer
 
 from cnn_jax import layers
 from cnn_jax.models import checks
@@ -25,6 +26,17 @@ he_conv = functools.partial(layers.Conv, use_bias=False, kernel_init=initializer
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
+def _blurred(x: jax.Array) -> jax.Array:
+    """Maps (N, H, W, C) smoothed by 1/4, 1/2, 1/4 in both directions, zeros around them."""
+    for axis in (1, 2):
+        before, after = ([(0, 0)] * axis + [pad] + [(0, 0)] * (3 - axis) for pad in ((1, 0), (0, 1)))
+        size = x.shape[axis]
+        up = jax.lax.slice_in_dim(jnp.pad(x, before), 0, size, axis=axis)
+        down = jax.lax.slice_in_dim(jnp.pad(x, after), 1, size + 1, axis=axis)
+        x = 0.25 * (up + down) + 0.5 * x
+    return x
+
+
 def _project_and_add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
     """The end of a block: its input x, brought to the shape of y where that is another, and y, added up."""
     if x.shape != y.shape:
@@ -33,10 +45,12 @@ def _project_and_add(x: jax.Array, y: jax.Array, strides: int, norm: Callable[..
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions, the first with the stride, and what they are added to."""
+    """Two 3x3 convolutions, the first with the stride, and what they are added to; fields as those of `ResNet`."""
 
     features: int
     strides: int
+    zero_init: bool = False
+    blur: bool = False
 
     # How the input is brought to the shape of what it is added to, and added.
     _add = staticmethod(_project_and_add)
@@ -45,10 +59,18 @@ class _Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (N, H, W, C) to (N, ceil(H / strides), ceil(W / strides), features)."""
         norm = functools.partial(batch_norm, not train)
+        x = self._smoothed(x)
         y = he_conv(self.features, (3, 3), self.strides, padding=1, name="conv_1")(x)
         y = nn.relu(norm(name="norm_1")(y))
-        y = norm(name="norm_2")(he_conv(self.features, (3, 3), padding=1, name="conv_2")(y))
-        return self._add(x, y, self.strides, norm)
+        y = he_conv(self.features, (3, 3), padding=1, name="conv_2")(y)
+        return self._add(x, norm(name="norm_2", scale_init=self._last_scale())(y), self.strides, norm)
+
+    def _smoothed(self, x: jax.Array) -> jax.Array:
+        """What a convolution with the stride is given of x."""
+        return _blurred(x) if self.blur and self.strides > 1 else x
+
+    def _last_scale(self) -> Initializer:
+        return initializers.zeros if self.zero_init else initializers.ones
 
 
 class _PaddedBlock(_Block):
@@ -62,21 +84,18 @@ class _PaddedBlock(_Block):
         return nn.relu(x + y)
 
 
-class _Bottleneck(nn.Module):
+class _Bottleneck(_Block):
     """A 1x1 convolution to few maps, a 3x3 one with the stride, a 1x1 one to four times as many, and the sum."""
-
-    features: int
-    strides: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (N, H, W, C) to (N, ceil(H / strides), ceil(W / strides), 4 * features)."""
         norm = functools.partial(batch_norm, not train)
         y = nn.relu(norm(name="norm_1")(he_conv(self.features, (1, 1), padding=0, name="conv_1")(x)))
-        y = he_conv(self.features, (3, 3), self.strides, padding=1, name="conv_2")(y)
-        y = nn.relu(norm(name="norm_2")(y))
-        y = norm(name="norm_3")(he_conv(4 * self.features, (1, 1), padding=0, name="conv_3")(y))
-        return _project_and_add(x, y, self.strides, norm)
+        y = he_conv(self.features, (3, 3), self.strides, padding=1, name="conv_2")(self._smoothed(y))
+        y = he_conv(4 * self.features, (1, 1), padding=0, name="conv_3")(nn.relu(norm(name="norm_2")(y)))
+        y = norm(name="norm_3", scale_init=self._last_scale())(y)
+        return self._add(self._smoothed(x), y, self.strides, norm)
 
 
 class ResNet(nn.Module):
@@ -104,23 +123,33 @@ class ResNet(nn.Module):
       stage_sizes: number of blocks of each stage.
       num_classes: number of scores.
       features: number of filters of the stem and of the first stage.
+      zero_init: the scales of each block's last norm begin at zero, and so each block as its shortcut (Goyal et al.
+        2017, section 5.1).
+      blur: what a convolution with a stride is given, but for the stem, is smoothed first by 1/4, 1/2, 1/4 in both
+        directions, after Zhang 2019, "Making convolutional networks shift-invariant again", as FFCV has it.
+      output_std: the standard deviation that the output's kernel begins with; None is variance 1 / inputs.
     """
 
     stage_sizes: Sequence[int]
     num_classes: int = 10
     features: int = 64
+    zero_init: bool = False
+    blur: bool = False
+    output_std: float | None = None
 
     # The image height and width, and the channels, of the data that the network was made for.
     input_size: ClassVar[tuple[int, int] | None] = (32, 32)
     input_channels: ClassVar[int] = 3
 
-    _block: ClassVar[type[_Block | _Bottleneck]] = _Block
+    _block: ClassVar[type[_Block]] = _Block
 
     def __post_init__(self) -> None:
         kind = type(self).__name__
         checks.positive_ints(kind, "stage_sizes", self.stage_sizes)
         checks.positive_int(kind, "num_classes", self.num_classes)
         checks.positive_int(kind, "features", self.features)
+        if self.output_std is not None:
+            checks.positive(kind, "output_std", self.output_std)
         super().__post_init__()
 
     @nn.compact
@@ -143,9 +172,11 @@ def _from_stem(model: ResNet, x: jax.Array, train: bool) -> jax.Array:
     features = model.features
     for number, stride in enumerate(strides, start=1):
         features *= stride
-        x = model._block(features, stride, name=f"block_{number}")(x, train)
+        x = model._block(features, stride, model.zero_init, model.blur, name=f"block_{number}")(x, train)
     x = layers.GlobalAvgPool(name="mean")(x)
-    return layers.Dense(model.num_classes, name="output")(x)
+    std = model.output_std
+    kernel_init = initializers.lecun_normal() if std is None else initializers.normal(std)
+    return layers.Dense(model.num_classes, kernel_init=kernel_init, name="output")(x)
 
 
 class ResNet18(ResNet):
@@ -182,7 +213,7 @@ class CifarResNet(ResNet):
     stage_sizes: Sequence[int] = (3, 3, 3)
     features: int = 16
 
-    _block: ClassVar[type[_Block | _Bottleneck]] = _PaddedBlock
+    _block: ClassVar[type[_Block]] = _PaddedBlock
 
 
 class ResNet20(CifarResNet):
@@ -278,7 +309,7 @@ class ResNet50(ImageNetResNet):
 
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
 
-    _block: ClassVar[type[_Block | _Bottleneck]] = _Bottleneck
+    _block: ClassVar[type[_Block]] = _Bottleneck
 
 
 class ResNet101(ResNet50):

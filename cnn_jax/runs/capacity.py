@@ -44,7 +44,7 @@ def check_fits(
         recipe: network, lengths and batch size.
         execution: steps a call.
         images: number of training images.
-        image_shape: (height, width, channels) of one image as the model takes it.
+        image_shape: (height, width, channels) of one image, before it is augmented.
         replicas: how many seeds are trained together.
 
     Raises:
@@ -58,7 +58,7 @@ def check_fits(
     a_seed = _INDEX * images
     if _SELDOM * replicas * (a_seed + recipe.batch_size * an_image) <= free:  # no need to trace the model
         return
-    parameters, activations = _sizes(recipe.model, image_shape)
+    parameters, activations = _sizes(recipe.model, recipe.trained_shape(image_shape))
     per_example = getattr(recipe.model, "per_example", False) and current_device().platform == "cpu"  # taken in tiles
     an_image += 0 if per_example else activations
     a_seed += _COPIES * parameters

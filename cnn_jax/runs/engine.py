@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import re
@@ -58,6 +59,7 @@ class Engine:
         smooths: whether the loss smooths the labels.
         where: the devices that they are trained on, in words.
         streams: whether images are streamed.
+        starts: the steps that a program begins with, the first and those from which on images have another size.
 
     Args:
         recipe: everything that decides the numbers, besides data and seeds.
@@ -117,15 +119,12 @@ class Engine:
         spread = self._layout.spread
         self._numbers = {name: spread([np.asarray(v, np.float32) for v in values]) for name, values in numbers.items()}
 
-        def functions(numbers: Numbers) -> Functions:
+        def functions(numbers: Numbers, share: float = 0.0) -> Functions:
             shape = train.images.shape[1:]
             return make_functions(
-                with_numbers(recipe, numbers), train.statistics, shape, classes, self.total, ends, measures,
-                self._layout.gradient,
+                with_numbers(recipe, numbers).after(share), train.statistics, shape, classes, self.total, ends,
+                measures, self._layout.gradient,
             )  # fmt: skip
-
-        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            return functions(batch.pop("numbers")).train_step(state, batch)
 
         def take_images(chunk: Any, k: jax.Array) -> Batch:
             return self._feed.take(_without_numbers(chunk), k)
@@ -152,7 +151,12 @@ class Engine:
             steps = make_train_steps(step, take, lambda chunk: self._feed.length(_without_numbers(chunk)))
             return self._layout.compile_steps(steps, compiler(recipe, execution))
 
-        self._train_steps = compile_steps(train_step)
+        def train_step(share: float) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+            return lambda state, batch: functions(batch.pop("numbers"), share).train_step(state, batch)
+
+        stages = recipe.stages(self.images)
+        self.starts = tuple(stages)
+        self._train_steps = [compile_steps(train_step(share)) for share in stages.values()]
         self._begin_picking: Any = None
         if recipe.selection:
 
@@ -243,7 +247,8 @@ class Engine:
     ) -> tuple[TrainState, Metrics]:
         """Takes `count` steps, from 1 to `per_call`, the first being step `step`; the given state is consumed.
 
-        While it waits for streamed images it is within `reading`.
+        They must not go on past one of `starts`, which no epoch does. While it waits for streamed images it is within
+        `reading`.
 
         Metrics are (n,), or (seeds, n) with several seeds, where n >= count; ignore what follows the first `count`.
         """
@@ -252,7 +257,8 @@ class Engine:
             self.per_call, self._settled = settle_per_call(self.lower(state), self.per_call), True
         with reading if reading and self.streams else contextlib.nullcontext():
             chunk = self._feed.chunk(step, count, self.per_call)
-        return self._train_steps(state, self._with_numbers(chunk), np.int32(count))
+        steps = self._train_steps[bisect.bisect_right(self.starts, step) - 1]
+        return steps(state, self._with_numbers(chunk), np.int32(count))
 
     def settle(self, state: TrainState) -> TrainState:
         """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
@@ -264,8 +270,8 @@ class Engine:
         return self._estimate(state, self._with_numbers(self._feed.aside(0, self._batches)))
 
     def lower(self, state: TrainState) -> Any:
-        """The program of the train steps, to be compiled."""
-        return self._lower(self._train_steps, state, self.per_call)
+        """The program of the train steps, to be compiled; of several that for the images of the last size."""
+        return self._lower(self._train_steps[-1], state, self.per_call)
 
     def _lower(self, steps: Any, state: Any, length: int) -> Any:
         return steps.lower(state, self._with_numbers(self._feed.blank(length)), np.int32(1))

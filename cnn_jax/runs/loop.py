@@ -190,6 +190,7 @@ class Loop:
             if self.calendar.ends_epoch(self.step):
                 for progress in self.progress:
                     progress.new_epoch()
+            compiled = compiled and self.step not in self.engine.starts
             count = 1
             if compiled:
                 count = self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second())

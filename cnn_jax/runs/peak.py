@@ -26,11 +26,11 @@ class Peak:
 
     Args:
         recipe: its network and precision.
-        image_shape: (height, width, channels) of one image, as the model takes it.
+        image_shape: (height, width, channels) of one image, before it is augmented.
     """
 
     def __init__(self, recipe: Recipe, image_shape: tuple[int, ...]):
-        self._model, self._precision, self._image_shape = recipe.model, recipe.precision, image_shape
+        self._recipe, self._image_shape = recipe, image_shape
 
     def share(self, state: TrainState, images_per_second: float) -> float | None:
         """The share that training uses, from 0 to 1: its multiplications and additions, of the model's layers alone.
@@ -38,7 +38,7 @@ class Peak:
         None where the devices that the state is on are not known, or the model cannot be described.
         """
         devices = list(jax.tree.leaves(state.step)[0].devices())
-        most = peak(devices[0].device_kind, self._precision)
+        most = peak(devices[0].device_kind, self._recipe.precision)
         if most is None or not self._multiply_adds:
             return None
         # A product and a sum each; and a gradient takes twice as many as the scores that it is of.
@@ -46,11 +46,12 @@ class Peak:
 
     @functools.cached_property
     def _multiply_adds(self) -> int:
-        """Of the scores of one image; 0 where that is not known."""
+        """Of the scores of one image, in its first size if it has several; 0 where that is not known."""
         from cnn_jax.describe import describe
 
         with contextlib.suppress(InputError):
-            return describe(self._model, self._image_shape).total.multiply_adds
+            shape = self._recipe.after(0.0).trained_shape(self._image_shape)
+            return describe(self._recipe.model, shape).total.multiply_adds
         return 0
 
 

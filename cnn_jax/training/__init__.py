@@ -16,7 +16,7 @@ from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import make_eval_step, make_train_step
 from cnn_jax.training.summary import Summary, difference, summarise
 from cnn_jax.training.train import make_measure, make_train, train_arrays, whole_order
-from cnn_jax.training.views import Mirror, Shift, View
+from cnn_jax.training.views import Centre, Mirror, Shift, View
 
 __all__ = [
     "EMA",
@@ -31,6 +31,7 @@ __all__ = [
     "Averaging",
     "BinaryCrossEntropy",
     "CalibrationError",
+    "Centre",
     "Constant",
     "Cosine",
     "CrossEntropy",

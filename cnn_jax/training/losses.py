@@ -77,17 +77,23 @@ class BinaryCrossEntropy(Loss):
 
     label_smoothing: float = 0.0
     """Share of the targets spread evenly over all classes."""
+    threshold: float | None = None
+    """Targets above it, mixed and smoothed, count as 1 and the others as 0: of a mixed image all classes that are
+    enough of it are right. By default, or with None, they stay as they are."""
 
     def __post_init__(self) -> None:
         self.check("label_smoothing", is_share, "a share from 0 to below 1")
+        self.check("threshold", lambda value: value is None or is_share(value), "a share from 0 to below 1, or None")
 
     def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
         targets = optax.smooth_labels(targets, self.label_smoothing)
+        if self.threshold is not None:
+            targets = (targets > self.threshold).astype(targets.dtype)
         return jnp.sum(optax.sigmoid_binary_cross_entropy(scores, targets), axis=-1)
 
     def floor(self, classes: int) -> float | None:
         share = self.label_smoothing
-        if not is_concrete(share) or not share:
+        if not is_concrete(share) or not share or self.threshold is not None:
             return None
         return -sum(p * math.log(p) + (1 - p) * math.log1p(-p) for p in _smoothed(share, classes))
 

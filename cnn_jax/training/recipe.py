@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from cnn_jax.training.precision import Precision
 from cnn_jax.training.schedules import OneCycle, Schedule
 from cnn_jax.training.selection import Selection
 from cnn_jax.training.state import TrainState, init_state
-from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_train_step
+from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_inputs, make_train_step
 from cnn_jax.training.views import View
 
 _MOST_STEPS = 2**31 - 1
@@ -107,6 +108,13 @@ class Recipe:
             whole = self.norm_batch >= 1 and part % self.norm_batch == 0
             check(whole, "norm_batch", f"a whole number that divides the images of a part, {part}", self.norm_batch)
         count_on_pixels(self.augment)
+        grows = [part for part in self.augment if part.changes]
+        check(
+            not (grows and self.selection),
+            "augment",
+            "images of one size with a selection",
+            " | ".join(map(repr, grows)),
+        )
         check(len(self.averaging) <= 1, "averaging", "one way or none", " | ".join(map(repr, self.averaging)))
         check(self.precision in get_args(Precision), "precision", " or ".join(get_args(Precision)), self.precision)
         share = self.validation
@@ -151,6 +159,37 @@ class Recipe:
     def epoch_ends(self, images: int) -> np.ndarray:
         """The number of steps after which each epoch over that many images has ended or is cut off: int64 (epochs,)."""
         return np.minimum(-(-np.arange(1, self.epochs + 1) * images // self.batch_size), self.count_steps(images))
+
+    def stages(self, images: int) -> dict[int, float]:
+        """From which steps on augmentations give another size: by the first step, the share of the epochs then over.
+
+        The first is step 0, the others are ends of epochs over that many images. Each stage, `after` its share, is
+        compiled for itself.
+        """
+        shares = sorted({0.0, *(share for part in self.augment for share in part.changes)})
+        starts = {-(-round(share * self.epochs) * images // self.batch_size): share for share in shares}
+        total = self.count_steps(images)
+        return {start: share for start, share in starts.items() if not start or start < total}
+
+    def after(self, share: float) -> Recipe:
+        """The recipe as it is once that share of the epochs is over, whose augmentations give one size."""
+        if not any(part.changes for part in self.augment):
+            return self
+        return dataclasses.replace(self, augment=tuple(part.after(share) for part in self.augment))
+
+    def at_step(self, step: int, images: int) -> Recipe:
+        """The recipe as it is in a step of a run over that many images."""
+        stages = self.stages(images)
+        return self.after(stages[max(start for start in stages if start <= step)])
+
+    def trained_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(height, width, channels) of images (height, width, channels) when the model learns from them, at the end."""
+        if not self.augment:
+            return image_shape
+        inputs = make_inputs(lambda images: images.astype(jnp.float32), self.after(1.0).augment, 2, 1)
+        row = jax.ShapeDtypeStruct((1,), jnp.int32)
+        batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8), "label": row, "index": row, "epoch": row}
+        return jax.eval_shape(inputs, jax.eval_shape(jax.random.key, 0), 0, batch)[0].shape[1:]
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.

@@ -106,6 +106,8 @@ class Step(Schedule):
     """Share of the steps, the first ones, that are taken at a lower rate."""
     start: float = 0.1
     """That rate, as a share of the peak."""
+    ramp: bool = False
+    """Rise from that rate to the peak in a straight line, in place of staying at it."""
 
     def __post_init__(self) -> None:
         def is_ascending(shares: tuple[float, ...]) -> bool:
@@ -122,7 +124,10 @@ class Step(Schedule):
         def rate(count: Any) -> Any:
             # Optax's own inspects the factor, which a sweep traces.
             stepped = peak * self.factor ** sum(count >= boundary for boundary in boundaries)
-            return jnp.where(count < warmup, self.start * peak, stepped) if warmup else stepped
+            if not warmup:
+                return stepped
+            low = self.start + (1 - self.start) * count / warmup if self.ramp else self.start
+            return jnp.where(count < warmup, low * peak, stepped)
 
         return rate
 

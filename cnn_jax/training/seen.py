@@ -51,8 +51,8 @@ def see(recipe: Recipe, train: data.Dataset, seed: int = 0, step: int = 0) -> Se
     if not 0 <= step < steps:
         raise InputError(f"step: expected one of the run, from 0 to {steps - 1:,}, got {step:,}")
     indices = rows[data.train_order(len(rows), recipe.batch_size, seed)(step, 1)[0]]
-    classes = len(train.class_names)
-    inputs = make_inputs(lambda images: data.normalise(images, train.statistics), recipe.augment, classes, steps)
+    classes, augment = len(train.class_names), recipe.at_step(step, len(rows)).augment
+    inputs = make_inputs(lambda images: data.normalise(images, train.statistics), augment, classes, steps)
 
     @jax.jit
     def give(step: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -14,6 +14,7 @@ import optax
 from cnn_jax import augment as augmenting
 from cnn_jax import models
 from cnn_jax.augment import Augmentation, Context
+from cnn_jax.errors import InputError
 from cnn_jax.training import gradients
 from cnn_jax.training.averaging import Average, Averaging, Moment
 from cnn_jax.training.gradients import TakeGradient
@@ -102,6 +103,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.named_scope("augment"):
             images, targets = inputs(state.rng, state.step, batch)
+        _check_size(model, "augment", images, batch["image"])
         target = {"label": batch["label"]} if targets is None else {"target": targets}
         if len(state.picks):
             images, target = jax.tree.map(lambda rows: rows[state.picks[state.step]], (images, target))
@@ -144,6 +146,17 @@ def make_train_step(
     return train_step
 
 
+def _check_size(model: nn.Module, option: str, images: jax.Array, given: jax.Array) -> None:
+    """InputError where what augmentations or views make of the images given is not of the size that a model takes."""
+    size = models.input_size(model)
+    if size is not None and images.shape[1:3] not in (size, given.shape[1:3]):
+        (height, width), (own_height, own_width) = images.shape[1:3], size
+        raise InputError(
+            f"{option}: expected images that stay {own_height}x{own_width} for {type(model).__name__}, got "
+            f"{height}x{width}; take a model for images of any size, such as resnet50"
+        )
+
+
 def make_inputs(
     preprocess: Preprocess, augment: Sequence[Augmentation], classes: int | None, steps: int
 ) -> Callable[[jax.Array, jax.Array | int, Batch], tuple[jax.Array, jax.Array | None]]:
@@ -151,8 +164,8 @@ def make_inputs(
 
     Returns:
         `inputs(rng, step, batch) -> (images, targets)`, `rng` being that of the state, the same in all steps of a run.
-        The images are float32 (N, H, W, C). The targets are float32 (N, classes) where anything in `augment` changes
-        them, else None: they are then what `distributions` makes of the labels.
+        The images are float32 (N, H, W, C), of the size that `augment` gives. The targets are float32 (N, classes)
+        where anything in `augment` changes them, else None: they are then what `distributions` makes of the labels.
     """
 
     def inputs(rng: jax.Array, step: jax.Array | int, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
@@ -245,6 +258,7 @@ def make_eval_step(
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
         def score(images: jax.Array) -> jax.Array:
+            _check_size(model, "test_time", images, batch["image"])
             return cast(jax.Array, apply(model, variables, images, precision, train=False))
 
         scores = averaged(score, views, preprocess(batch["image"]))

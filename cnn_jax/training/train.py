@@ -37,7 +37,7 @@ from cnn_jax.data.feed import Resident
 from cnn_jax.errors import InputError
 from cnn_jax.training.evaluation import at_input_size, input_size
 from cnn_jax.training.proxy import make_picker
-from cnn_jax.training.recipe import Recipe, make_functions
+from cnn_jax.training.recipe import Functions, Recipe, make_functions
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics
 
@@ -88,17 +88,18 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
         chosen = with_numbers(recipe, numbers)
         images = {"image": data["image"], "label": data["label"]}
         ends = chosen.epoch_ends(len(data["label"])) if chosen.averaging else ()
-        functions = make_functions(chosen, train.statistics, image_shape, classes, steps, ends)
+        stages = {start: share for start, share in chosen.stages(len(data["label"])).items() if start < steps}
+        each = [
+            make_functions(chosen.after(share), train.statistics, image_shape, classes, steps, ends)
+            for share in stages.values()
+        ]
         order: dict[str, jax.Array] = {"index": data["order"]}
         if recipe.augment:
             epochs = epochs_of(len(data["image"]), batch_size, 0, steps)
             order["epoch"] = jnp.asarray(epochs.astype(np.int32))
 
-        def step(state: TrainState, k: jax.Array) -> tuple[TrainState, Metrics]:
-            return functions.train_step(state, Resident.take((images, order), k))
-
         first = data["image"][: recipe.first_images]
-        state = functions.init(key, first)
+        state = each[0].init(key, first)
         if chosen.selection:
             picker = make_picker(chosen, train.statistics, image_shape, classes, steps)
 
@@ -106,7 +107,15 @@ def make_train(recipe: Recipe, train: data.Dataset) -> Train:
                 return picker.step(state, Resident.take((images, order), k))
 
             state = state.replace(picks=jax.lax.scan(pick, picker.init(key, first), jnp.arange(steps))[1]["picked"])
-        return jax.lax.scan(step, state, jnp.arange(steps))
+        found: list[Metrics] = []
+        for functions, start, end in zip(each, stages, [*list(stages)[1:], steps], strict=True):
+
+            def step(state: TrainState, k: jax.Array, own: Functions = functions) -> tuple[TrainState, Metrics]:
+                return own.train_step(state, Resident.take((images, order), k))
+
+            state, metrics = jax.lax.scan(step, state, jnp.arange(start, end))
+            found.append(metrics)
+        return state, found[0] if len(found) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
     return run
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.augment import resampled
 from cnn_jax.parts import Part
 
 
@@ -23,7 +24,8 @@ class View(Part, abc.ABC):
             images: float32 (N, H, W, C), normalised as the model takes them.
 
         Returns:
-            Weights, whose sum is 1, and views (N, H, W, C), the images themselves among them if they count.
+            Weights, whose sum is 1, and views (N, H, W, C), the images themselves among them if they count; height and
+            width may be others, the same for all views.
         """
 
 
@@ -50,6 +52,30 @@ class Shift(View):
         padded = jnp.pad(images, ((0, 0), *((self.pixels, self.pixels),) * 2, (0, 0)), mode="reflect")
         moved = [padded[:, at : at + height, at : at + width] for at in (2 * self.pixels, 0)]
         return [(0.5, images), *((0.25, view) for view in moved)]
+
+
+@dataclass(frozen=True)
+class Centre(View):
+    """The square in the middle of the image alone, without the edges, at a size of its own."""
+
+    size: int = 224
+    """Side of the square that the model is shown, in pixels; it is brought to it as `augment.resampled` does."""
+    share: float = 0.875
+    """Side of the square in the image, as a share of the image's shorter side, to whole pixels. With 224 / 256, a
+    shorter side of 256 has 224 cut out of it."""
+
+    def __post_init__(self) -> None:
+        self.check("size", lambda size: isinstance(size, int) and size >= 1, "a whole number >= 1")
+        self.check("share", lambda share: 0 < share <= 1, "a share above 0, at most 1")
+
+    def __call__(self, images: jax.Array) -> list[tuple[float, jax.Array]]:
+        height, width = images.shape[1:3]
+        side = max(round(self.share * min(height, width)), 1)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = images[:, top : top + side, left : left + side]
+        if side != self.size:
+            square = jax.vmap(lambda image: resampled(image, (0, 0), (side, side), self.size))(square)
+        return [(1.0, square)]
 
 
 def averaged(score: Callable[[jax.Array], jax.Array], views: Sequence[View], images: jax.Array) -> jax.Array:
