@@ -122,7 +122,7 @@ def a3() -> Recipe:
     """
     rate, mean = 8e-3, 1 / _CLASSES
     return _recipe(
-        model=ResNet50(),
+        model=ResNet50(zero_init=True),
         loss=BinaryCrossEntropy(threshold=0.2),
         optimizer=LAMB(rate, weight_decay=0.02, clip_norm=1 / mean, eps=1e-6 / mean),
         groups=(Group("norm|bias", optimizer=parts.text(Adam(rate, clip_norm=1 / mean, eps=1e-6 / mean))),),

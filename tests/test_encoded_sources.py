@@ -14,6 +14,7 @@ from cnn_jax.data import folders, jpeg, loading, picture_files
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.pictures import decode_picture, open_picture
 from cnn_jax.errors import InputError
+from cnn_jax.parts import text
 from cnn_jax.runs import capacity, fit
 from cnn_jax.runs.execution import Execution
 from tests import quick
@@ -71,9 +72,12 @@ FOLDERS = {
 }
 
 
+@pytest.mark.parametrize("square", [None, 7, 280])
 @pytest.mark.parametrize("case", FOLDERS)
-def test_a_folder_is_the_same_encoded(tmp_path, case, capfd):
-    source = write_folder(tmp_path / "photos", **FOLDERS[case])
+def test_a_folder_is_the_same_encoded(tmp_path, case, square, capfd):
+    if square == 280 and case not in ("sizes", "large"):
+        return
+    source = dataclasses.replace(write_folder(tmp_path / "photos", **FOLDERS[case]), square=square)
     expected = {split: source(split, SIZE) for split in ("train", "test")}
     said = [line for line in capfd.readouterr().err.splitlines() if "passed over" in line]
     assert len(said) == len(FOLDERS[case].get("broken", ()))
@@ -82,6 +86,28 @@ def test_a_folder_is_the_same_encoded(tmp_path, case, capfd):
         assert_same(source.encoded()(split, SIZE), whole)
     assert [line for line in capfd.readouterr().err.splitlines() if "passed over" in line] == said
     assert source.decoded_bytes(SIZE) >= 0
+
+
+def test_squares_are_the_middles_of_pictures(tmp_path):
+    """Of pictures higher than wide, wider than high and square, enlarged and not; the cache keeps sizes apart."""
+    from PIL import Image
+
+    shapes = [(20, 31, 3), (40, 12, 3), (16, 16, 3), (15, 16, 3)]
+    for square in (8, 16, 30):
+        source = dataclasses.replace(write_folder(tmp_path / "photos", shapes), square=square)
+        found = source("train", SIZE)
+        assert found.images.shape == (4, square, square, 3)
+        order = [0, 2, 1, 3]  # by class, and then by name
+        for image, k in zip(found.images, order, strict=True):
+            height, width = (max(square, round(side * square / min(shapes[k][:2]))) for side in shapes[k][:2])
+            whole = Image.fromarray(smooth(*shapes[k], seed=k)).resize((width, height), Image.Resampling.BICUBIC)
+            left, top = (width - square) // 2, (height - square) // 2
+            expected = np.asarray(whole.crop((left, top, left + square, top + square)))
+            np.testing.assert_array_equal(image, expected)
+        assert source.decoded_bytes(SIZE) == 8 * square * square * 3
+    assert text(source) == f'folder("{tmp_path}/photos", square=30)'
+    with pytest.raises(InputError, match=r"^folder: expected square to be a whole number of pixels, or None, got 0$"):
+        data.Folder("photos", square=0)
 
 
 def test_a_folder_is_looked_at_once(tmp_path, monkeypatch):

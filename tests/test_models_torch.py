@@ -116,6 +116,29 @@ def wide(params, stats, x, train):
     return x @ params["output"]["kernel"] + params["output"]["bias"]
 
 
+def smoothed(x):
+    """Each map with the filter of FFCV's BlurPool, [1 2 1]^T [1 2 1] / 16."""
+    line = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype) / 4
+    kernel = (line[:, None] * line).repeat(x.shape[1], 1, 1, 1)
+    return torch.nn.functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+
+def blurred(branch, params, stats, x, train):
+    """As `imagenet`, with what has a stride smoothed first, but for the stem."""
+    x = torch.relu(conv_norm(x, params, stats, train, STEM, padding=3, stride=2))
+    x = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+    for name, stride in (("block_1", 1), ("block_2", 1), ("block_3", 2)):
+        block, ready = (params[name], stats[name], train), smoothed if stride > 1 else torch.nn.Identity()
+        if branch is basic:
+            y = basic(ready(x), *block, stride=stride)
+        else:
+            y = torch.relu(conv_norm(x, *block, FIRST))
+            y = torch.relu(conv_norm(ready(y), *block, SECOND, padding=1, stride=stride))
+            y = conv_norm(y, *block, THIRD)
+        x = torch.relu(y + (conv_norm(ready(x), *block, SHORTCUT, stride=stride) if "shortcut" in params[name] else x))
+    return x.mean((2, 3)) @ params["output"]["kernel"] + params["output"]["bias"]
+
+
 # Heights are odd at every halving and widths even, where padding is not that of "SAME".
 FIELDS, SHAPE = {"stage_sizes": (2, 1), "num_classes": 3, "features": 4}, (3, 65, 48, 2)
 NETWORKS = {
@@ -126,6 +149,8 @@ NETWORKS = {
     "wrn16x8": (wide, models.WideResNet(depth=10, width=1, num_classes=3), (3, 9, 6, 2)),
     "resnet34": (functools.partial(imagenet, basic), models.ResNet34(**FIELDS), SHAPE),
     "resnet50": (functools.partial(imagenet, bottleneck), models.ResNet50(**FIELDS), SHAPE),
+    "resnet34, blurred": (functools.partial(blurred, basic), models.ResNet34(**FIELDS, blur=True), SHAPE),
+    "resnet50, blurred": (functools.partial(blurred, bottleneck), models.ResNet50(**FIELDS, blur=True), SHAPE),
 }
 
 

@@ -65,8 +65,9 @@ def cross_entropy(scores, targets, share=0.0, weights=1.0):
     return -(smoothed(targets, share) * weights * np.log(softmax(scores))).sum(-1)
 
 
-def binary_cross_entropy(scores, targets, share=0.0):
+def binary_cross_entropy(scores, targets, share=0.0, threshold=None):
     t, p = smoothed(targets, share), sigmoid(scores)
+    t = t if threshold is None else t > threshold
     return -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum(-1)
 
 
@@ -95,6 +96,7 @@ LOSSES = [
     (SoftmaxCrossEntropy(0.5, (1.0, 0.0, 2.5, 3.0)), cross_entropy, {"share": 0.5, "weights": [1, 0, 2.5, 3]}),
     (BinaryCrossEntropy(), binary_cross_entropy, {}),
     (BinaryCrossEntropy(0.2), binary_cross_entropy, {"share": 0.2}),
+    (BinaryCrossEntropy(0.2, 0.3), binary_cross_entropy, {"share": 0.2, "threshold": 0.3}),
     (Focal(), focal, {}),
     (Focal(gamma=0.0), binary_cross_entropy, {}),
     (Focal(gamma=0.5, alpha=0.25), focal, {"gamma": 0.5, "alpha": 0.25}),
@@ -147,7 +149,7 @@ def test_the_floor_is_what_the_best_scores_reach(kind, best, share):
 
 
 def test_losses_that_do_not_smooth_have_no_floor():
-    for loss in (Focal(), SquaredError(), MAP(), SoftmaxCrossEntropy(0.1, (1.0,) * 4)):
+    for loss in (Focal(), SquaredError(), MAP(), BinaryCrossEntropy(0.1, 0.5), SoftmaxCrossEntropy(0.1, (1.0,) * 4)):
         assert loss.floor(CLASSES) is None
 
 
@@ -412,7 +414,9 @@ def linear(k, n, warmup=0.0, start=0.0, end=0.0, end_at=1.0):
     return rise(k, up, start) if k < up else 1 - (1 - end) * (min(k, down) - up) / (down - up)
 
 
-def step(k, n, at=(0.5, 0.75), factor=0.1, warmup=0.0, start=0.1):
+def step(k, n, at=(0.5, 0.75), factor=0.1, warmup=0.0, start=0.1, ramp=False):
+    if ramp and k < warmup * n:
+        return rise(k, warmup * n, start)
     return start if k < warmup * n else factor ** sum(k >= share * n for share in at)
 
 
@@ -432,6 +436,7 @@ SCHEDULES = [
     (Step(), step),
     (Step((0.1, 0.2, 0.9), 0.5), lambda k, n: step(k, n, (0.1, 0.2, 0.9), 0.5)),
     (Step(warmup=0.02, start=0.3), lambda k, n: step(k, n, warmup=0.02, start=0.3)),
+    (Step((0.4,), 0.1, 0.25, 0.2, True), lambda k, n: step(k, n, (0.4,), warmup=0.25, start=0.2, ramp=True)),
     (WarmupStableDecay(), warmup_stable_decay),
     (WarmupStableDecay(0.0, 1.0), lambda k, n: warmup_stable_decay(k, n, 0.0, 1.0)),
     (WarmupStableDecay(0.4, 0.6), lambda k, n: warmup_stable_decay(k, n, 0.4, 0.6)),
