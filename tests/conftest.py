@@ -48,10 +48,10 @@ def _own_folders(tmp_path_factory):
 # What compiles more than it computes, and asks nothing of how fast that is: it is compiled as in `tests.quick`.
 COMPILING = (
     "meshes", "test_accumulation", "test_airbench", "test_augment_chains", "test_augment_mixing", "test_augment_pixels",
-    "test_augment_transforms", "test_averaged_runs", "test_averaging",
-    "test_batch_statistics", "test_benchmark_agreement", "test_benchmark_airbench", "test_benchmark_cifar",
-    "test_checkpoint_damage", "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_data_init",
-    "test_detection_run", "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_kill",
+    "test_augment_sizes", "test_augment_transforms", "test_averaged_runs", "test_averaging", "test_batch_statistics",
+    "test_benchmark_agreement", "test_benchmark_airbench", "test_benchmark_cifar", "test_checkpoint_damage",
+    "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_data_init", "test_detection_run",
+    "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_growing", "test_imagenet", "test_kill",
     "test_layers", "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings",
     "test_models", "test_models_cifar", "test_models_modern", "test_normed_muon", "test_norms", "test_optimised",
     "test_own_parts", "test_patience", "test_precision", "test_published", "test_readme", "test_receptive_field",

@@ -12,6 +12,7 @@ from cnn_jax.data import Statistics
 from cnn_jax.errors import InputError
 from cnn_jax.models import LeNet5, ResNet18ImageNet
 from cnn_jax.training import Centre, Hardest, Mirror, Recipe, make_functions
+from cnn_jax.training.views import averaged
 from tests import quick
 from tests.augmented import ROWS, contexts, pictures, rectangle
 
@@ -137,6 +138,12 @@ def test_rand_augment_with_a_spread_and_a_chance():
 def test_what_is_wrong_is_named(make, message):
     with pytest.raises(InputError, match=f"^{message}"):
         make()
+
+
+def test_a_centre_alone_is_what_is_scored():
+    images = pictures(3, SHAPE).astype(np.float32)
+    [(_, expected)] = Centre(24, 0.8)(images)
+    np.testing.assert_array_equal(averaged(lambda x: x.mean((1, 2)), (Centre(24, 0.8),), images), expected.mean((1, 2)))
 
 
 def test_views_after_the_centre_see_its_square():

@@ -31,7 +31,9 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def configs():
-    found = {name: script(name).Config for name in ("lenet5", "lecun1998", "cifar", "detect_digits", "airbench")}
+    found = {
+        name: script(name).Config for name in ("lenet5", "lecun1998", "cifar", "detect_digits", "airbench", "imagenet")
+    }
     return found | {"cnn-jax": cli.COMMANDS, "benchmark": benchmark.Options}
 
 
@@ -50,9 +52,15 @@ def shown(monkeypatch, capsys, configs):
     return call
 
 
-PROGRAMS = [("lenet5",), ("lecun1998",), ("cifar",), ("detect_digits",), ("airbench",), ("benchmark",)] + [
-    ("cnn-jax", *name) for name in ([], *([name] for name in options.commands(cli.COMMANDS)))
-]
+PROGRAMS = [
+    ("lenet5",),
+    ("lecun1998",),
+    ("cifar",),
+    ("detect_digits",),
+    ("airbench",),
+    ("imagenet",),
+    ("benchmark",),
+] + [("cnn-jax", *name) for name in ([], *([name] for name in options.commands(cli.COMMANDS)))]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)

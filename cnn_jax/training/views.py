@@ -92,8 +92,8 @@ def averaged(score: Callable[[jax.Array], jax.Array], views: Sequence[View], ima
     seen = [(1.0, images)]
     for view in views:
         seen = [(weight * share, moved) for weight, image in seen for share, moved in view(image)]
-    if len(seen) == 1:
-        return score(images)
+    if len(seen) == 1:  # whose weight is 1
+        return score(seen[0][1])
     scores = score(jnp.concatenate([view for _, view in seen]))
     # A sum and no product, which an accelerator would round.
     each = zip((weight for weight, _ in seen), jnp.split(scores, len(seen)), strict=True)
