@@ -14,7 +14,7 @@ from cnn_jax.data import folders, jpeg, loading, picture_files
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.pictures import decode_picture, open_picture
 from cnn_jax.errors import InputError
-from cnn_jax.parts import text
+from cnn_jax.parts import parse, text
 from cnn_jax.runs import capacity, fit
 from cnn_jax.runs.execution import Execution
 from tests import quick
@@ -105,7 +105,7 @@ def test_squares_are_the_middles_of_pictures(tmp_path):
             expected = np.asarray(whole.crop((left, top, left + square, top + square)))
             np.testing.assert_array_equal(image, expected)
         assert source.decoded_bytes(SIZE) == 8 * square * square * 3
-    assert text(source) == f'folder("{tmp_path}/photos", square=30)'
+    assert parse(text(source), data.Source) == source
     with pytest.raises(InputError, match=r"^folder: expected square to be a whole number of pixels, or None, got 0$"):
         data.Folder("photos", square=0)
 
