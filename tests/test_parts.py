@@ -69,7 +69,8 @@ def test_the_texts_of_parts():
     assert text(models.LeNet5(activation="relu"), models.MODELS) == "lenet5(num_classes=10, activation='relu')"
     assert short_text(models.LeNet5(activation="relu"), models.MODELS) == "lenet5(activation='relu')"
     assert text(models.ResNet([2], features=8)) == (
-        "cnn_jax.models.resnet:ResNet(stage_sizes=(2,), num_classes=10, features=8)"
+        "cnn_jax.models.resnet:ResNet(stage_sizes=(2,), num_classes=10, features=8, zero_init=False, blur=False, "
+        "output_std=None)"
     )
 
 
