@@ -18,6 +18,7 @@ from cnn_jax.training import Recipe
 from tests.test_training_loop import SignalAt
 from tests.tiny import assert_close, assert_same_bits, make_execution, make_folder
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
 SIZES = (6, 9)
 RECIPE = Recipe(
     model=ResNet18ImageNet(stage_sizes=(1,), features=2, num_classes=3),
