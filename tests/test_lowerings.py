@@ -377,8 +377,9 @@ def operations(function=LOSS_AND_GRADIENTS, arguments=(X, K), **lower):
 
 def test_other_platforms_get_xlas_own_operations():
     assert not operations() & STOCK
-    for platform in ("cuda", "rocm", "tpu"):
+    for platform in ("rocm", "tpu"):
         assert operations(lowering_platforms=(platform,)) >= STOCK
+    assert operations(lowering_platforms=("cuda",)) & STOCK == STOCK - {"select_and_scatter"}
 
 
 def test_kernels_of_many_seeds_are_matrix_products_on_a_gpu():
