@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import sys
@@ -20,6 +21,7 @@ from cnn_jax.data.pictures import shown
 from cnn_jax.data.source import TFDS, Source
 from cnn_jax.errors import InputError
 from cnn_jax.files import new_folder
+from cnn_jax.runs import hosts
 from cnn_jax.runs.axes import parse_axes
 from cnn_jax.runs.capacity import short_of_memory
 from cnn_jax.runs.compilation import keep_compiled
@@ -28,6 +30,8 @@ from cnn_jax.runs.display import Display, duration
 from cnn_jax.runs.execution import Execution, Place, check_seeds
 from cnn_jax.runs.fit import Result, fit, for_data
 from cnn_jax.runs.folder import RunFolder, check_free, seed_folder
+from cnn_jax.runs.joint_folder import JointFolder, open_together
+from cnn_jax.runs.last_word import last_word
 from cnn_jax.runs.memory import keep_memory
 from cnn_jax.runs.opening import Opened, check_sizes, contents_of, open_data
 from cnn_jax.runs.programs import plan
@@ -75,15 +79,19 @@ def prepare(config: Experiment) -> None:
     """Sets what has to be set before JAX starts; `run_experiment` does it itself.
 
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device, or the processes that train together do not find each other.
     """
     keep_compiled()
+    execution = config.execution
     if config.replicas > 1 or config.sweep:
+        if (execution.processes or 1) > 1:
+            raise InputError("processes: expected 1 with several seeds, or in a sweep, got more; train one seed at a time")
         split_cpu()
     else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
         keep_memory()
-    if config.execution.device is not None:
-        select_device(config.execution.device)
+        hosts.join(execution.coordinator, execution.processes, execution.process)
+    if execution.device is not None:
+        select_device(execution.device)
 
 
 def run_experiment(
@@ -121,23 +129,30 @@ def run_experiment(
         return _run_sweep(config, experiment, finish, leaves)
     execution, place = config.execution, config.place
     moment = time.strftime("%Y%m%d-%H%M%S")
-    holds_run = place.out is not None and check_free(place.out, place.resume, place.overwrite)
-    opened = _open(config, holds_run)
+    holds_run = hosts.by_first(
+        lambda: place.out is not None and check_free(place.out, place.resume, place.overwrite)
+    )
+    with hosts.first_before_others():
+        opened = _open(config, holds_run)
     recipe, train, test, held_out = opened.recipe, opened.train, opened.test, opened.held_out
     if place.dry_run:
         rows = rehearse(recipe, train, test, config.seeds, execution)
-        terminal.show_table(("a run would have", ""), rows, left=(0, 1))
+        if hosts.is_first():
+            terminal.show_table(("a run would have", ""), rows, left=(0, 1))
         raise SystemExit(0)
 
     # Folder. By now everything that can be wrong with the options has been checked.
     contents = contents_of(recipe, train, config.data, config.seeds, execution)
     contents |= {"experiment": experiment, "files": list(leaves)}
-    path = place.out or _new_folder(config, experiment, moment)
     code = parts.files_of(*parts_of(recipe), config.data)
-    folder = RunFolder(path, contents, place.resume, place.overwrite, code)
+    folder = open_together(
+        lambda: place.out or _new_folder(config, experiment, moment), contents, code,
+        resume=place.resume, overwrite=place.overwrite,
+    )  # fmt: skip
+    path = folder.path
 
     # Training.
-    display = Display()
+    display = Display(silent=not hosts.is_first())
     name = parts.short_text(recipe.model, models.MODELS).partition("(")[0]
     chosen_by = len(opened.validation) if opened.validation else held_out
     display.line(
@@ -146,15 +161,19 @@ def run_experiment(
         f"{_lengths(config)} on {opened.where}, in {shown(path)}"
     )
     try:
-        if begin is not None:
+        if begin is not None and isinstance(folder, RunFolder):
             begin(folder)
-        with short_of_memory(recipe):
+        with short_of_memory(recipe), _never_silent(path, whole or path):
             result = fit(
                 recipe, train, seeds=config.seeds, validation=opened.validation, test=test, execution=execution,
                 begin_with=opened.begin_with, folder=folder, display=display,
             )  # fmt: skip
     finally:
         folder.close()
+    if isinstance(folder, JointFolder):  # process 0 does the rest
+        hosts.leave()
+        raise SystemExit(128 + result.interrupted if result.interrupted else 0)
+    hosts.leave()
     if result.interrupted is not None:
         _say_how_to_resume(result, path, whole or path)
         raise SystemExit(128 + result.interrupted)
@@ -239,10 +258,28 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _say_how_to_resume(result: Result, path: Path, whole: Path) -> None:
+def _never_silent(path: Path, whole: Path) -> contextlib.AbstractContextManager[None]:
+    """Where several processes train together, says how to go on should this one end without a word.
+
+    JAX's runtime ends all once one is lost.
+    """
+    if hosts.count() == 1:
+        return contextlib.nullcontext()
+    return last_word(
+        f"process {hosts.index()} of {hosts.count()} has ended, by itself or as another was lost; what was saved is in "
+        f"{shown(path)}; when all have ended, start all again with --resume, as {_resuming(whole)}"
+    )
+
+
+def _resuming(whole: Path) -> str:
+    """The command that goes on with a run."""
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
-    command = terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
+    return terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
+
+
+def _say_how_to_resume(result: Result, path: Path, whole: Path) -> None:
+    command = _resuming(whole)
     name = result.interrupted.name if result.interrupted else ""
     text = f"stopped by {name} after step {_steps(result)}, saved in {shown(path)}; resume with:\n  {command}"
     if not terminal.say(text):  # Ctrl-C has also ended the reader of a pipe

@@ -20,6 +20,7 @@ from cnn_jax import data
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
+from cnn_jax.runs import hosts
 from cnn_jax.runs.devices import current_device, usable_devices
 from cnn_jax.runs.engine import count_per_call
 from cnn_jax.runs.execution import Execution, Feed
@@ -85,8 +86,11 @@ def reading(source: Source, image_size: tuple[int, int], feed: Feed) -> Source:
     if feed == "resident":
         return source
     free = host_memory()
-    fits = free is None or source.decoded_bytes(image_size) <= _SHARE * free
-    return source if feed == "auto" and fits else source.encoded()
+
+    def fits() -> bool:
+        return free is None or source.decoded_bytes(image_size) <= _SHARE * free
+
+    return source if feed == "auto" and hosts.agree(fits) else source.encoded()
 
 
 def settle_feed(execution: Execution, recipe: Recipe, splits: Sequence[data.Dataset | None]) -> Execution:

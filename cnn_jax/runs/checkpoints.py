@@ -8,24 +8,28 @@ import functools
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
+from cnn_jax.runs import hosts
 from cnn_jax.runs.clearing import delete
 from cnn_jax.runs.devices import current_device
 from cnn_jax.runs.digests import DamagedError, check_contents, check_record, make_record
+from cnn_jax.runs.placing import gathered
 from cnn_jax.runs.progress import from_json
 from cnn_jax.runs.quiet import quiet_orbax
 from cnn_jax.runs.storage import storing, system_reason
 from cnn_jax.training.state import TrainState
 
+T = TypeVar("T")
 NEWEST, BEST = "checkpoints", "best"
+_WRITING = 600  # seconds that a process waits for what others write
 UNFINISHED = r"[0-9]+\.orbax-checkpoint-tmp.*"  # Orbax's name of a checkpoint while it is written
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))  # one program for all leaves
 
@@ -37,6 +41,9 @@ class Checkpoints:
     Each holds the `TrainState`, the `progress` of the epoch it was taken in, a dict of JSON values, and the digests of
     both (`digests.make_record`), by which everything that is read is checked. Orbax writes each into a temporary folder
     first, so one that was cut off by a crash is never taken for a checkpoint.
+
+    Several processes that train together call all methods together: each writes its own parts of the arrays, process 0
+    the rest, and a checkpoint is read if each can read its parts. What is `read_only` each reads alone.
     """
 
     def __init__(self, folder: Path, run: str, keep: int = 1, read_only: bool = False):
@@ -57,17 +64,32 @@ class Checkpoints:
         self._hushed = contextlib.ExitStack()
         self._expect_leftovers = self._hushed.enter_context(quiet_orbax())
 
-        def open_manager(kind: str, keep: int) -> Any:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep,
-                read_only=read_only,
-                create=not read_only,
-            )
-            return ocp.CheckpointManager(folder.absolute() / kind, options=options)
+        self._together = not read_only and hosts.count() > 1
+
+        def open_manager(kind: str, keep: int | None) -> Any:
+            options = {"max_to_keep": keep, "read_only": keep is None, "create": keep is not None}
+            if jax.process_count() > 1:  # also when the others have left
+                alone = keep is None
+                options["create"] = False  # which Orbax demands of those
+                options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index() if alone else 0,
+                    active_processes={jax.process_index()} if alone else set(range(jax.process_count())),
+                    barrier_sync_key_prefix=kind,  # both may be written at a time
+                )
+                options["async_options"] = ocp.options.AsyncOptions(timeout_secs=_WRITING)
+            return ocp.CheckpointManager(folder.absolute() / kind, options=ocp.CheckpointManagerOptions(**options))
 
         try:
             with self._reading(folder) if read_only else storing(folder):
-                self._managers = {NEWEST: open_manager(NEWEST, keep), BEST: open_manager(BEST, 1)}
+                if self._together:
+                    for kind in (NEWEST, BEST) if hosts.is_first() else ():
+                        (folder / kind).mkdir(exist_ok=True)
+                    hosts.wait_for_all()
+                keeps = (None, None) if read_only else (keep, 1)
+                self._managers = {kind: open_manager(kind, k) for kind, k in zip((NEWEST, BEST), keeps, strict=True)}
+                self._readers = self._managers
+                if self._together:
+                    self._readers = {kind: open_manager(kind, None) for kind in (NEWEST, BEST)}
         except BaseException:
             self._hushed.close()
             raise
@@ -83,16 +105,19 @@ class Checkpoints:
         from cnn_jax.runs.deferred import DeferredJsonSave
 
         kind = BEST if best else NEWEST
-        if step in self._managers[kind].all_steps():
+        if self._first(lambda: step in self._managers[kind].all_steps()):
             return
         if not best:  # What its progress says of the best must be true, so that one is complete first.
             self._wait(BEST)
         self._wait(kind)
         state = _copy(state)
-        record = functools.partial(make_record, state, progress, run=self._run, kind=kind, step=step)
+        all_parts = gathered(state) if self._together else state
+        record = functools.partial(make_record, all_parts, progress, run=self._run, kind=kind, step=step)
         args = self._ocp.args
         items = args.Composite(
-            state=args.PyTreeSave(state), progress=args.JsonSave(progress), digests=DeferredJsonSave(record)
+            state=args.PyTreeSave(state),
+            progress=args.JsonSave(progress),
+            digests=DeferredJsonSave(record if hosts.is_first() else None),
         )
         with self._writing(kind):
             self._managers[kind].save(step, args=items)
@@ -141,14 +166,15 @@ class Checkpoints:
     ) -> tuple[Any, dict[str, Any]] | None:
         kind = BEST if best else NEWEST
         manager = self._managers[kind]
-        steps = self._steps(kind)
+        steps = self._first(lambda: self._steps(kind))
         for step in reversed(steps):
             try:
                 state, progress = self._read(kind, step, args, attributes)
             except DamagedError as error:
-                terminal.complain(
-                    terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({error})")
-                )
+                if hosts.is_first() or not self._together:
+                    terminal.complain(
+                        terminal.one_line(f"checkpoint {step} in {manager.directory} cannot be read ({error})")
+                    )
                 continue
             return state, progress
         if steps:
@@ -184,14 +210,19 @@ class Checkpoints:
         """Deletes the newest checkpoints, or the best, later than `step`: those that `restore` found unreadable."""
         kind = BEST if best else NEWEST
         manager = self._managers[kind]
-        delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
+        if not self._together or hosts.is_first():
+            delete(Path(manager.directory) / str(later) for later in self._steps(kind) if later > step)
+        if self._together:
+            hosts.wait_for_all()
         manager.reload()
 
     def discard_unfinished(self) -> None:
         """Deletes the remains of checkpoints that were being written during a crash."""
-        for manager in self._managers.values():
+        for manager in self._managers.values() if hosts.is_first() else ():
             folder = Path(manager.directory)
             delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
+        if self._together:
+            hosts.wait_for_all()
 
     def wait(self) -> None:
         """Waits until everything begun is on disk.
@@ -208,8 +239,14 @@ class Checkpoints:
             for kind, manager in self._managers.items():
                 with self._writing(kind):
                     manager.close()
+                if self._together:
+                    self._readers[kind].close()
         finally:
             self._hushed.close()
+
+    def _first(self, ask: Callable[[], T]) -> T:
+        """What process 0 finds in the folder, if several look."""
+        return hosts.agree(ask) if self._together else ask()
 
     def _steps(self, kind: str) -> list[int]:
         """The existing steps, by name: Orbax skips whatever is not a folder, which would then not be missed."""
@@ -247,22 +284,40 @@ class Checkpoints:
         """State and progress, checked against their digests; only some attributes of the state, if these are named.
 
         Raises:
-            DamagedError: it cannot be read, or is not what was saved.
+            DamagedError: it cannot be read, or is not what was saved; with several processes, in any of them.
         """
-        manager, args = self._managers[kind], self._ocp.args
-        try:
+        manager, args = self._readers[kind], self._ocp.args
+        read: dict[str, Any] = {}
+
+        def read_all() -> None:
             record = self._read_record(Path(manager.directory) / str(step))
             check_record(record, run=self._run, kind=kind, step=step)
             items = manager.restore(step, args=args.Composite(state=state_args, progress=args.JsonRestore()))
-            check_contents(record, items["state"], items["progress"], attributes)
-            return items["state"], items["progress"]
-        except DamagedError:
-            raise
+            read.update(record=record, state=items["state"], progress=items["progress"])
+
+        def check_all() -> None:
+            check_contents(read["record"], all_parts, read["progress"], attributes)
+
+        self._try(read_all)
+        all_parts = gathered(read["state"]) if self._together else read["state"]
+        self._try(check_all)
+        return read["state"], read["progress"]
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """Raises a `DamagedError` for whatever is raised, by several processes in all of them."""
+        reason = None
+        try:
+            act()
+        except DamagedError as error:
+            reason = str(error)
         except Exception as error:  # Orbax raises many kinds for damaged files.
             self._expect_leftovers()
             said = system_reason(error) or str(error) or type(error).__name__
             reason = " ".join(said.split())[:120]
-        raise DamagedError(reason)
+        reasons = hosts.of_each(reason) if self._together else [reason]
+        for found in reasons:
+            if found is not None:
+                raise DamagedError(found)
 
     def _read_record(self, folder: Path) -> Any:
         from cnn_jax.runs.deferred import FILE

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import xxhash
 
+from cnn_jax.runs.placing import whole
 from cnn_jax.training.state import path_of
 
 BLOCK = 1 << 22  # bytes
@@ -47,7 +48,8 @@ def digest_arrays(tree: Any, block: int = BLOCK) -> dict[str, dict[str, Any]]:
     """Digests of all arrays of a pytree.
 
     Args:
-        tree: arrays of any shapes and dtypes, on any devices; also typed random keys.
+        tree: arrays of any shapes and dtypes, on any devices, of which this process has all parts; also typed random
+            keys.
         block: bytes of an array that make a digest; its last block may be shorter.
 
     Returns:
@@ -57,8 +59,7 @@ def digest_arrays(tree: Any, block: int = BLOCK) -> dict[str, dict[str, Any]]:
     described: dict[str, tuple[Any, int]] = {}
     pieces: list[memoryview] = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        flat = np.ascontiguousarray(whole(leaf)).reshape(-1).view(np.uint8).data
         blocks = [flat[start : start + block] for start in range(0, len(flat), block)]
         described[path_of(path)] = leaf, len(blocks)
         pieces += blocks

@@ -286,8 +286,12 @@ class Engine:
             mask = [(positions < count).astype(np.float32)] * len(rows)
             batch |= {"mask": self._layout.rows(mask)}
             results.append(self._eval_step(state.eval_variables, batch, self._numbers))
-        results = [self._layout.split(part) for part in jax.device_get(results)]
+        results = [self._layout.split(part) for part in self._layout.fetch(results)]
         return [collect(of_seed, count, self.measures) for of_seed in zip(*results, strict=True)]
+
+    def fetch(self, tree: Any) -> Any:
+        """A tree of arrays, such as metrics of steps, as NumPy arrays."""
+        return self._layout.fetch(tree)
 
     def finite(self, state: TrainState) -> np.ndarray:
         """Whether all numbers of each seed are finite: bool (seeds,)."""

@@ -97,11 +97,24 @@ class Execution:
     that is free, on the host or on the device."""
     workers: int = 0
     """Processes that decode streamed images; with 0, threads do, one a core."""
+    coordinator: str | None = None
+    """Host and free port at which several processes meet that train together, each with its own devices, as
+    node-1:9876: the host is that of process 0. By default, or with None, SLURM, Open MPI, GKE or Cloud TPU is asked
+    where one of them started the process."""
+    processes: int | None = None
+    """How many processes train together; 1 asks no cluster."""
+    process: int | None = None
+    """Which of them this is, from 0 on. All have the same options otherwise, and share the folder of the run."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
         check(self.feed in get_args(Feed), "feed", f"one of {', '.join(get_args(Feed))}", self.feed)
         check(self.workers >= 0, "workers", "a whole number >= 0", self.workers)
+        if self.processes is not None:
+            check(self.processes >= 1, "processes", "a whole number >= 1 or None", self.processes)
+        if self.process is not None:
+            valid = 0 <= self.process < (self.processes or 0)
+            check(valid, "process", f"a whole number from 0 to {(self.processes or 1) - 1}, of --processes", self.process)
         if self.steps_per_call is not None:
             check(self.steps_per_call >= 1, "steps_per_call", "a whole number >= 1 or None", self.steps_per_call)
         if self.mesh is not None:

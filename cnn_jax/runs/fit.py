@@ -16,11 +16,13 @@ import numpy as np
 
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
+from cnn_jax.runs import hosts
 from cnn_jax.runs.capacity import check_fits, settle_feed
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine, Variables, fitting
 from cnn_jax.runs.execution import Execution, check_seeds
 from cnn_jax.runs.folder import RunFolder, seed_folder
+from cnn_jax.runs.joint_folder import JointFolder
 from cnn_jax.runs.loop import Loop
 from cnn_jax.runs.seeds import leave_seed_folders
 from cnn_jax.runs.signals import Interrupts
@@ -86,7 +88,7 @@ def fit(
     test: data.Dataset | None = None,
     execution: Execution | None = None,
     begin_with: Callable[[], Variables] | None = None,
-    folder: RunFolder | None = None,
+    folder: RunFolder | JointFolder | None = None,
     display: Display | None = None,
     trials: Mapping[str, Sequence[float]] | None = None,
 ) -> Result:
@@ -95,6 +97,9 @@ def fit(
     Each of several seeds has the initial parameters, the batches, the random numbers and the steps that it has alone,
     and ends the same, apart from the rounding of sums taken in another order. They are spread over the
     devices (`replica_mesh`; on a CPU over its cores, if `split_cpu` was called first); the images stay on them.
+
+    Where `jax.distributed` has been initialised, all processes call this with the same arguments and train one seed
+    together; each has a folder opened by `open_together`.
 
     Args:
         recipe: everything that decides the numbers, besides data and seeds. Its model's `num_classes` is set to that of
@@ -140,14 +145,17 @@ def fit(
         check_fits(recipe, execution, len(train), shape, len(seeds))  # before iterating over billions of them
         seeds = tuple(seeds)
         check_all_seeds(seeds if trials is None else tuple(dict.fromkeys(seeds)))
-        execution = settle_feed(execution, recipe, (train, validation, test))
+        settled = settle_feed(execution, recipe, (train, validation, test))
+        execution = dataclasses.replace(execution, feed=hosts.agree(lambda: settled.feed))
         engine = Engine(recipe, train, seeds, execution, validation, test, trials)
         several, is_trial = len(seeds) > 1, trials is not None
         names = [f"replica-{k}" if is_trial else seed_folder(seed) if several else "" for k, seed in enumerate(seeds)]
-        paths = [folder.path / name for name in names] if folder else []
+        paths = [folder.path / name for name in names] if folder and hosts.is_first() else []
         for path in paths:
             with storing(path):
                 path.mkdir(exist_ok=True)
+        if not hosts.is_first():
+            display = None
         loop = Loop(engine, recipe, execution, folder, paths, display, clock, begin_with, go_on=is_trial)
         with contextlib.closing(engine), contextlib.closing(loop):
             interrupted = loop.run(interrupts)

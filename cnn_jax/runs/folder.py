@@ -35,7 +35,7 @@ YARDSTICK = "yardstick.json"  # the course of another program that was trained b
 PROFILE = "profile"  # the folder of a trace
 _TEXTS = (CONFIG, RECORDS, REPORT, YARDSTICK)
 _OURS = {*_TEXTS, EVENTS, PROFILE, NEWEST, BEST, LOCK, CODE, *(name + ".tmp" for name in _TEXTS)}
-_IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
+IDENTITY = ("recipe", "data", "seeds", "code")  # what a run is: it decides every number
 _PREFIX = {"recipe": "", "seeds": "seeds."}  # options are named as the command line has them
 
 
@@ -265,7 +265,7 @@ class RunFolder:
                 )
         for contents in (old, new):
             contents["recipe"] = completed(contents["recipe"])
-        changed = [line for key in _IDENTITY for line in differences(old[key], new[key], _PREFIX.get(key, f"{key}."))]
+        changed = [line for key in IDENTITY for line in differences(old[key], new[key], _PREFIX.get(key, f"{key}."))]
         if changed:
             fields = ", ".join(dict.fromkeys(changed))
             raise InputError(

@@ -56,6 +56,14 @@ class Layout:
         """
         return self.spread(arrays)
 
+    def own_rows(self, rows: int) -> np.ndarray | None:
+        """Which rows of that many, `whole` in number, this process has to provide; None where it is all."""
+        return None
+
+    def own_to_rows(self, arrays: Sequence[np.ndarray], after: int, rows: int) -> Any:
+        """As `rows`, of arrays that have none but the rows that `own_rows` names."""
+        return self.rows(arrays, after)
+
     def whole(self, rows: int) -> int:
         """The fewest rows, that many or more, that can be divided over the devices."""
         return rows
@@ -84,6 +92,10 @@ class Layout:
             seeds. Metrics are (steps,), or (seeds, steps) of several.
         """
         return jit(train_steps, donate_argnums=0)
+
+    def fetch(self, tree: Any) -> Any:
+        """A tree of arrays on the devices, as NumPy arrays."""
+        return jax.device_get(tree)
 
     def split(self, tree: Any) -> list[Any]:
         """What each seed has of a tree of NumPy arrays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -14,12 +15,14 @@ import numpy as np
 
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
+from cnn_jax.runs import hosts
 from cnn_jax.runs.calendar import FETCH_EVERY, Calendar
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.engine import Engine, Variables
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.folder import PROFILE, RunFolder
+from cnn_jax.runs.joint_folder import JointFolder
 from cnn_jax.runs.peak import Peak
 from cnn_jax.runs.progress import Progress, from_json, to_json
 from cnn_jax.runs.records import Records
@@ -55,7 +58,7 @@ class Loop:
         engine: Engine,
         recipe: Recipe,
         execution: Execution,
-        folder: RunFolder | None,
+        folder: RunFolder | JointFolder | None,
         record_paths: Sequence[Path],
         display: Display | None,
         began: float,
@@ -74,7 +77,8 @@ class Loop:
         self.folder, self.record_paths, self.begin_with = folder, record_paths, begin_with
         self.go_on = go_on
         self.spending, self.peak = Spending(), Peak(recipe, engine.image_shape)
-        self.trace = Trace(folder.path / PROFILE if folder and execution.profile else None)
+        traces = folder is not None and execution.profile and hosts.is_first()
+        self.trace = Trace(folder.path / PROFILE if folder and traces else None)
         self.checkpoints: Checkpoints | None = None
         self.records: list[Records] = []
         self.calendar = Calendar(
@@ -95,9 +99,10 @@ class Loop:
             if self.step == 0:
                 self._select(interrupts)
             self._train_until_done(interrupts)
-            if interrupts.received is None:
+            if not interrupts.stops():
                 self._final_evaluations(interrupts)
-            if interrupts.received is None:
+            received = interrupts.heed()
+            if received is None:
                 for records in self.records:
                     records.flush()
             else:
@@ -107,7 +112,7 @@ class Loop:
             raise StorageError(
                 f"{error}; last good checkpoint: {good}; fix that, then continue with --resume"
             ) from None
-        return interrupts.heed()
+        return received
 
     def seconds(self) -> float:
         """Time spent so far, over all starts."""
@@ -177,7 +182,7 @@ class Loop:
                 f"{self.engine.total:,} steps"
             )
         with self.spending.on("selection"):
-            self.state = self.engine.select(self.state, lambda: interrupts.received is not None)
+            self.state = self.engine.select(self.state, interrupts.stops)
 
     def _train_until_done(self, interrupts: Interrupts) -> None:
         """Takes the remaining steps, or those until a signal comes; at the end the state is saved."""
@@ -185,7 +190,7 @@ class Loop:
         self.display.start(self.step, total, self.recipe.epochs, self.chief, smoothed=self.engine.smooths)
         saved = lap = time.monotonic()
         compiled = False
-        stop = interrupts.received is not None
+        stop = interrupts.stops()
         while self.step < total and not stop and not self._out_of_patience():
             if self.calendar.ends_epoch(self.step):
                 for progress in self.progress:
@@ -193,8 +198,7 @@ class Loop:
             compiled = compiled and self.step not in self.engine.starts
             count = 1
             if compiled:
-                count = self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second())
-                count = self.trace.limit(count)
+                count = hosts.agree(self._next_call)
             metrics = self._take_steps(count, compiled)
             self.step += count
             self.pending.append((count, metrics))
@@ -202,9 +206,11 @@ class Loop:
                 compiled, lap = True, time.monotonic()
                 self.timed_steps -= 1
 
-            stop = interrupts.received is not None
+            stop = interrupts.stops()
             epoch_ends = self.calendar.ends_epoch(self.step)
-            save = stop or self.step == total or self.calendar.save_is_due(self.step, time.monotonic() - saved)
+            elapsed = time.monotonic() - saved
+            is_due = hosts.agree(functools.partial(self.calendar.save_is_due, self.step, elapsed))
+            save = stop or self.step == total or is_due
             pending = sum(count for count, _ in self.pending)
             if not (epoch_ends or save or pending >= FETCH_EVERY):
                 continue
@@ -223,6 +229,11 @@ class Loop:
             lap = time.monotonic()
         if self.checkpoints:
             self.checkpoints.wait()
+
+    def _next_call(self) -> int:
+        """How many steps to take in the next call."""
+        count = self.calendar.next_call(self.step, self.engine.per_call, self._steps_per_second())
+        return self.trace.limit(count)
 
     def _take_steps(self, count: int, compiled: bool) -> Metrics:
         """The next steps; the first are over, with their compilation, when this returns."""
@@ -244,7 +255,7 @@ class Loop:
     def _final_evaluations(self, interrupts: Interrupts) -> None:
         """Measures the splits at the last state where that has not been done; goes back to the best for the test."""
         for name in self.engine.held_out:
-            if interrupts.received is not None:
+            if interrupts.stops():
                 return
             if name not in self.evaluations:
                 self._evaluate(name)
@@ -266,8 +277,8 @@ class Loop:
         """Fetches the metrics of the last steps from the device, counts them, and stops if they are not finite."""
         step = self.step - sum(count for count, _ in self.pending)
         with self.spending.on("steps"):
-            fetched = jax.device_get(self.pending)
-        for count, metrics in fetched:
+            fetched = self.engine.fetch([metrics for _, metrics in self.pending])
+        for (count, _), metrics in zip(self.pending, fetched, strict=True):
             of_seeds = {name: np.reshape(values, (len(self.progress), -1)) for name, values in metrics.items()}
             for i in range(count):
                 step += 1

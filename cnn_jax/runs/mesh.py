@@ -30,9 +30,11 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
+from cnn_jax.runs import hosts
 from cnn_jax.runs.devices import batch_devices
 from cnn_jax.runs.execution import Execution, MeshShape
 from cnn_jax.runs.layout import Jit, Layout, TrainStep, TrainSteps
+from cnn_jax.runs.placing import from_own, own_places, put
 from cnn_jax.runs.replicas import Replicas
 from cnn_jax.training.gradients import LossOfBatch, of_batch
 from cnn_jax.training.recipe import Recipe
@@ -76,12 +78,16 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
     """
     shape = MeshShape.parse(execution.mesh) if execution.mesh else None
     if count > 1:
+        if hosts.count() > 1:
+            raise InputError(f"processes: expected 1 with {count} seeds, got {hosts.count()}; train one seed at a time")
         if shape is not None:
             raise InputError(
                 f"mesh: expected none with {count} seeds, which are spread over the devices, got {execution.mesh!r}"
             )
         return Replicas(count)
-    devices = batch_devices()
+    devices, several = batch_devices(), hosts.count() > 1
+    if several:
+        _check_hosts(recipe, shape, devices, execution)
     if shape is not None and shape.size > len(devices):
         more = f" (JAX_NUM_CPU_DEVICES={shape.size} makes as many of a CPU)" if devices[0].platform == "cpu" else ""
         raise InputError(
@@ -96,16 +102,31 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
         return Layout()
     joins = what_joins(recipe.model, image_shape)
     if shape is None:
-        shape = next(MeshShape(data=n) for n in range(most, 0, -1) if n == 1 or divide(recipe, n, joins))
+        sizes = [most] if several else range(most, 0, -1)
+        shape = next((MeshShape(data=n) for n in sizes if n == 1 or divide(recipe, n, joins)), MeshShape(data=most))
     division = divide(recipe, shape.size, joins)
     if division is None:
         rows = recipe.norm_batch or recipe.batch_size // recipe.accumulate
         norms = f", each with whole groups of {rows} rows or equal parts of one" if joins == "norms" else ""
         raise InputError(
             f"mesh: expected a number of devices that divides the batch_size, {recipe.batch_size}{norms}, "
-            f"got {execution.mesh!r}"
+            f"got {execution.mesh or f'{shape} of {hosts.count()} processes'!r}"
         )
     return Layout() if shape.size == 1 else Division(shape, devices[: shape.size], division)
+
+
+def _check_hosts(
+    recipe: Recipe, shape: MeshShape | None, devices: Sequence[jax.Device], execution: Execution
+) -> None:
+    """InputError for what several processes cannot do: all of their devices are to have a part of every batch."""
+    if recipe.selection:
+        raise InputError("processes: expected 1 with a selection, which picks from whole batches, got several")
+    if len({device.process_index for device in devices}) < hosts.count():
+        raise InputError(f"device: expected a platform with several processes, as cpu or gpu, got {execution.device!r}")
+    if shape is not None and shape.size != len(devices):
+        raise InputError(
+            f"mesh: expected all {len(devices)} devices of the {hosts.count()} processes, got {execution.mesh!r}"
+        )
 
 
 def what_joins(model: nn.Module, image_shape: tuple[int, ...]) -> Joins:
@@ -204,6 +225,8 @@ class Division(Layout):
         kinds = (AxisType.Auto,) * len(AXES)
         self.mesh = jax.make_mesh((shape.data, shape.fsdp), AXES, axis_types=kinds, devices=devices)
         self._axes = tuple(axis for axis in AXES if self.mesh.shape[axis] > 1)
+        self._everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self._gather = self._in_turn(jax.jit(lambda tree: tree, out_shardings=self._everywhere))
 
     @property
     def platform(self) -> str:
@@ -211,20 +234,37 @@ class Division(Layout):
 
     @property
     def where(self) -> str:
-        return f"{self.mesh.size} {self.platform} devices ({self.shape})"
+        several = f" of {hosts.count()} processes" if hosts.count() > 1 else ""
+        return f"{self.mesh.size} {self.platform} devices{several} ({self.shape})"
 
     def share(self, tree: Any) -> Any:
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return put(tree, self._everywhere)
 
     def rows(self, arrays: Sequence[np.ndarray], after: int = 0) -> Any:
-        spec = PartitionSpec(*[None] * (arrays[0].ndim - 1 - after), AXES)
-        return jax.device_put(arrays[0], NamedSharding(self.mesh, spec))
+        return put(arrays[0], self._by_rows(arrays[0].ndim - 1 - after))
+
+    def _by_rows(self, before: int) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * before, AXES))
+
+    def own_rows(self, rows: int) -> np.ndarray | None:
+        if hosts.count() == 1:
+            return None
+        return own_places(self._by_rows(0), rows)
+
+    def own_to_rows(self, arrays: Sequence[np.ndarray], after: int, rows: int) -> Any:
+        own, array = self.own_rows(rows), arrays[0]
+        axis = array.ndim - 1 - after
+        return self.rows(arrays, after) if own is None else from_own(array, own, self._by_rows(axis), axis, rows)
+
+    def fetch(self, tree: Any) -> Any:
+        several = hosts.count() > 1
+        return jax.device_get(self._gather(tree) if several else tree)
 
     def whole(self, rows: int) -> int:
         return -(-rows // self.mesh.size) * self.mesh.size
 
     def place(self, state: TrainState) -> TrainState:
-        return jax.device_put(state, shardings(self.mesh, state))
+        return put(state, shardings(self.mesh, state))
 
     def divided(self, train_step: TrainStep) -> TrainStep:
         by_rows = NamedSharding(self.mesh, PartitionSpec(AXES))

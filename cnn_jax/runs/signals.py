@@ -8,10 +8,13 @@ from types import FrameType
 from typing import Any
 
 from cnn_jax import start
+from cnn_jax.runs import hosts
 
 
 class Interrupts:
     """While entered, the first SIGINT, SIGTERM or SIGHUP only sets `received`; a second one acts as it did before.
+
+    Where several processes train together, one that any of them has received stops all (`stops`).
 
     A signal that the process ignores, as one in the background of a script or under nohup does, stays ignored. One that
     nobody heeded until the end acts then as it did before. Outside the main thread, where Python allows no signal
@@ -20,7 +23,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._heeded = False
+        self._agreed: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -32,10 +35,16 @@ class Interrupts:
             signal.signal(number, handler)
         self._previous = {}
 
+    def stops(self) -> bool:
+        """Whether to stop, the same in all processes, which are to ask in the same places."""
+        found = hosts.signalled(self.received)
+        self._agreed = None if found is None else signal.Signals(found)
+        return found is not None
+
     def heed(self) -> signal.Signals | None:
         """What has been received, if anything: the caller stops for it."""
-        self._heeded = self.received is not None
-        return self.received
+        self.stops()
+        return self._agreed
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -46,5 +55,5 @@ class Interrupts:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
-        if self.received is not None and not self._heeded and kind is None:
+        if self.received is not None and self._agreed is None and kind is None:
             signal.raise_signal(self.received)

@@ -1,0 +1,130 @@
+"""The processes of a run find each other before JAX's runtime starts, which would end them with its own stack traces.
+
+Process 0 listens at the address of the coordinator until all others have called there, and tells them to go on; then
+JAX's service takes over the address. Whoever is missing, or calls as what it is not, is named in one line on all.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+from cnn_jax.errors import InputError
+
+WAIT = 300.0  # seconds for all to come
+_RETRY = 0.2  # seconds between two calls
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """The host and the port of an address such as node-1:9876 or [::1]:9876.
+
+    Raises:
+        InputError: it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise InputError(f"coordinator: expected the host of process 0 and a free port, as node-1:9876, got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def meet(address: str, count: int, index: int, wait: float = WAIT) -> None:
+    """Returns once all processes are there.
+
+    Args:
+        address: where process 0 listens.
+        count: number of processes.
+        index: which this one is.
+        wait: seconds after which those that have not come are given up.
+
+    Raises:
+        InputError: not all have come in time, two have the same number, or they expect different numbers of processes.
+    """
+    host, port = parse_address(address)
+    deadline = time.monotonic() + wait
+    if index == 0:
+        _await_others(address, port, count, wait, deadline)
+    else:
+        _call(address, host, port, {"process": index, "processes": count}, wait, deadline)
+
+
+def _await_others(address: str, port: int, count: int, wait: float, deadline: float) -> None:
+    there: dict[int, socket.socket] = {}
+    fault = ""
+    try:
+        dual = socket.has_dualstack_ipv6()
+        server = socket.create_server(
+            ("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual, backlog=count
+        )
+    except OSError as error:
+        raise InputError(
+            f"coordinator: expected a free port of this host, as process 0 listens there, got {address!r} "
+            f"({error.strerror})"
+        ) from None
+    with server:
+        while len(there) < count - 1 and not fault:
+            try:
+                server.settimeout(max(deadline - time.monotonic(), 0.001))
+                caller, _ = server.accept()
+            except TimeoutError:
+                missing = [k for k in range(1, count) if k not in there]
+                fault = (
+                    f"processes: expected {count} to meet at {address} within {wait:g} seconds, but "
+                    f"{_named(missing)} did not come; start all, each with its own --process"
+                )
+                break
+            try:
+                caller.settimeout(5.0)
+                said = _read(caller)
+                fault = _fault(said, count, there)
+                there[said["process"]] = caller
+            except (OSError, ValueError, KeyError, TypeError):  # somebody else, who looks which ports are open
+                caller.close()
+        for caller in there.values():
+            with caller:
+                try:
+                    caller.sendall(json.dumps({"fault": fault}).encode() + b"\n")
+                except OSError:
+                    fault = fault or "processes: one that had come has ended; start all again"
+    if fault:
+        raise InputError(fault)
+
+
+def _fault(said: dict[str, Any], count: int, there: dict[int, socket.socket]) -> str:
+    """What is wrong with a process that has come, or nothing."""
+    process, processes = int(said["process"]), int(said["processes"])
+    if processes != count:
+        return f"processes: expected the same number on all, got {count} of process 0 and {processes} of {process}"
+    return f"process: expected each number once, got {process} twice" if process in there else ""
+
+
+def _call(address: str, host: str, port: int, said: dict[str, int], wait: float, deadline: float) -> None:
+    reason = ""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host, port), timeout=left) as line:
+                line.sendall(json.dumps(said).encode() + b"\n")
+                line.settimeout(left + 10.0)  # process 0 may have begun later, and says itself who has not come
+                fault = str(_read(line)["fault"])
+            if fault:
+                raise InputError(fault)
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:  # perhaps its name is not known yet
+            reason = (getattr(error, "strerror", None) or str(error)) or "no answer"
+            time.sleep(_RETRY)
+    raise InputError(
+        f"coordinator: expected process 0 at {address} within {wait:g} seconds, it did not answer ({reason}); start "
+        "all processes, each with the address of process 0"
+    )
+
+
+def _read(line: socket.socket) -> dict[str, Any]:
+    """A line of JSON."""
+    with line.makefile("rb") as file:
+        return dict(json.loads(file.readline(4096)))
+
+
+def _named(numbers: list[int]) -> str:
+    words = [str(number) for number in numbers[:8]] + (["others"] if len(numbers) > 8 else [])
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
