@@ -85,7 +85,9 @@ def prepare(config: Experiment) -> None:
     execution = config.execution
     if config.replicas > 1 or config.sweep:
         if (execution.processes or 1) > 1:
-            raise InputError("processes: expected 1 with several seeds, or in a sweep, got more; train one seed at a time")
+            raise InputError(
+                "processes: expected 1 with several seeds, or in a sweep, got more; train one seed at a time"
+            )
         split_cpu()
     else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
         keep_memory()
@@ -129,9 +131,7 @@ def run_experiment(
         return _run_sweep(config, experiment, finish, leaves)
     execution, place = config.execution, config.place
     moment = time.strftime("%Y%m%d-%H%M%S")
-    holds_run = hosts.by_first(
-        lambda: place.out is not None and check_free(place.out, place.resume, place.overwrite)
-    )
+    holds_run = hosts.by_first(lambda: place.out is not None and check_free(place.out, place.resume, place.overwrite))
     with hosts.first_before_others():
         opened = _open(config, holds_run)
     recipe, train, test, held_out = opened.recipe, opened.train, opened.test, opened.held_out

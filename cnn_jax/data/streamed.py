@@ -14,6 +14,7 @@ from cnn_jax.data.batching import epochs_of, train_order
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.feed import Chunk, padded
 
+SpreadOwn = Callable[[list[np.ndarray], int, int], Any]
 _CHUNK = 2**24  # bytes of images a chunk has at most, unless one batch alone has more: what is read, and then waits
 
 
@@ -32,6 +33,8 @@ class Streamed:
         with_epochs: whether the batches say which pass over its images each image belongs to.
         spread: puts arrays, one a seed, where those seeds are trained, and joins them as their chunk; it is told how
             many axes there are after that of a batch.
+        own: int, which places of a batch this process reads the images for, where others read the rest; None reads all.
+        spread_own: as `spread`, of images of those places alone; it is told the batch size as well.
     """
 
     def __init__(
@@ -45,10 +48,13 @@ class Streamed:
         workers: int = 0,
         with_epochs: bool,
         spread: Callable[[list[np.ndarray], int], Any],
+        own: np.ndarray | None = None,
+        spread_own: SpreadOwn | None = None,
     ):
         self._images, self._labels, self._steps = train.images, train.labels, steps
-        self._batches = _Batches(rows, tuple(seeds), batch_size)
+        self._batches = _Batches(rows, tuple(seeds), batch_size, own)
         self._workers, self._with_epochs, self._spread = workers, with_epochs, spread
+        self._spread_own = spread_own or (lambda arrays, after, rows: spread(arrays, after))
         self._stream: ReadAhead | None = None
         self._next = 0
 
@@ -101,26 +107,35 @@ class Streamed:
 
     def _made_of(self, stream: Iterator[np.ndarray], step: int, count: int, length: int) -> Chunk:
         seeds, size, shape = self._batches.seeds, self._batches.size, self._images.shape[1:]
+        read = self._batches.images // len(seeds)
         if length == count == 1:  # as it is, not copied
-            images = next(stream).reshape(len(seeds), 1, size, *shape)
+            images = next(stream).reshape(len(seeds), 1, read, *shape)
         else:
-            images = np.zeros((len(seeds), length, size, *shape), np.uint8)
+            images = np.zeros((len(seeds), length, read, *shape), np.uint8)
             for k in range(count):
-                images[:, k] = next(stream).reshape(len(seeds), size, *shape)
+                images[:, k] = next(stream).reshape(len(seeds), read, *shape)
         index = np.stack([padded(rows, length) for rows in self._batches.indices(step, count)])
-        own = {"image": images, "label": self._labels[index], "index": index}
+        own = {"label": self._labels[index], "index": index}
         if self._with_epochs:
             epochs = padded(epochs_of(self._batches.rows.shape[1], size, step, count), length)
             own["epoch"] = np.broadcast_to(epochs, (len(seeds), length, size))
-        after = {"image": len(shape)}
-        return {}, {name: self._spread(list(values), after.get(name, 0)) for name, values in own.items()}
+        image = self._spread_own(list(images), len(shape), size)
+        return {}, {"image": image, **{name: self._spread(list(values), 0) for name, values in own.items()}}
 
 
 class _Batches:
-    """Which images the batches of some steps have: item k is int (seeds * size,), those of one seed after another."""
+    """Which images are read for the batches of some steps: item k is int (n,), those of one seed after another."""
 
-    def __init__(self, rows: np.ndarray, seeds: tuple[int, ...], size: int, step: int = 0, count: int = 0):
-        self.rows, self.seeds, self.size, self._step, self._count = rows, seeds, size, step, count
+    def __init__(
+        self,
+        rows: np.ndarray,
+        seeds: tuple[int, ...],
+        size: int,
+        own: np.ndarray | None,
+        step: int = 0,
+        count: int = 0,
+    ):
+        self.rows, self.seeds, self.size, self._own, self._step, self._count = rows, seeds, size, own, step, count
         self._begin()
 
     def _begin(self) -> None:
@@ -129,12 +144,12 @@ class _Batches:
 
     @property
     def images(self) -> int:
-        """How many images a batch has, those of all seeds."""
-        return len(self.seeds) * self.size
+        """How many images are read for a batch, those of all seeds."""
+        return len(self.seeds) * (self.size if self._own is None else len(self._own))
 
     def part(self, step: int, count: int) -> _Batches:
         """The batches of some steps."""
-        return _Batches(self.rows, self.seeds, self.size, step, count)
+        return _Batches(self.rows, self.seeds, self.size, self._own, step, count)
 
     def indices(self, step: int, count: int) -> np.ndarray:
         """Which images each seed learns from in some steps: int (seeds, count, size)."""
@@ -146,7 +161,8 @@ class _Batches:
         return self._count
 
     def __getitem__(self, k: int) -> np.ndarray:
-        return self.indices(self._step + k, 1).ravel()
+        chosen = self.indices(self._step + k, 1)
+        return (chosen if self._own is None else chosen[..., self._own]).ravel()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_orders", "_lock")}
@@ -157,26 +173,43 @@ class _Batches:
 
 
 def streamed_rows(
-    dataset: Dataset, chosen: Sequence[np.ndarray], spread: Callable[[list[np.ndarray], int], Any]
+    dataset: Dataset,
+    chosen: Sequence[np.ndarray],
+    counts: Sequence[int],
+    spread: Callable[[list[np.ndarray], int], Any],
+    own: np.ndarray | None = None,
+    spread_own: SpreadOwn | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Images and labels to evaluate, read ahead.
 
     Args:
         dataset: images at the size of the model's input, and labels.
         chosen: of each batch, which images each seed is measured on, int (seeds, batch size).
+        counts: of each batch, how many of these count; what follows only fills it, with any image, and is not read.
         spread: puts arrays, one a seed, where those seeds are measured; as for `Streamed`.
+        own: as for `Streamed`.
+        spread_own: as for `Streamed`.
 
     Yields:
         "image" and "label" of each batch.
     """
-    pairs = [np.unique(rows, return_inverse=True) for rows in chosen]
+    size = chosen[0].shape[1]
+    put = spread_own or (lambda arrays, after, rows: spread(arrays, after))
+    places_read = np.arange(size) if own is None else own
+    read = [rows[:, places_read[places_read < count]] for rows, count in zip(chosen, counts, strict=True)]
+    pairs = [np.unique(rows, return_inverse=True) for rows in read]
     once = [rows for rows, _ in pairs]
-    stream = ReadAhead(dataset.images, once, max(map(len, once)))
+    shape = dataset.images.shape[1:]
+    anything = np.resize(np.arange(256, dtype=np.uint8), (1, *shape))
+    stream = ReadAhead(dataset.images, once, max(1, *map(len, once)))
     try:
-        for rows, (_, places), images in zip(chosen, pairs, stream, strict=True):
+        for rows, mine, (_, places), images in zip(chosen, read, pairs, stream, strict=True):
+            filling = len(places_read) - mine.shape[1]
+            images = images if len(images) else anything
+            places = np.pad(places.reshape(mine.shape), [(0, 0), (0, filling)])
             yield {
-                "image": spread([images[own] for own in places.reshape(rows.shape)], images.ndim - 1),
-                "label": spread([dataset.labels[own] for own in rows], 0),
+                "image": put([images[of_seed] for of_seed in places], images.ndim - 1, size),
+                "label": spread([dataset.labels[of_seed] for of_seed in rows], 0),
             }
     finally:
         stream.close()

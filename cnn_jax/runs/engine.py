@@ -282,7 +282,8 @@ class Engine:
         count, results, length = rows.shape[1], [], self._layout.whole(EVAL_BATCH)
         batches = [np.arange(start, start + length) for start in range(0, count, length)]
         chosen = [rows[:, np.minimum(positions, count - 1)].astype(np.int32) for positions in batches]
-        for positions, batch in zip(batches, self._read[split](chosen), strict=True):
+        counts = [int(np.count_nonzero(positions < count)) for positions in batches]
+        for positions, batch in zip(batches, self._read[split](chosen, counts), strict=True):
             mask = [(positions < count).astype(np.float32)] * len(rows)
             batch |= {"mask": self._layout.rows(mask)}
             results.append(self._eval_step(state.eval_variables, batch, self._numbers))

@@ -18,8 +18,9 @@ from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.layout import Layout
 from cnn_jax.training.recipe import Recipe
 
-Read = Callable[[Sequence[np.ndarray]], Iterator[dict[str, Any]]]
-"""Of each batch, which images each seed is measured on, int (seeds, n) -> their "image" and "label"."""
+Read = Callable[[Sequence[np.ndarray], Sequence[int]], Iterator[dict[str, Any]]]
+"""Of each batch, which images each seed is measured on, int (seeds, n), and how many of these count -> "image" and
+"label"."""
 
 
 def make_feed(
@@ -50,16 +51,16 @@ def make_feed(
     if streams:
         feed = Streamed(
             train, rows, seeds, recipe.batch_size, steps=steps, workers=execution.workers, with_epochs=with_epochs,
-            spread=spread,
+            spread=spread, own=layout.own_rows(recipe.batch_size), spread_own=layout.own_to_rows,
         )  # fmt: skip
-        return feed, {name: functools.partial(_streamed, split, spread) for name, split in splits.items()}
+        return feed, {name: functools.partial(_streamed, split, layout) for name, split in splits.items()}
     # Of all that was left encoded, arrays.
     train, others = _decoded(train), {name: _decoded(split) for name, split in others.items()}
     resident = Resident(train, rows, seeds, recipe.batch_size, with_epochs=with_epochs, share=share, spread=spread)
     held = {name: share({"image": split.images, "label": split.labels}) for name, split in others.items()}
     gather = jax.jit(lambda images, rows: jax.tree.map(lambda values: values[rows], images))
 
-    def read(name: str, chosen: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
+    def read(name: str, chosen: Sequence[np.ndarray], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
         images = held.get(name, resident.images)
         return (gather(images, spread(list(rows))) for rows in chosen)
 
@@ -67,9 +68,10 @@ def make_feed(
 
 
 def _streamed(
-    split: data.Dataset, spread: Callable[[list[np.ndarray], int], Any], chosen: Sequence[np.ndarray]
+    split: data.Dataset, layout: Layout, chosen: Sequence[np.ndarray], counts: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    return streamed_rows(split, chosen, spread)
+    own = layout.own_rows(chosen[0].shape[1])
+    return streamed_rows(split, chosen, counts, layout.rows, own, layout.own_to_rows)
 
 
 def _decoded(split: data.Dataset) -> data.Dataset:

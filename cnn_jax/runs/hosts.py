@@ -58,8 +58,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             return
     if coordinator is None or processes is None or process is None:
         raise InputError(
-            "coordinator, processes, process: expected all three or none, got "
-            f"{coordinator}, {processes}, {process}"
+            f"coordinator, processes, process: expected all three or none, got {coordinator}, {processes}, {process}"
         )
     if _together or jax.distributed.is_initialized():
         raise InputError("processes: expected one run in a process, got another; start all processes again for it")

@@ -1,4 +1,4 @@
-"""What is said when a process ends without a word: JAX's runtime, the system or a scheduler may end it at any moment."""
+"""What is said when a process ends without a word, as JAX's runtime, the system or a scheduler may have it end."""
 
 from __future__ import annotations
 

@@ -115,9 +115,7 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
     return Layout() if shape.size == 1 else Division(shape, devices[: shape.size], division)
 
 
-def _check_hosts(
-    recipe: Recipe, shape: MeshShape | None, devices: Sequence[jax.Device], execution: Execution
-) -> None:
+def _check_hosts(recipe: Recipe, shape: MeshShape | None, devices: Sequence[jax.Device], execution: Execution) -> None:
     """InputError for what several processes cannot do: all of their devices are to have a part of every batch."""
     if recipe.selection:
         raise InputError("processes: expected 1 with a selection, which picks from whole batches, got several")

@@ -90,7 +90,9 @@ def _everywhere(leaf: jax.Array) -> jax.Array:
 def _has_all(leaf: Any) -> bool:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return True
-    parts = {tuple((place.start, place.stop) for place in shard.index): shard.data.size for shard in leaf.addressable_shards}
+    parts = {
+        tuple((place.start, place.stop) for place in shard.index): shard.data.size for shard in leaf.addressable_shards
+    }
     return sum(parts.values()) == leaf.size
 
 

@@ -1,0 +1,344 @@
+"""Several processes on this machine that train one run; what each does is in `tests.hosts`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.errors import InputError
+from cnn_jax.runs import Execution, fit, greeting, hosts
+from cnn_jax.runs.checkpoints import Checkpoints
+from cnn_jax.runs.digests import digest_arrays
+from cnn_jax.runs.folder import read_config
+from cnn_jax.runs.last_word import last_word
+from tests import quick
+from tests.hosts import RUNS, TEST, TRAIN, batches, recipe
+from tests.test_kill import OPTIONS, last_state, newest
+from tests.test_training_loop import SignalAt
+from tests.tiny import assert_close, make_execution, make_folder, records, steps_kept
+
+ROOT = Path(__file__).parent.parent
+MOST = 120  # seconds in which all processes are to end once one is lost
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def environment(devices: int = 2) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices} {quick.flags()}"
+    folder = str(jax.config.jax_compilation_cache_dir)
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": folder}
+
+
+def begin(arguments: list[str], **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, **options,
+    )  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+    deadline, said = time.monotonic() + seconds, []
+    try:
+        for process in processes:
+            said.append(process.communicate(timeout=max(deadline - time.monotonic(), 1))[0])
+    finally:
+        for process in processes:
+            process.kill()
+    return said
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    with quick.everywhere():
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Every run by one process on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    found = {}
+    for name in ("resident", "norms", "divided"):
+        path = folder / name
+        opened = make_folder(path)
+        execution = make_execution(steps_per_call=1, mesh="data=1")
+        found[name] = fit(RUNS[name][0], TRAIN, test=TEST, execution=execution, folder=opened)
+        opened.close()
+    found["streamed"] = found["resident"]
+    found["plain"] = fit(recipe(), TRAIN, test=TEST, execution=make_execution(steps_per_call=1, mesh="data=1"))
+    return folder, found
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said."""
+    folder = tmp_path_factory.mktemp("together")
+    opened = make_folder(folder / "stopped")
+    stop = SignalAt(6, signal.SIGTERM)
+    execution = make_execution(steps_per_call=1, mesh="data=1")
+    stopped = fit(recipe(), TRAIN, test=TEST, execution=execution, folder=opened, display=stop)
+    opened.close()
+    assert stopped.interrupted == signal.SIGTERM
+    count, port = 2, free_port()
+    processes = [begin(["-m", "tests.hosts", str(port), str(count), str(k), str(folder)]) for k in range(count)]
+    said = finish(processes)
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
+    return folder, [json.loads((folder / f"said-{k}.json").read_text()) for k in range(count)]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_several_processes_train_what_one_does(alone, together, name):
+    folder, said = together
+    expected = alone[1][name]
+    assert said[0][name] == said[1][name]
+    found = np.load(folder / f"{name}.npz")
+    leaves = jax.tree_util.tree_flatten_with_path(expected.variables())[0]
+    assert len(leaves) == len(found) > 3
+    for path, leaf in leaves:
+        np.testing.assert_allclose(found[jax.tree_util.keystr(path)], leaf, rtol=1e-4, atol=1e-5)
+    for split, evaluations in expected.evaluations.items():
+        for metric, value in evaluations[0].values().items():
+            assert said[0][name]["evaluations"][split][metric] == pytest.approx(value, rel=1e-3, abs=1e-6)
+
+
+def test_batches_are_the_same_bits_by_any_feed_in_any_process(together):
+    folder, _ = together
+    found = [dict(np.load(folder / f"batches-{feed}-{k}.npz")) for feed in ("resident", "streamed") for k in range(2)]
+    assert {"0image", "1image", "0index", "0label", "0epoch"} <= found[0].keys()
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, values in other.items():
+            np.testing.assert_array_equal(values, found[0][name])
+    for mine, k in zip(batches("resident"), range(2), strict=True):
+        for name, values in mine.items():
+            np.testing.assert_array_equal(found[0][f"{k}{name}"], values)
+
+
+def test_evaluation_reads_each_image_in_one_process(together):
+    read = [one["read"] for one in together[1]]
+    assert sorted(read[0] + read[1]) == list(range(len(TEST)))
+    assert all(read)
+    assert together[1][0]["score"] == together[1][1]["score"]
+    assert len(together[1][0]["score"]) == len(TEST)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone, together):
+    """From one to two, in `tests.hosts`; and from two to one."""
+    folder, said = together
+    expected = alone[1]["plain"]
+    for name, value in expected.evaluations["test"][0].values().items():
+        assert said[0]["resumed"]["evaluations"]["test"][name] == pytest.approx(value, rel=1e-3, abs=1e-6)
+    assert [one["interrupted"] for one in said] == [signal.SIGTERM] * 2
+    kept = steps_kept(folder / "signalled")
+    assert len(kept) == 1  # saved once
+    assert kept[0] < 16
+    opened = make_folder(folder / "signalled", resume=True)
+    execution = make_execution(steps_per_call=1, mesh="data=1")
+    result = fit(recipe(), TRAIN, test=TEST, execution=execution, folder=opened)
+    opened.close()
+    assert_close(result.state, expected.state)
+
+
+def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, together):
+    """Also those of which each process has a part alone; read here, with their digests, on one device."""
+    folder, said = together
+    for name in RUNS:
+        kept = Checkpoints(folder / name, read_config(folder / name)["run"], read_only=True)
+        assert all(not fault for _, fault in kept.inspect())
+        restored, _ = kept.restore(alone[1][name].state)
+        kept.close()
+        assert digest_arrays(restored) == said[0][name]["digests"]
+        own, other = records(folder / name), records(alone[0] / ("resident" if name == "streamed" else name))
+        assert [(line["split"], line["step"]) for line in own] == [(line["split"], line["step"]) for line in other]
+
+
+def test_the_processes_find_each_other():
+    port, faults = free_port(), []
+
+    def come(index, count=3):
+        try:
+            greeting.meet(f"localhost:{port}", count, index, wait=20)
+        except InputError as error:
+            faults.append(str(error))
+
+    threads = [threading.Thread(target=come, args=(k,)) for k in (2, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    ("comers", "message"),
+    [
+        ([(0, 3), (1, 3)], r"processes: expected 3 to meet at localhost:\d+ within 2 seconds, but 2 did not come; .*"),
+        ([(0, 3), (1, 3), (1, 3)], r"process: expected each number once, got 1 twice"),
+        ([(0, 2), (1, 3)], r"processes: expected the same number on all, got 2 of process 0 and 3 of 1"),
+        ([(1, 2)], r"coordinator: expected process 0 at localhost:\d+ within 2 seconds, it did not answer \(.*\); .*"),
+    ],
+)
+def test_a_wrong_or_missing_process_is_one_line_on_all(comers, message):
+    port, faults = free_port(), []
+
+    def come(index, count):
+        try:
+            greeting.meet(f"localhost:{port}", count, index, wait=2)
+        except InputError as error:
+            faults.append(str(error))
+
+    threads = [threading.Thread(target=come, args=one) for one in comers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(faults) == len(comers)
+    assert all(re.fullmatch(message, fault) for fault in faults), faults
+
+
+@pytest.mark.parametrize("address", ["nowhere", "nowhere:", ":1234", "host:0", "host:65536", "host:x"])
+def test_an_address_that_is_none_is_named(address):
+    with pytest.raises(InputError, match=r"^coordinator: expected the host of process 0 and a free port, .*, got '"):
+        greeting.parse_address(address)
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        with pytest.raises(
+            InputError, match=rf"^coordinator: expected a free port of this host, .*'{address}' \(.*\)$"
+        ):
+            greeting.meet(address, 2, 0, wait=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"processes": 0}, "processes: expected a whole number >= 1 or None, got 0"),
+        ({"process": 2, "processes": 2}, "process: expected a whole number from 0 to 1, of --processes, got 2"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        Execution(**options)
+
+
+def test_all_three_options_are_needed():
+    with pytest.raises(
+        InputError, match=r"^coordinator, processes, process: expected all three or none, got None, 2, "
+    ):
+        hosts.join(None, 2, None)
+
+
+def test_one_process_agrees_with_itself():
+    hosts.join(None, 1, None)
+    assert hosts.count() == 1
+    assert hosts.is_first()
+    assert hosts.agree(lambda: (1, 2)) == (1, 2)
+    assert hosts.of_each("a") == ["a"]
+    assert hosts.signalled(None) is None
+    assert hosts.signalled(signal.SIGINT) == signal.SIGINT
+
+
+@pytest.mark.parametrize("kills", [True, False])
+def test_the_last_word_is_said_of_a_process_that_is_killed(kills):
+    code = (
+        "import os, sys; from cnn_jax.runs.last_word import last_word\n"
+        "with last_word('gone'): os.kill(os.getpid(), 9 if sys.argv[1] == 'True' else 0)"
+    )
+    process = begin(["-c", code, str(kills)])
+    assert process.communicate(timeout=60)[0] == ("gone\n" if kills else "")
+    with last_word("not said"):
+        pass
+
+
+def run(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
+    port = free_port()
+    shared = [
+        str(ROOT / "experiments" / "lenet5.py"),
+        *OPTIONS,
+        "--out",
+        str(out),
+        "--coordinator",
+        f"localhost:{port}",
+    ]
+    return [begin([*shared, "--processes", str(count), "--process", str(k), *options]) for k in range(count)]
+
+
+def wait_until(condition, processes, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    assert condition(), finish(processes, 1)
+
+
+def test_all_end_when_one_is_killed_and_say_how_to_go_on(tmp_path):
+    out = tmp_path / "run"
+    processes = run(out, 2)
+    wait_until(lambda: newest(out), processes)
+    processes[1].kill()
+    began = time.monotonic()
+    said = finish(processes, MOST)
+    assert time.monotonic() - began < MOST
+    assert all(process.returncode for process in processes)
+    for text in said:  # by what outlives them
+        [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
+        assert str(out) in line
+    processes = run(out, 2, "--resume")
+    wait_until(lambda: newest(out) > 18, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    said = finish(processes)
+    assert [process.returncode for process in processes] == [143, 143], said
+    assert "stopped by SIGTERM after step" in said[0]
+    assert "stopped" not in said[1]
+    assert "Traceback" not in said[0] + said[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4])
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, count):
+    seed = random.randrange(10**6)
+    draw, out, done = random.Random(seed), tmp_path / "run", 0
+    for k in range(20):
+        processes = run(out, draw.choice([2, count]), "--resume")
+        victim = draw.choice(processes)
+        before = newest(out)
+        print(f"seed {seed}, kill {k}: {processes.index(victim)} of {len(processes)} after step {before}")
+        if draw.random() < 0.8:
+            wait_until(lambda least=before + 1: newest(out) >= least or newest(out) >= 202, processes)
+            time.sleep(draw.uniform(0.0, 0.3))
+        else:
+            time.sleep(draw.uniform(0.2, 8.0))
+        victim.kill()
+        finish(processes, MOST)
+        assert newest(out) >= before
+        done = newest(out)
+        if done >= 180:
+            break
+    processes = run(out, count, "--resume")
+    said = finish(processes)
+    assert [process.returncode for process in processes] == [0] * count, said
+    whole = tmp_path / "whole"
+    process = begin([str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, "--out", str(whole), "--mesh", "data=1"])
+    finish([process])
+    (step, leaves), (expected_step, expected) = last_state(out), last_state(whole)
+    assert step == expected_step
+    for leaf, reference in zip(leaves, expected, strict=True):
+        np.testing.assert_allclose(leaf, reference, rtol=1e-3, atol=1e-4)
