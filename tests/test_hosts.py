@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -160,10 +161,11 @@ def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, toge
     """Also those of which each process has a part alone; read here, with their digests, on one device."""
     folder, said = together
     for name in RUNS:
-        kept = Checkpoints(folder / name, read_config(folder / name)["run"], read_only=True)
-        assert all(not fault for _, fault in kept.inspect())
-        restored, _ = kept.restore(alone[1][name].state)
-        kept.close()
+        identity = read_config(folder / name)["run"]
+        with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
+            assert all(not fault for _, fault in kept.inspect())
+        with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
+            restored, _ = kept.restore(alone[1][name].state)
         assert digest_arrays(restored) == said[0][name]["digests"]
         own, other = records(folder / name), records(alone[0] / ("resident" if name == "streamed" else name))
         assert [(line["split"], line["step"]) for line in own] == [(line["split"], line["step"]) for line in other]

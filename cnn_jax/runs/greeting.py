@@ -50,7 +50,8 @@ def meet(address: str, count: int, index: int, wait: float = WAIT) -> None:
 
 
 def _await_others(address: str, port: int, count: int, wait: float, deadline: float) -> None:
-    there: dict[int, socket.socket] = {}
+    there: set[int] = set()
+    callers: list[socket.socket] = []
     fault = ""
     try:
         dual = socket.has_dualstack_ipv6()
@@ -78,10 +79,11 @@ def _await_others(address: str, port: int, count: int, wait: float, deadline: fl
                 caller.settimeout(5.0)
                 said = _read(caller)
                 fault = _fault(said, count, there)
-                there[said["process"]] = caller
+                there.add(said["process"])
+                callers.append(caller)
             except (OSError, ValueError, KeyError, TypeError):  # somebody else, who looks which ports are open
                 caller.close()
-        for caller in there.values():
+        for caller in callers:
             with caller:
                 try:
                     caller.sendall(json.dumps({"fault": fault}).encode() + b"\n")
@@ -91,7 +93,7 @@ def _await_others(address: str, port: int, count: int, wait: float, deadline: fl
         raise InputError(fault)
 
 
-def _fault(said: dict[str, Any], count: int, there: dict[int, socket.socket]) -> str:
+def _fault(said: dict[str, Any], count: int, there: set[int]) -> str:
     """What is wrong with a process that has come, or nothing."""
     process, processes = int(said["process"]), int(said["processes"])
     if processes != count:
@@ -107,16 +109,17 @@ def _call(address: str, host: str, port: int, said: dict[str, int], wait: float,
                 line.sendall(json.dumps(said).encode() + b"\n")
                 line.settimeout(left + 10.0)  # process 0 may have begun later, and says itself who has not come
                 fault = str(_read(line)["fault"])
-            if fault:
-                raise InputError(fault)
-            return
+            break
         except (OSError, ValueError, KeyError, TypeError) as error:  # perhaps its name is not known yet
             reason = (getattr(error, "strerror", None) or str(error)) or "no answer"
             time.sleep(_RETRY)
-    raise InputError(
-        f"coordinator: expected process 0 at {address} within {wait:g} seconds, it did not answer ({reason}); start "
-        "all processes, each with the address of process 0"
-    )
+    else:
+        fault = (
+            f"coordinator: expected process 0 at {address} within {wait:g} seconds, it did not answer ({reason}); "
+            "start all processes, each with the address of process 0"
+        )
+    if fault:
+        raise InputError(fault)
 
 
 def _read(line: socket.socket) -> dict[str, Any]:
