@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -258,17 +259,28 @@ def _installed(name: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _never_silent(path: Path, whole: Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _never_silent(path: Path, whole: Path) -> Iterator[None]:
     """Where several processes train together, says how to go on should this one end without a word.
 
-    JAX's runtime ends all once one is lost.
+    Once one is lost, JAX's runtime ends the others, or what they compute together fails.
     """
     if hosts.count() == 1:
-        return contextlib.nullcontext()
-    return last_word(
+        yield
+        return
+    word = (
         f"process {hosts.index()} of {hosts.count()} has ended, by itself or as another was lost; what was saved is in "
         f"{shown(path)}; when all have ended, start all again with --resume, as {_resuming(whole)}"
     )
+    with last_word(word):
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            terminal.complain(f"error: {terminal.one_line(str(error))}")
+            terminal.flush()
+            os._exit(os.EX_TEMPFAIL)  # what JAX does at an ordinary end would wait for the one that is lost
 
 
 def _resuming(whole: Path) -> str:

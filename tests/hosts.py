@@ -58,10 +58,8 @@ class Normed(nn.Module):
 recipe = functools.partial(
     make_recipe, epochs=2, batch_size=8, optimizer=SGD(0.05, momentum=0.9), schedule=Constant(), averaging=(EMA(0.9),)
 )
-RUNS = {  # the recipe, and on what it is trained by several processes
-    "resident": (recipe(validation=0.125, augment=(Flip(),)), {}),
+RUNS = {  # the recipe, and how several processes train it
     "streamed": (recipe(validation=0.125, augment=(Flip(),)), {"feed": "streamed"}),
-    "norms": (recipe(model=Normed()), {}),
     "divided": (recipe(model=Wide()), {"mesh": "fsdp=4"}),
 }
 
@@ -100,10 +98,11 @@ def described(result):
 
 
 def batches(feed):
-    """What the first steps learn from, whole: images, labels and indices."""
-    engine = Engine(*RUNS[feed][:1], encoded(TRAIN), (0,), make_execution(**RUNS[feed][1]), None, TEST)
-    shared, own = engine._feed.chunk(3, 2, 2)
-    taken = [engine._feed.take((shared, own), k) for k in range(2)]
+    """What two steps in the middle learn from, whole: images, labels, indices and epochs."""
+    execution = make_execution(feed=feed)
+    engine = Engine(RUNS["streamed"][0], encoded(TRAIN), (0,), execution, None, TEST)
+    chunk = engine._feed.chunk(3, 2, 2)
+    taken = [engine._feed.take(chunk, k) for k in range(2)]
     engine.close()
     return engine.fetch(taken)
 
@@ -140,11 +139,11 @@ def main(port, count, index, folder):
 
     # A run that one process had begun goes on here; and one that is stopped in any process stops in all.
     says["resumed"] = described(train(recipe(), make_execution(steps_per_call=1), folder / "stopped", resume=True))
-    with contextlib.closing(open_folder(folder / "signalled", recipe())) as opened:
-        if index == count - 1:
-            signal_after(5, signal.SIGTERM)
-        result = fit(recipe(), TRAIN, test=TEST, execution=make_execution(steps_per_call=1), folder=opened)
-    says["interrupted"] = result.interrupted
+    if index == count - 1:
+        signal_after(5, signal.SIGTERM)
+    says["interrupted"] = train(
+        recipe(model=Normed()), make_execution(steps_per_call=1), folder / "signalled"
+    ).interrupted
     hosts.leave()
     (folder / f"said-{index}.json").write_text(json.dumps(says))
 

@@ -26,12 +26,13 @@ from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.last_word import last_word
 from tests import quick
-from tests.hosts import RUNS, TEST, TRAIN, batches, recipe
+from tests.hosts import RUNS, TEST, TRAIN, Normed, batches, recipe
 from tests.test_kill import OPTIONS, last_state, newest
 from tests.test_training_loop import SignalAt
 from tests.tiny import assert_close, make_execution, make_folder, records, steps_kept
 
 ROOT = Path(__file__).parent.parent
+ALONE = make_execution(steps_per_call=1, mesh="data=1")
 MOST = 120  # seconds in which all processes are to end once one is lost
 
 
@@ -75,15 +76,11 @@ def _compile_quickly():
 def alone(tmp_path_factory):
     """Every run by one process on one device."""
     folder = tmp_path_factory.mktemp("alone")
+    recipes = {name: one for name, (one, _) in RUNS.items()} | {"plain": recipe(), "norms": recipe(model=Normed())}
     found = {}
-    for name in ("resident", "norms", "divided"):
-        path = folder / name
-        opened = make_folder(path)
-        execution = make_execution(steps_per_call=1, mesh="data=1")
-        found[name] = fit(RUNS[name][0], TRAIN, test=TEST, execution=execution, folder=opened)
-        opened.close()
-    found["streamed"] = found["resident"]
-    found["plain"] = fit(recipe(), TRAIN, test=TEST, execution=make_execution(steps_per_call=1, mesh="data=1"))
+    for name, chosen in recipes.items():
+        with contextlib.closing(make_folder(folder / name)) as opened:
+            found[name] = fit(chosen, TRAIN, test=TEST, execution=ALONE, folder=opened)
     return folder, found
 
 
@@ -91,11 +88,9 @@ def alone(tmp_path_factory):
 def together(tmp_path_factory):
     """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said."""
     folder = tmp_path_factory.mktemp("together")
-    opened = make_folder(folder / "stopped")
-    stop = SignalAt(6, signal.SIGTERM)
-    execution = make_execution(steps_per_call=1, mesh="data=1")
-    stopped = fit(recipe(), TRAIN, test=TEST, execution=execution, folder=opened, display=stop)
-    opened.close()
+    with contextlib.closing(make_folder(folder / "stopped")) as opened:
+        stop = SignalAt(6, signal.SIGTERM)
+        stopped = fit(recipe(), TRAIN, test=TEST, execution=ALONE, folder=opened, display=stop)
     assert stopped.interrupted == signal.SIGTERM
     count, port = 2, free_port()
     processes = [begin(["-m", "tests.hosts", str(port), str(count), str(k), str(folder)]) for k in range(count)]
@@ -150,11 +145,9 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, together):
     kept = steps_kept(folder / "signalled")
     assert len(kept) == 1  # saved once
     assert kept[0] < 16
-    opened = make_folder(folder / "signalled", resume=True)
-    execution = make_execution(steps_per_call=1, mesh="data=1")
-    result = fit(recipe(), TRAIN, test=TEST, execution=execution, folder=opened)
-    opened.close()
-    assert_close(result.state, expected.state)
+    with contextlib.closing(make_folder(folder / "signalled", resume=True)) as opened:
+        result = fit(recipe(model=Normed()), TRAIN, test=TEST, execution=ALONE, folder=opened)
+    assert_close(result.state, alone[1]["norms"].state)
 
 
 def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, together):
@@ -167,7 +160,7 @@ def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, toge
         with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
             restored, _ = kept.restore(alone[1][name].state)
         assert digest_arrays(restored) == said[0][name]["digests"]
-        own, other = records(folder / name), records(alone[0] / ("resident" if name == "streamed" else name))
+        own, other = records(folder / name), records(alone[0] / name)
         assert [(line["split"], line["step"]) for line in own] == [(line["split"], line["step"]) for line in other]
 
 
