@@ -264,9 +264,22 @@ def test_the_last_word_is_said_of_a_process_that_is_killed(kills):
         pass
 
 
+# Runs a script in which a process is missed earlier than in a true one.
+SOON = (
+    "import runpy, sys; from cnn_jax.runs import hosts; hosts.HEARTBEAT = 10; sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def test_a_process_is_missed_in_time():
+    assert hosts.HEARTBEAT + hosts.LEAVE < MOST
+
+
 def run(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
     port = free_port()
     shared = [
+        "-c",
+        SOON,
         str(ROOT / "experiments" / "lenet5.py"),
         *OPTIONS,
         "--out",

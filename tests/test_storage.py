@@ -11,7 +11,8 @@ import pytest
 
 from cnn_jax import command
 from cnn_jax.errors import StorageError
-from cnn_jax.runs import CheckpointConfig, Place, fit
+from cnn_jax.runs import CheckpointConfig, Place, checkpoints, fit
+from cnn_jax.runs.digests import make_record
 from cnn_jax.runs.display import Display
 from cnn_jax.runs.folder import write_atomically
 from cnn_jax.runs.records import Records
@@ -31,6 +32,9 @@ def small_files(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+NEXT = "training goes on, and the next is tried"
 
 
 class At(Display):
@@ -60,16 +64,47 @@ def undisturbed(tmp_path_factory):
 def test_a_checkpoint_that_does_not_fit(undisturbed, tmp_path, capfd):
     path = tmp_path / "run"
     with contextlib.ExitStack() as stack:
-        full = At(12, lambda: stack.enter_context(small_files(1000)))
+        full = At(12, lambda: stack.enter_context(small_files(4500)))  # enough for records
         with pytest.raises(StorageError) as caught:
             train_in(path, display=full)
     assert "\n" not in str(caught.value)
     assert "checkpoints: a checkpoint cannot be written (File too large)" in str(caught.value)
     assert f"last good checkpoint: step {steps_kept(path)[-1]}; " in str(caught.value)
-    assert capfd.readouterr().err == ""
+    told = f"{path}/checkpoints: a checkpoint cannot be written (File too large); {NEXT}\n"
+    assert capfd.readouterr().err == told  # of the first; with the second, the run ended
     result = train_in(path)
     assert_same_bits(result.state, undisturbed[1].state)
     assert records(path) == records(undisturbed[0])
+
+
+class Full:
+    """In place of `make_record`, a part of every checkpoint: fails for some steps, as on a full disk."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, *arguments, step, **keywords):
+        if step in self.steps:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return make_record(*arguments, step=step, **keywords)
+
+
+def test_after_a_checkpoint_that_fails_the_next_is_tried(undisturbed, tmp_path, capfd, monkeypatch):
+    path = tmp_path / "run"
+    monkeypatch.setattr(checkpoints, "make_record", Full({15, 25}))
+    result = train_in(path)
+    told = f"{path}/checkpoints: a checkpoint cannot be written (No space left on device); {NEXT}\n"
+    assert capfd.readouterr().err == 2 * told
+    assert_same_bits(result.state, undisturbed[1].state)
+    assert steps_kept(path) == [20, 30, 31]
+
+
+def test_two_that_fail_end_the_run(tmp_path, capfd, monkeypatch):
+    path = tmp_path / "run"
+    monkeypatch.setattr(checkpoints, "make_record", Full({15, 20}))
+    with pytest.raises(StorageError, match=r"checkpoints: a .* \(No space left .*\); last good checkpoint: step 10; "):
+        train_in(path)
+    assert capfd.readouterr().err.count(NEXT) == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

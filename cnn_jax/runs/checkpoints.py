@@ -61,6 +61,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self._run = ocp, run
+        self._has_failed = False  # whether the last of the newest could not be written
         self._hushed = contextlib.ExitStack()
         self._expect_leftovers = self._hushed.enter_context(quiet_orbax())
 
@@ -97,10 +98,11 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, progress: dict[str, Any], best: bool = False) -> None:
         """Begins to save the state in the background, unless that step is already there.
 
-        The state is copied first: the next train step reuses ("donates") its buffers while the copy is written.
+        The state is copied first: the next train step reuses ("donates") its buffers while the copy is written. If the
+        one before could not be written, a line on standard error says so, and this one is tried.
 
         Raises:
-            StorageError: this checkpoint, or the one before, cannot be written.
+            StorageError: this checkpoint, or the two before, or the best before, cannot be written.
         """
         from cnn_jax.runs.deferred import DeferredJsonSave
 
@@ -109,7 +111,7 @@ class Checkpoints:
             return
         if not best:  # What its progress says of the best must be true, so that one is complete first.
             self._wait(BEST)
-        self._wait(kind)
+        self._wait_or_tell(kind)
         state = _copy(state)
         all_parts = gathered(state) if self._together else state
         record = functools.partial(make_record, all_parts, progress, run=self._run, kind=kind, step=step)
@@ -218,9 +220,8 @@ class Checkpoints:
 
     def discard_unfinished(self) -> None:
         """Deletes the remains of checkpoints that were being written during a crash."""
-        for manager in self._managers.values() if hosts.is_first() else ():
-            folder = Path(manager.directory)
-            delete(folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name))
+        for kind in self._managers if hosts.is_first() else ():
+            delete(self._unfinished(kind))
         if self._together:
             hosts.wait_for_all()
 
@@ -248,12 +249,35 @@ class Checkpoints:
         """What process 0 finds in the folder, if several look."""
         return hosts.agree(ask) if self._together else ask()
 
+    def _unfinished(self, kind: str) -> list[Path]:
+        folder = Path(self._managers[kind].directory)
+        return [folder / name for name in os.listdir(folder) if re.fullmatch(UNFINISHED, name)]
+
     def _steps(self, kind: str) -> list[int]:
         """The existing steps, by name: Orbax skips whatever is not a folder, which would then not be missed."""
         directory = Path(self._managers[kind].directory)
         with self._reading(directory):
             names = os.listdir(directory) if directory.is_dir() else []
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
+
+    def _wait_or_tell(self, kind: str) -> None:
+        """Waits; if it fails, for the first time in a row and not for the best, only says so."""
+        reason = None
+        try:
+            self._wait(kind)
+        except StorageError as error:
+            reason = str(error)
+        reasons = hosts.of_each(reason) if self._together else [reason]
+        fault = next((found for found in reasons if found is not None), None)
+        fails_again, self._has_failed = self._has_failed, fault is not None
+        if fault is None:
+            return
+        if fails_again or kind == BEST:
+            raise StorageError(fault)
+        if hosts.is_first():
+            terminal.complain(f"{fault}; training goes on, and the next is tried")
+            with contextlib.suppress(OSError):  # some of it may still be written, and goes at the next start
+                delete(self._unfinished(kind))
 
     def _wait(self, kind: str) -> None:
         with self._writing(kind):

@@ -24,7 +24,7 @@ from cnn_jax.runs import greeting
 
 T = TypeVar("T")
 HEARTBEAT = 60  # seconds without a sign of a process, after which JAX's runtime ends all others
-_LEAVE = 30  # seconds that a process waits for the others at its end
+LEAVE = 30  # seconds that a process waits for the others at its end
 _LONG = 2**31 - 1  # milliseconds that others wait for what process 0 decides; should it end, JAX's runtime ends them
 _KEPT = 1000  # decisions that others may still have to read
 _PEEK = 0.2  # seconds between two looks at whether another process has received a signal
@@ -67,7 +67,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator, processes, process, initialization_timeout=int(greeting.WAIT),
-        heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=_LEAVE,
+        heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=LEAVE,
     )  # fmt: skip
     _together = True
 
@@ -182,7 +182,8 @@ def first_before_others() -> Iterator[None]:
     if count() == 1:
         yield
         return
-    key, refusals = f"{_BEFORE}{next(_befores)}", []
+    key = f"{_BEFORE}{next(_befores)}"
+    refusals: list[InputError] = []
 
     def say() -> None:
         if refusals:

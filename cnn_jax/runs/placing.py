@@ -48,10 +48,9 @@ def own_places(where: NamedSharding, rows: int) -> np.ndarray:
 
 def from_own(array: np.ndarray, own: np.ndarray, where: NamedSharding, axis: int, rows: int) -> jax.Array:
     """An array of so many rows along an axis, of which each process gives its `own_places` alone."""
-    before = (slice(None),) * axis
 
-    def part(place: tuple[slice, ...]) -> np.ndarray:
-        return array[(*before, np.searchsorted(own, np.arange(rows)[place[axis]]))]
+    def part(place: Any) -> np.ndarray:
+        return np.take(array, np.searchsorted(own, np.arange(rows)[place[axis]]), axis)
 
     return jax.make_array_from_callback((*array.shape[:axis], rows, *array.shape[axis + 1 :]), where, part)
 
