@@ -96,7 +96,8 @@ def test_after_a_checkpoint_that_fails_the_next_is_tried(undisturbed, tmp_path, 
     told = f"{path}/checkpoints: a checkpoint cannot be written (No space left on device); {NEXT}\n"
     assert capfd.readouterr().err == 2 * told
     assert_same_bits(result.state, undisturbed[1].state)
-    assert steps_kept(path) == [20, 30, 31]
+    assert steps_kept(path)[-3:] == [20, 30, 31]
+    assert not {15, 25} & set(steps_kept(path))
 
 
 def test_two_that_fail_end_the_run(tmp_path, capfd, monkeypatch):
