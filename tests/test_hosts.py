@@ -242,6 +242,40 @@ def test_all_three_options_are_needed():
         hosts.join(None, 2, None)
 
 
+SLURM = {
+    "SLURM_JOB_ID": "4097", "SLURM_STEP_NODELIST": "node[07-09]", "SLURM_NTASKS": "12", "SLURM_STEP_NUM_TASKS": "12",
+    "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
+}  # fmt: skip
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911", "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [(SLURM, (r"node07:\d+", 12, 5, [1])), (OPEN_MPI, (r"10\.96\.0\.1:\d+", 4, 2, [0]))],
+)
+def test_a_cluster_says_who_takes_part(monkeypatch, variables, found):
+    assert not hosts._cluster()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert hosts._cluster()
+    address, *others = hosts._from_cluster()
+    assert re.fullmatch(found[0], address)
+    assert tuple(others) == found[1:]
+    monkeypatch.setattr(greeting, "meet", None)
+    hosts.join(None, 1, None)  # asks no cluster
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_a_task_alone_is_no_cluster(monkeypatch, name):
+    for variable, value in ((SLURM | OPEN_MPI) | {name: "1"}).items():
+        if variable.split("_")[0] == name.split("_")[0]:
+            monkeypatch.setenv(variable, value)
+    assert not hosts._cluster()
+
+
 def test_one_process_agrees_with_itself():
     hosts.join(None, 1, None)
     assert hosts.count() == 1

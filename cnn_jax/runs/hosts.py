@@ -52,8 +52,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     given = [value is not None for value in (coordinator, processes, process)]
     if processes == 1 or (not any(given) and not _cluster()):
         return
+    devices = None
     if not any(given):
-        coordinator, processes, process = _from_cluster()
+        coordinator, processes, process, devices = _from_cluster()
         if processes == 1:
             return
     if coordinator is None or processes is None or process is None:
@@ -66,7 +67,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     # Its handler would take SIGTERM from ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator, processes, process, initialization_timeout=int(greeting.WAIT),
+        coordinator, processes, process, devices, "deactivate", initialization_timeout=int(greeting.WAIT),
         heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=LEAVE,
     )  # fmt: skip
     _together = True
@@ -89,15 +90,14 @@ def _cluster() -> bool:
     return cloud_tpu_init.running_in_cloud_tpu_vm and "TPU_SKIP_MDS_QUERY" not in environment
 
 
-def _from_cluster() -> tuple[str | None, int | None, int | None]:
-    """The address of process 0, the number of processes and which this one is, as JAX finds them."""
+def _from_cluster() -> tuple[str | None, int | None, int | None, Any]:
+    """The address of process 0, the number of processes, which this one is and its devices, as JAX finds them.
+
+    In SLURM and Open MPI each has one of the host's devices.
+    """
     from jax._src.clusters import ClusterEnv
 
-    wait = int(greeting.WAIT)
-    address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, wait)
-    if devices is not None:  # SLURM and Open MPI: one process a device
-        os.environ.setdefault("JAX_LOCAL_DEVICE_IDS", ",".join(map(str, devices)))
-    return address, count, index
+    return ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(greeting.WAIT))
 
 
 def count() -> int:
