@@ -14,7 +14,8 @@ ORIGINAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR")  # before the fixture below 
 
 # What takes longest comes first, so that no worker is left with it at the end.
 LONGEST = (
-    "test_lowerings", "test_fuzz_cli", "test_kill", "test_mesh", "test_replicas", "test_readme", "test_airbench",
+    "test_lowerings", "test_fuzz_cli", "test_hosts", "test_kill", "test_mesh", "test_replicas", "test_readme",
+    "test_airbench",
     "test_published",
     "test_training_loop", "test_own_parts", "test_batch_statistics", "test_mnist", "test_layers", "test_recipe_parts",
     "test_seen", "test_detection_run", "test_cli", "test_switches", "test_sweep_folder", "test_averaged_runs",
@@ -51,7 +52,8 @@ COMPILING = (
     "test_augment_sizes", "test_augment_transforms", "test_averaged_runs", "test_averaging", "test_batch_statistics",
     "test_benchmark_agreement", "test_benchmark_airbench", "test_benchmark_cifar", "test_checkpoint_damage",
     "test_checkpoint_digests", "test_command_train", "test_data_dir", "test_data_init", "test_detection_run",
-    "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_growing", "test_imagenet", "test_kill",
+    "test_detection_scenes", "test_export", "test_figures", "test_groups", "test_growing", "test_hosts",
+    "test_imagenet", "test_kill",
     "test_layers", "test_layers_lecun", "test_lenets", "test_lowering_empty", "test_lowering_onednn", "test_lowerings",
     "test_models", "test_models_cifar", "test_models_modern", "test_normed_muon", "test_norms", "test_optimised",
     "test_own_parts", "test_patience", "test_precision", "test_published", "test_readme", "test_receptive_field",

@@ -66,12 +66,6 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]
     return said
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    with quick.everywhere():
-        yield
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Every run by one process on one device."""
@@ -300,7 +294,8 @@ def test_the_last_word_is_said_of_a_process_that_is_killed(kills):
 
 # Runs a script in which a process is missed earlier than in a true one.
 SOON = (
-    "import runpy, sys; from cnn_jax.runs import hosts; hosts.HEARTBEAT = 10; sys.argv = sys.argv[1:]; "
+    "import runpy, sys; from cnn_jax.runs import greeting, hosts; hosts.HEARTBEAT = 10; greeting.WAIT = 60; "
+    "sys.argv = sys.argv[1:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 

@@ -63,7 +63,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         )
     if _together or jax.distributed.is_initialized():
         raise InputError("processes: expected one run in a process, got another; start all processes again for it")
-    greeting.meet(coordinator, processes, process)
+    greeting.meet(coordinator, processes, process, greeting.WAIT)
     # Its handler would take SIGTERM from ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
