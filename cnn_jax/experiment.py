@@ -140,6 +140,7 @@ def run_experiment(
         rows = rehearse(recipe, train, test, config.seeds, execution)
         if hosts.is_first():
             terminal.show_table(("a run would have", ""), rows, left=(0, 1))
+        hosts.leave()
         raise SystemExit(0)
 
     # Folder. By now everything that can be wrong with the options has been checked.

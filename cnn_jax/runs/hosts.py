@@ -24,7 +24,7 @@ from cnn_jax.runs import greeting
 
 T = TypeVar("T")
 HEARTBEAT = 60  # seconds without a sign of a process, after which JAX's runtime ends all others
-LEAVE = 30  # seconds that a process waits for the others at its end
+LEAVE = 50  # seconds that a process which ends otherwise than by `leave` waits for the others
 _LONG = 2**31 - 1  # milliseconds that others wait for what process 0 decides; should it end, JAX's runtime ends them
 _KEPT = 1000  # decisions that others may still have to read
 _PEEK = 0.2  # seconds between two looks at whether another process has received a signal
@@ -243,5 +243,6 @@ def leave() -> None:
     """Ends what the processes have in common: from here on, each is alone. Waits for all."""
     global _together
     if count() > 1:
+        wait_for_all()  # for as long as it takes
         jax.distributed.shutdown()
     _together = False
