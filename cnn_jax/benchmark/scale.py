@@ -54,7 +54,7 @@ def show() -> None:
     for topology, shape in _MESHES:
         began = time.monotonic()
         rows.append(row(shape, compile_train(setting(topology, shape), streamed=True, steps=1)))
-        terminal.complain(f"{shape}: compiled in {time.monotonic() - began:.0f} s")
+        terminal.complain(f"{' | '.join(rows[-1])} | compiled in {time.monotonic() - began:.0f} s")
     head = (
         "ResNet-50, 224x224, bfloat16, chips of a v5p", "memory a chip", "operations a step", "bytes moved",
         "bytes sent", "step", "images/s", "of the peak", "efficiency",
