@@ -277,7 +277,11 @@ def test_cifarnet_may_begin_as_airbenchs_muon_program_does():
         ("resnet18", {"num_classes": 2.0}, "ResNet18: num_classes must be an int of at least 1, got 2.0"),
         ("resnet18", {"features": -64}, "ResNet18: features must be an int of at least 1, got -64"),
         ("resnet18", {"stage_sizes": (2, 0)}, "ResNet18: each of stage_sizes must be an int of at least 1, got 0"),
-        ("resnet18", {"depth": 34}, "model resnet18 has the fields stage_sizes, num_classes, features, zero_init, blur, output_std; got depth"),
+        (
+            "resnet18",
+            {"depth": 34},
+            "model resnet18 has the fields stage_sizes, num_classes, features, zero_init, blur, output_std; got depth",
+        ),
     ],
 )
 def test_wrong_fields_are_named_in_one_line(name, fields, message):
