@@ -36,7 +36,7 @@ def settings(name):
     if name == "lenet5":
         recipe, images = load("lenet5").Config().recipe, {"image_shape": (32, 32, 1), "images": 60_000}
     elif name == "resnet20":
-        recipe, images = load("cifar").Config().recipe, {}
+        recipe, images = load("cifar").ROWS["resnet20"].recipe, {}
     elif name == "airbench94-muon":
         recipe, images = load("airbench").RECIPES[name], {}
     else:
