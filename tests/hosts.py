@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_jax import layers
 from cnn_jax.augment import Flip
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.runs import engine as engines
@@ -30,19 +29,9 @@ from cnn_jax.runs.loop import Loop
 from cnn_jax.runs.placing import gathered, whole
 from cnn_jax.training import EMA, SGD, Constant
 from tests.drawers import Drawers
-from tests.tiny import make_dataset, make_execution, make_recipe
+from tests.tiny import Wide, make_dataset, make_execution, make_recipe
 
 TRAIN, TEST = make_dataset(64), make_dataset(30, seed=1, split="test")
-
-
-class Wide(nn.Module):
-    """With one kernel that is large enough to be divided."""
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        x = nn.relu(layers.Conv(4, (3, 3))(images))
-        x = nn.relu(layers.Dense(512, name="wide")(x.reshape(len(x), -1)))
-        return layers.Dense(3)(x)
 
 
 class Normed(nn.Module):

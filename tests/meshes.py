@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import augment, layers, models
+from cnn_jax import augment, models
 from cnn_jax.errors import InputError
 from cnn_jax.runs import Execution, fit, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
@@ -28,6 +28,7 @@ from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TinyNet,
+    Wide,
     assert_same_bits,
     make_dataset,
     make_execution,
@@ -38,16 +39,6 @@ from tests.tiny import (
 SHAPE = (6, 6, 1)
 TRAIN, TEST = make_dataset(192), make_dataset(30, seed=1, split="test")
 STEPS, BATCH = 50, 32
-
-
-class Wide(nn.Module):
-    """With one kernel that is large enough to be divided."""
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        x = nn.relu(layers.Conv(4, (3, 3))(images))
-        x = nn.relu(layers.Dense(512, name="wide")(x.reshape(len(x), -1)))
-        return layers.Dense(3)(x)
 
 
 class Normed(nn.Module):

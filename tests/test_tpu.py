@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from cnn_jax import models
@@ -68,9 +69,10 @@ def test_an_experiment_compiles_for_tpus(name, kind, topology, shape, streamed):
         kept = re.findall(r"= (\w+)\[[^=]*? convolution\(.*conv_general_dilated", text)
         assert kept
         assert set(kept) == {"bf16"}
-    parameters, divided = chips.parameter_bytes(setting), chips.parameter_bytes(setting, divided=True)
+    state = chips.state_of(setting)
+    parameters, divided = chips.parameter_bytes(state), chips.parameter_bytes(state, divided=True)
     found = chips.sent(program)
-    statistics = 8 * sum(leaf.size for leaf in chips.statistics(setting))
+    statistics = 8 * sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     # An all-reduce of what is whole on every chip, and a reduce-scatter of the rest, of which each gets its share.
     whole = parameters - divided
     assert whole <= found["all-reduce"] <= whole + statistics + SCALARS
@@ -90,7 +92,9 @@ def test_state_of_a_chip_shrinks_as_kernels_are_divided():
     for shape in (MeshShape(data=4), MeshShape(fsdp=4)):
         setting = chips.Setting(kind="v5e", topology="2x2", shape=shape, **settings("resnet50"))
         found.append(chips.compile_train(setting, streamed=True, steps=1).memory_analysis().argument_size_in_bytes)
-    assert found[0] - found[1] == pytest.approx(2 * 3 / 4 * chips.parameter_bytes(setting, divided=True), rel=0.02)
+    assert found[0] - found[1] == pytest.approx(
+        2 * 3 / 4 * chips.parameter_bytes(chips.state_of(setting), divided=True), rel=0.02
+    )
 
 
 def test_what_is_sent_takes_its_time_over_the_links():

@@ -32,6 +32,16 @@ class TinyNet(nn.Module):
         return layers.Dense(3, name="scores")(x.reshape(len(x), -1))
 
 
+class Wide(nn.Module):
+    """With one kernel that is large enough to be divided."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.relu(layers.Conv(4, (3, 3))(images))
+        x = nn.relu(layers.Dense(512, name="wide")(x.reshape(len(x), -1)))
+        return layers.Dense(3)(x)
+
+
 def make_dataset(count: int = 61, seed: int = 0, split: str = "train") -> data.Dataset:
     """Noisy images of three kinds: the left, the right or the top part is bright."""
     draw = np.random.default_rng(seed)

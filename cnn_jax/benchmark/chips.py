@@ -126,18 +126,16 @@ def _state(setting: Setting, division: Division, functions: Functions) -> Any:
     return jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state, places)
 
 
-def parameter_bytes(setting: Setting, divided: bool = False) -> int:
-    """Those of the network's parameters, in float32; or of those alone that are divided among chips."""
+def state_of(setting: Setting) -> Any:
+    """Shapes, dtypes and places of the arrays of a run's state."""
     division = setting.division()
-    params = _state(setting, division, setting.functions(division)).params
-    leaves = [leaf for leaf in jax.tree.leaves(params) if not divided or FSDP in leaf.sharding.spec]
+    return _state(setting, division, setting.functions(division))
+
+
+def parameter_bytes(state: Any, divided: bool = False) -> int:
+    """Those of a state's parameters, in float32; or of those alone that are divided among chips."""
+    leaves = [leaf for leaf in jax.tree.leaves(state.params) if not divided or FSDP in leaf.sharding.spec]
     return sum(4 * math.prod(leaf.shape) for leaf in leaves)
-
-
-def statistics(setting: Setting) -> list[jax.ShapeDtypeStruct]:
-    """The running statistics of the network's norms."""
-    division = setting.division()
-    return jax.tree.leaves(_state(setting, division, setting.functions(division)).batch_stats)
 
 
 def sent(compiled: Any) -> dict[str, int]:

@@ -54,7 +54,7 @@ class Streamed:
         self._images, self._labels, self._steps = train.images, train.labels, steps
         self._batches = _Batches(rows, tuple(seeds), batch_size, own)
         self._workers, self._with_epochs, self._spread = workers, with_epochs, spread
-        self._spread_own = spread_own or (lambda arrays, after, rows: spread(arrays, after))
+        self._spread_own = spread_own or _of_all(spread)
         self._stream: ReadAhead | None = None
         self._next = 0
 
@@ -194,7 +194,7 @@ def streamed_rows(
         "image" and "label" of each batch.
     """
     size = chosen[0].shape[1]
-    put = spread_own or (lambda arrays, after, rows: spread(arrays, after))
+    put = spread_own or _of_all(spread)
     places_read = np.arange(size) if own is None else own
     read = [rows[:, places_read[places_read < count]] for rows, count in zip(chosen, counts, strict=True)]
     pairs = [np.unique(rows, return_inverse=True) for rows in read]
@@ -213,3 +213,8 @@ def streamed_rows(
             }
     finally:
         stream.close()
+
+
+def _of_all(spread: Callable[[list[np.ndarray], int], Any]) -> SpreadOwn:
+    """What puts images where this process reads all of them."""
+    return lambda arrays, after, rows: spread(arrays, after)
