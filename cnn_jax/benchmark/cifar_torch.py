@@ -2,9 +2,9 @@
 
     python -m cnn_jax.benchmark.cifar_torch FOLDER EPOCHS SEED
 
-trains on the arrays of `mnist.export` and prints the test accuracy after each epoch as a list. A batch is normalised,
-padded with zeros, cropped and mirrored as ours is, from the same distribution, in PyTorch's own random order; channels
-last. Threads are PyTorch's default.
+trains on the arrays of `mnist.export`, on a GPU where PyTorch sees one, and prints the test accuracy after each epoch
+as a list. A batch is normalised, padded with zeros, cropped and mirrored as ours is, from the same distribution, in
+PyTorch's own random order; channels last. Threads are PyTorch's default.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ BATCH, PADDING = 128, 4
 class Images:
     """Images of a split, uint8 (n, H, W, C), and their labels, int64 (n,)."""
 
-    def __init__(self, folder: Path, split: str):
+    def __init__(self, folder: Path, split: str, device: str):
         statistics = json.loads((folder / "statistics.json").read_text())
-        self.mean, self.std = torch.tensor(statistics["mean"]), torch.tensor(statistics["std"])
-        self.images = torch.from_numpy(np.load(folder / f"{split}-images.npy"))
-        self.labels = torch.from_numpy(np.load(folder / f"{split}-labels.npy")).long()
+        self.mean, self.std = (torch.tensor(statistics[name]).to(device) for name in ("mean", "std"))
+        self.images = torch.from_numpy(np.load(folder / f"{split}-images.npy")).to(device)
+        self.labels = torch.from_numpy(np.load(folder / f"{split}-labels.npy")).long().to(device)
 
     def normalised(self, batch: Any = slice(None)) -> torch.Tensor:
         """float32 (N, H, W, C), with mean 0 and variance 1 in each channel over all training images."""
@@ -40,12 +40,12 @@ class Images:
 
 def augmented(images: torch.Tensor) -> torch.Tensor:
     """Each image (H, W, C) of a batch padded, cropped to its size at a random place, and mirrored half of the time."""
-    count, height, width, _ = images.shape
+    (count, height, width, _), on = images.shape, {"device": images.device}
     padded = torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
-    row, column = torch.randint(2 * PADDING + 1, (2, count, 1))
-    rows, columns = row + torch.arange(height), column + torch.arange(width)
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    row, column = torch.randint(2 * PADDING + 1, (2, count, 1), **on)
+    rows, columns = row + torch.arange(height, **on), column + torch.arange(width, **on)
+    columns = torch.where(torch.rand(count, 1, **on) < 0.5, columns.flip(1), columns)
+    return padded[torch.arange(count, **on)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def initialise(module: Any) -> None:
@@ -61,13 +61,14 @@ def initialise(module: Any) -> None:
 def train(folder: Path, epochs: int, seed: int, module: Any = None) -> list[float]:
     """Trains and returns the test accuracy after each epoch; `module` stands in for ResNet-20."""
     torch.manual_seed(seed)
-    images, test = Images(folder, "train"), Images(folder, "test")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, test = Images(folder, "train", device), Images(folder, "test", device)
     test_images = test.normalised().permute(0, 3, 1, 2)
     module = ResNet20() if module is None else module
     initialise(module)
-    module = module.to(memory_format=torch.channels_last)
+    module = module.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
-    order = torch.cat([torch.randperm(len(images.labels)) for _ in range(epochs)])
+    order = torch.cat([torch.randperm(len(images.labels), device=device) for _ in range(epochs)])
     accuracies: list[float] = []
     for step, batch in enumerate(order.split(BATCH), start=1):
         module.train()
