@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from cnn_jax import functional as F  # noqa: N812
 from cnn_jax import lowering
 from cnn_jax.lowering import bilinear, canonical, choice, folded
-from cnn_jax.lowering.geometry import Geometry
+from cnn_jax.lowering.geometry import Geometry, Windows
 from tests import quick
 from tests.geometries import ints, normal, seeds
 
@@ -481,7 +481,8 @@ def test_choices_are_lowerings_that_take_the_geometry():
             assert choice.choose(operation, plain, sizes, jnp.float32)[0] in ways
 
 
-def test_winograd_is_for_wide_3x3_convolutions_unless_precision_is_raised():
+def test_winograd_is_for_wide_3x3_convolutions_unless_precision_is_raised(monkeypatch):
+    monkeypatch.setattr(choice, "cores", lambda: 2)
     geometry, sizes = make_geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), (1, 64, 128, 128)
     for operation in bilinear.WAYS:
         assert choice.choose(operation, geometry, sizes, jnp.float32)[0] == "winograd"
@@ -494,3 +495,19 @@ def test_winograd_is_for_wide_3x3_convolutions_unless_precision_is_raised():
         assert choice.choose("conv", shape, wide, jnp.float32) == ("winograd", {"tiles": 1})
         found = choice.choose("weight_gradient", shape, wide, jnp.float32)
         assert found == ("winograd", {"side": side, "tiles": 1})
+
+
+def test_with_many_cores_less_is_written_and_more_taken_at_once(monkeypatch):
+    """As measured with sixteen: images of 4x4 were faster without Winograd, larger runs, and XLA's own maxima."""
+    small, large = (make_geometry((n, n), (3, 3), (1, 1), ((1, 1), (1, 1))) for n in (4, 16))
+    few, pool = make_geometry((14, 14), (5, 5)), Windows((32, 32), (2, 2), (2, 2), ((0, 0), (0, 0)))
+    found = {}
+    for count in (2, 16):
+        monkeypatch.setattr(choice, "cores", lambda count=count: count)
+        found[count] = [
+            choice.choose("weight_gradient", small, (1, 32, 512, 512), jnp.float32)[0],
+            choice.choose("weight_gradient", large, (1, 32, 128, 128), jnp.float32)[0],
+            choice.choose("input_gradient", few, (1, 1024, 6, 16), jnp.float32)[1]["tiles"],
+            choice.compares_slices(pool, (128, 32, 32, 64)),
+        ]
+    assert found == {2: ["winograd", "winograd", 8, True], 16: ["canonical", "winograd", 1, False]}

@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.benchmark.yardstick import Yardstick, cores
+from cnn_jax.benchmark.yardstick import Yardstick
+from cnn_jax.lowering.cores import cores
 
 
 def describe_machine(yardstick: Yardstick, memory_kept: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,11 +51,6 @@ class Field(NamedTuple):
     skipped: dict[str, str]
 
 
-def cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def open_yardstick(quick: bool, onednn: bool) -> Yardstick:
     """Imports PyTorch where it is installed and gives it a thread a core."""
     try:
@@ -65,6 +59,8 @@ def open_yardstick(quick: bool, onednn: bool) -> Yardstick:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         missing = f"no PyTorch ({reason}); to compare with it: {INSTALL}"
         return Yardstick(torch=missing, compile="no PyTorch", onednn=onednn)
+    from cnn_jax.lowering.cores import cores  # with JAX, for which nobody waits who asks for help
+
     torch.set_num_threads(cores())
     compile_ = "left out by --quick" if quick else None
     return Yardstick(torch=None, compile=compile_, threads=torch.get_num_threads(), onednn=onednn)

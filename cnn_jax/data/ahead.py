@@ -19,6 +19,7 @@ import numpy as np
 
 from cnn_jax.data.encoded import Encoded, Images
 from cnn_jax.errors import InputError
+from cnn_jax.lowering.cores import cores
 
 _Item = TypeVar("_Item", covariant=True)
 _PIECE = 2**21  # bytes of images that are read by one thread in one go
@@ -33,11 +34,6 @@ class Items(Protocol[_Item]):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> _Item: ...
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin(number: int, count: int) -> None:

@@ -1,8 +1,8 @@
 """Which lowering is taken for which operation: the one place to read it, and `use` to override it.
 
-A choice is a function of the operation and its shapes alone, made when a function is lowered for the CPU or for an
-NVIDIA GPU; nothing is timed. On other platforms everything is `direct`. The rules are those measured (README.md beside
-this file).
+A choice is a function of the operation, its shapes and, on the CPU, the number of cores, made when a function is
+lowered for the CPU or for an NVIDIA GPU; nothing is timed. On other platforms everything is `direct`. The rules are
+those measured (README.md beside this file), with two cores and with sixteen.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from cnn_jax.lowering.cores import cores
 from cnn_jax.lowering.folded import is_whole
 from cnn_jax.lowering.geometry import Geometry, Windows
 from cnn_jax.lowering.products import wide
@@ -55,7 +56,7 @@ _UNROLLED, _WHOLE = 4, 2**17
 _MOST_PICKED = 2**20
 # Bytes to be gone through or written (XLA's own weight gradient, also that of few channels; patches; Winograd's
 # transforms) to take all images at once: more leave the caches, and from 32 MB on the C library asks the system for
-# them at every call.
+# them at every call. So it is with two cores, each of which brings its caches and is to have its share of a run.
 _CACHED = {
     "canonical": 4e6, "few": 1e6, "patches": 5e6, "conv": 24e6, "input_gradient": 24e6, "weight_gradient": 10e6,
 }  # fmt: skip
@@ -68,10 +69,12 @@ _FILLED = {"conv": 256, "input_gradient": 256, "weight_gradient": 512}
 # What Winograd's filtering saves and costs, in multiplications of a matrix product, of which two cores of an AMD EPYC
 # (Zen 4) do 90 in a nanosecond: how much longer one takes in XLA's own convolution, and again in its weight gradient;
 # in a product with its left operand transposed; and how many the time of writing and reading a number is worth, and of
-# a weight gradient's.
+# a weight gradient's: with sixteen cores, which multiply more than they can write, twice as many.
 _DIRECT, _DIRECT_WEIGHT, _TRANSPOSED, _NUMBER, _NUMBER_WEIGHT = 1.1, 1.3, 1.6, 75, 60
 # And how much longer one takes in oneDNN's convolution.
 _ONEDNN = 0.95
+# Cores of which each has little to do in a pool.
+_MANY = 8
 # Bytes of patches that a GPU was seen to gain by.
 _MOST_WRITTEN = 2**29
 # The XLA of JAX 0.10 fuses across barriers: what comes before a pool is computed anew for every place of its windows.
@@ -130,7 +133,7 @@ def choose(operation: Operation, geometry: Geometry, sizes: tuple[int, ...], dty
     itemsize, strided = wide(dtype).itemsize, geometry.strides != ones
     if operation == "weight_gradient":
         size = places * outputs * images * jnp.dtype(dtype).itemsize
-        cached, most = (_CACHED["canonical"], 8) if inputs > _FEW else (_CACHED["few"], 16)
+        cached, most = (_cached("canonical"), 8) if inputs > _FEW else (_cached("few"), 16)
         plain = "canonical", {"tiles": _tiles(size, cached, images, most)}
     if operation == "weight_gradient" and _stacks(geometry, inputs, outputs):
         tiles = _tiles(places * taps * inputs * images * itemsize, _STACKED, images, images)
@@ -277,7 +280,7 @@ def _banding(
     block = 4 if inputs <= 2 and taps >= _LARGE else 2
     patch = geometry.window[0] * ((block - 1) * geometry.strides[1] + geometry.window[1]) * inputs
     written = geometry.out[0] * -(-geometry.out[1] // block) * patch * images * itemsize
-    cached = _CACHED["patches"] / (2 if operation == "weight_gradient" else 1)  # y is read along with them
+    cached = _cached("patches") / (2 if operation == "weight_gradient" else 1)  # y is read along with them
     return "banded", {"block": block, "tiles": _tiles(written, cached, images, images)}
 
 
@@ -302,14 +305,24 @@ def _filtering(
         rows, components = images * math.prod(-(-n // side) for n in extents), (side + 2) ** 2
         products, transformed = components * rows * pairs, components * rows * (inputs + outputs)
         if weighs:
-            cost = _TRANSPOSED * products + _NUMBER_WEIGHT * (transformed + 2 * components * pairs)
+            written = _NUMBER_WEIGHT * _pairs_of_cores() ** (1 / 3)
+            cost = _TRANSPOSED * products + written * (transformed + 2 * components * pairs)
         else:
             cut = rows * side**2 * outputs if any(n % side for n in extents) else 0
             cost = products + _NUMBER * (transformed + components * pairs + cut)
         if cost < best:
-            tiles = _tiles(transformed * itemsize, _CACHED[operation], images, rows // _FILLED[operation])
+            tiles = _tiles(transformed * itemsize, _cached(operation), images, rows // _FILLED[operation])
             best, found = cost, ("winograd", {"side": side, "tiles": tiles} if weighs else {"tiles": tiles})
     return found
+
+
+def _cached(what: str) -> float:
+    """Of `_CACHED`, with all cores."""
+    return _CACHED[what] * _pairs_of_cores()
+
+
+def _pairs_of_cores() -> float:
+    return max(1.0, cores() / 2)
 
 
 def _tiles(size: float, cached: float, images: int, most: int) -> int:
@@ -325,9 +338,10 @@ def _runs(images: int, most: int) -> int:
 def compares_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether an extreme of an array of `shape` is taken from one strided slice per place of a window.
 
-    Where windows overlap, what comes before has to be kept from being computed anew for every slice.
+    Where windows overlap, what comes before has to be kept from being computed anew for every slice. Where they do not,
+    XLA's own is as fast with many cores as it is slow with two.
     """
-    return picks_slices(windows, shape) and (_BARRIERS or not windows.overlap)
+    return picks_slices(windows, shape) and (_BARRIERS if windows.overlap else cores() < _MANY)
 
 
 def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
@@ -337,7 +351,8 @@ def picks_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
 
 def adds_slices(windows: Windows, shape: tuple[int, ...]) -> bool:
     """Whether a sum over windows is: of many channels side by side XLA's own takes as long, and less in a loop."""
-    return compares_slices(windows, shape) and (windows.overlap or shape[-1] <= 2 * _FEW)
+    few = shape[-1] <= 2 * _FEW
+    return picks_slices(windows, shape) and (_BARRIERS if windows.overlap else few)
 
 
 def adds_rows(places: tuple[int, ...], channels: int) -> bool:

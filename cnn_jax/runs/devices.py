@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import InputError
+from cnn_jax.lowering.cores import cores
 
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 _SPLIT: list[bool] = []  # one entry once `split_cpu` has made devices of the cores
@@ -69,6 +70,5 @@ def split_cpu() -> None:
     chosen = _OPTIONS.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
         with contextlib.suppress(RuntimeError):
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            jax.config.update("jax_num_cpu_devices", cores)
+            jax.config.update("jax_num_cpu_devices", cores())
             _SPLIT.append(True)
