@@ -55,7 +55,7 @@ class Ahead(Iterator[Any]):
     Args:
       items: what is read.
       ahead: how many may wait to be asked for.
-      workers: how many processes read; 0 has threads of this process read, one a core.
+      workers: how many processes read, with a thread a core between them; 0 has threads of this process read, as many.
 
     Raises:
       InputError: from `next`, what the items raise, or that a process has ended.
@@ -74,7 +74,9 @@ class Ahead(Iterator[Any]):
             if not flags.FLAGS.is_parsed():  # which Grain asks, though its flags are of no use here
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
-            stream = dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _begin)
+            threads = cores() // workers  # of each process; one is the process itself
+            reading = grain.ReadOptions(threads, 2 * threads) if threads > 1 else grain.ReadOptions(0, 0)
+            stream = dataset.to_iter_dataset(reading).mp_prefetch(options, _begin)
         else:
             threads = min(cores(), ahead)
             stream = dataset.to_iter_dataset(grain.ReadOptions(threads, ahead))

@@ -96,7 +96,8 @@ class Execution:
     sent. By default, or with auto, they are streamed where all of them decoded would take more than half of the memory
     that is free, on the host or on the device."""
     workers: int = 0
-    """Processes that decode streamed images; with 0, threads do, one a core."""
+    """Processes that decode streamed images, with a thread a core between them; with 0, threads of this process do,
+    which get in each other's way from some eight cores on: there take half as many processes as cores."""
     coordinator: str | None = None
     """Host and free port at which several processes meet that train together, each with its own devices, as
     node-1:9876: the host is that of process 0. By default, or with None, SLURM, Open MPI, GKE or Cloud TPU is asked
