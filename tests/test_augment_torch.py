@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.augment import ColorJitter, Crop, Cutmix, Mixup, RandomErasing, RandomResizedCrop, apply, policies
+from cnn_jax.augment.mixup import draw_weights
 from cnn_jax.augment.rectangles import draw_rectangle
 from tests import quick
 from tests.augmented import contexts, pictures
@@ -149,7 +150,7 @@ def test_mixing(name, monkeypatch):
     got, targets = quick.jit(ours)(contexts(rows), images, np.eye(5, dtype=np.float32)[labels])
     for n, key in enumerate(contexts(rows).key):
         theirs = getattr(v2, name)(num_classes=5)
-        monkeypatch.setattr(theirs, "_dist", Constant(float(jax.random.beta(key, 0.7, 0.7))))
+        monkeypatch.setattr(theirs, "_dist", Constant(float(draw_weights(key[None], 0.7)[0])))
         centre = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, jnp.array(SHAPE[:2]))
         drawn = iter([torch.tensor([int(centre[1])]), torch.tensor([int(centre[0])])])  # x before y
         monkeypatch.setattr(torch, "randint", lambda *_, drawn=drawn, **__: next(drawn))

@@ -31,9 +31,9 @@ class Cutmix(BatchTransform):
     def __call__(self, context: Context, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The mixed batch.
 
-        The share `s` to keep is `jax.random.beta(key, alpha, alpha)`, or 1 where alpha is 0; the centre, (row, column),
-        is `jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, (H, W))`. The rectangle reaches from centre - half
-        to centre + half - 1, as far as that is in the image, where half is 1/2 sqrt(1 - s) (H, W), rounded down.
+        The share `s` to keep is `draw_weights(key, alpha)`; the centre, (row, column), is
+        `jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, (H, W))`. The rectangle reaches from centre - half to
+        centre + half - 1, as far as that is in the image, where half is 1/2 sqrt(1 - s) (H, W), rounded down.
         """
         sides = images.shape[1:3]
         kept = draw_weights(context.key, self.alpha)
