@@ -113,6 +113,8 @@ def parts(draw):
 @example(
     (("conv", layers, {"kernel_size": (2, 2), "kernel_dilation": 2}), ("conv", nn, {"kernel_size": (3, 3)})), (7, 7)
 )
+# A convolution whose padding is written down first, since XLA would misread it.
+@example((("conv", layers, {"kernel_size": (1, 2), "strides": (1, 2), "padding": ((0, 0), (1, 1))}),), (7, 4))
 def test_stacks(stack, size):
     shape = (*size, 1)
     model = Stack((*stack, ("conv", layers, {"kernel_size": (1, 1)})))

@@ -19,7 +19,6 @@ import numpy as np
 
 from cnn_jax.data.encoded import Encoded, Images
 from cnn_jax.errors import InputError
-from cnn_jax.lowering.cores import cores
 
 _Item = TypeVar("_Item", covariant=True)
 _PIECE = 2**21  # bytes of images that are read by one thread in one go
@@ -34,6 +33,12 @@ class Items(Protocol[_Item]):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> _Item: ...
+
+
+def _cores() -> int:
+    from cnn_jax.lowering.cores import cores  # with JAX, which Grain imports too
+
+    return cores()
 
 
 def _begin(number: int, count: int) -> None:
@@ -74,11 +79,11 @@ class Ahead(Iterator[Any]):
             if not flags.FLAGS.is_parsed():  # which Grain asks, though its flags are of no use here
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
-            threads = cores() // workers  # of each process; one is the process itself
+            threads = _cores() // workers  # of each process; one is the process itself
             reading = grain.ReadOptions(threads, 2 * threads) if threads > 1 else grain.ReadOptions(0, 0)
             stream = dataset.to_iter_dataset(reading).mp_prefetch(options, _begin)
         else:
-            threads = min(cores(), ahead)
+            threads = min(_cores(), ahead)
             stream = dataset.to_iter_dataset(grain.ReadOptions(threads, ahead))
         self._workers, self._stream = workers, iter(stream)
 
@@ -126,7 +131,7 @@ class ReadAhead(Iterator[np.ndarray]):
         a_piece = min(most, max(1, _PIECE // int(np.prod(self._shape))))
         self._pieces = -(-most // a_piece)
         size = a_piece * int(np.prod(self._shape))
-        ahead = max(2, cores(), workers, min(_MOST, _WAITING // size))
+        ahead = max(2, _cores(), workers, min(_MOST, _WAITING // size))
         items = _Pieces(images, batches, a_piece, self._pieces)
         self._stream = Ahead(items, ahead, workers if isinstance(images, Encoded) else 0)
 

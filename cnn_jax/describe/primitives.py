@@ -36,6 +36,8 @@ _KEEPING_WEIGHTS = ("convert_element_type", "copy", "name", "neg", "reshape", "s
 def passed_on(eqn: JaxprEqn, operands: Sequence[Seen]) -> list[Seen]:
     """What the results of an operation, other than a call of further operations, see if its operands see this."""
     name = eqn.primitive.name
+    if name == "optimization_barrier":
+        return list(operands)
     seeing = [seen for seen in operands if isinstance(seen, tuple)]
     if not seeing:
         kept = operands[0] if operands and name in _KEEPING_WEIGHTS else None
