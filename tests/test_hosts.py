@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,10 +27,10 @@ from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.last_word import last_word
 from tests import quick
-from tests.hosts import RUNS, TEST, TRAIN, Normed, batches, recipe
+from tests.hosts import DIVIDED, STREAMED, TEST, TRAIN, batches, run, variables_of
 from tests.test_kill import OPTIONS, last_state, newest
 from tests.test_training_loop import SignalAt
-from tests.tiny import assert_close, make_execution, make_folder, records, steps_kept
+from tests.tiny import assert_close, make_execution, make_folder, records
 
 ROOT = Path(__file__).parent.parent
 ALONE = make_execution(steps_per_call=1, mesh="data=1")
@@ -66,50 +67,65 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]
     return said
 
 
+def wait_until(condition, processes, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    assert condition(), finish(processes, 1)
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Every run by one process on one device."""
-    folder = tmp_path_factory.mktemp("alone")
-    recipes = {name: one for name, (one, _) in RUNS.items()} | {"plain": recipe(), "norms": recipe(model=Normed())}
-    found = {}
-    for name, chosen in recipes.items():
+def alone(tmp_path_factory, shared_engines):
+    """Every run of `tests.hosts` by one process on one device, undisturbed; and in `stopped` one that was not."""
+    folder, found = tmp_path_factory.mktemp("alone"), {}
+    for name, chosen in {"whole": STREAMED, "divided": DIVIDED}.items():
         with contextlib.closing(make_folder(folder / name)) as opened:
             found[name] = fit(chosen, TRAIN, test=TEST, execution=ALONE, folder=opened)
-    return folder, found
+    with contextlib.closing(make_folder(folder / "stopped")) as opened:
+        stop = SignalAt(6, signal.SIGTERM)
+        stopped = fit(STREAMED, TRAIN, test=TEST, execution=ALONE, folder=opened, display=stop)
+    assert stopped.interrupted == signal.SIGTERM
+    return folder, {"stopped": found["whole"], "divided": found["divided"]}
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said."""
+def together(tmp_path_factory, alone):
+    """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said.
+
+    With what they printed until the last was killed, and all had ended.
+    """
     folder = tmp_path_factory.mktemp("together")
-    with contextlib.closing(make_folder(folder / "stopped")) as opened:
-        stop = SignalAt(6, signal.SIGTERM)
-        stopped = fit(recipe(), TRAIN, test=TEST, execution=ALONE, folder=opened, display=stop)
-    assert stopped.interrupted == signal.SIGTERM
-    count, port = 2, free_port()
-    processes = [begin(["-m", "tests.hosts", str(port), str(count), str(k), str(folder)]) for k in range(count)]
-    said = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
-    return folder, [json.loads((folder / f"said-{k}.json").read_text()) for k in range(count)]
+    shutil.copytree(alone[0] / "stopped", folder / "stopped")
+    arrays = {f"{split.split}_{name}": getattr(split, name) for split in (TRAIN, TEST) for name in ("images", "labels")}
+    np.savez(folder / "set.npz", **arrays)
+    port = free_port()
+    processes = [begin(["-m", "tests.hosts", str(port), "2", str(k), str(folder)]) for k in range(2)]
+    wait_until(lambda: processes[1].poll() is not None, processes)
+    printed = finish(processes, MOST)
+    assert processes[1].returncode == -signal.SIGKILL, "\n".join(printed)
+    assert processes[0].returncode > 0 or processes[0].returncode == -signal.SIGABRT, "\n".join(printed)
+    return folder, [json.loads((folder / f"said-{k}.json").read_text()) for k in range(2)], printed
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["stopped", "divided"])
 def test_several_processes_train_what_one_does(alone, together, name):
-    folder, said = together
+    """Also from a checkpoint of one process on."""
+    folder, said, _ = together
     expected = alone[1][name]
     assert said[0][name] == said[1][name]
-    found = np.load(folder / f"{name}.npz")
-    leaves = jax.tree_util.tree_flatten_with_path(expected.variables())[0]
-    assert len(leaves) == len(found) > 3
-    for path, leaf in leaves:
-        np.testing.assert_allclose(found[jax.tree_util.keystr(path)], leaf, rtol=1e-4, atol=1e-5)
+    for k in range(2):
+        found, variables = dict(np.load(folder / f"{name}-{k}.npz")), variables_of(expected)
+        assert found.keys() == variables.keys()
+        assert len(found) > 3
+        for path, leaf in variables.items():
+            np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-5)
     for split, evaluations in expected.evaluations.items():
         for metric, value in evaluations[0].values().items():
             assert said[0][name]["evaluations"][split][metric] == pytest.approx(value, rel=1e-3, abs=1e-6)
 
 
 def test_batches_are_the_same_bits_by_any_feed_in_any_process(together):
-    folder, _ = together
+    folder = together[0]
     found = [dict(np.load(folder / f"batches-{feed}-{k}.npz")) for feed in ("resident", "streamed") for k in range(2)]
     assert {"0image", "1image", "0index", "0label", "0epoch"} <= found[0].keys()
     for other in found[1:]:
@@ -122,40 +138,47 @@ def test_batches_are_the_same_bits_by_any_feed_in_any_process(together):
 
 
 def test_evaluation_reads_each_image_in_one_process(together):
+    """As often as it is measured: with the last weights and with the best."""
     read = [one["read"] for one in together[1]]
-    assert sorted(read[0] + read[1]) == list(range(len(TEST)))
     assert all(read)
-    assert together[1][0]["score"] == together[1][1]["score"]
-    assert len(together[1][0]["score"]) == len(TEST)
-
-
-def test_a_run_goes_on_with_another_number_of_processes(alone, together):
-    """From one to two, in `tests.hosts`; and from two to one."""
-    folder, said = together
-    expected = alone[1]["plain"]
-    for name, value in expected.evaluations["test"][0].values().items():
-        assert said[0]["resumed"]["evaluations"]["test"][name] == pytest.approx(value, rel=1e-3, abs=1e-6)
-    assert [one["interrupted"] for one in said] == [signal.SIGTERM] * 2
-    kept = steps_kept(folder / "signalled")
-    assert len(kept) == 1  # saved once
-    assert kept[0] < 16
-    with contextlib.closing(make_folder(folder / "signalled", resume=True)) as opened:
-        result = fit(recipe(model=Normed()), TRAIN, test=TEST, execution=ALONE, folder=opened)
-    assert_close(result.state, alone[1]["norms"].state)
+    assert sorted(read[0] + read[1]) == sorted([*range(len(TEST))] * 2)
+    assert not set(read[0]) & set(read[1])
 
 
 def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, together):
     """Also those of which each process has a part alone; read here, with their digests, on one device."""
-    folder, said = together
-    for name in RUNS:
+    folder, said, _ = together
+    for name in alone[1]:
         identity = read_config(folder / name)["run"]
         with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
             assert all(not fault for _, fault in kept.inspect())
         with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
             restored, _ = kept.restore(alone[1][name].state)
         assert digest_arrays(restored) == said[0][name]["digests"]
-        own, other = records(folder / name), records(alone[0] / name)
+        own, other = records(folder / name), records(alone[0] / {"stopped": "whole"}.get(name, name))
         assert [(line["split"], line["step"]) for line in own] == [(line["split"], line["step"]) for line in other]
+
+
+def test_a_signal_to_one_stops_all_and_one_says_how_to_go_on(together):
+    _, said, printed = together
+    assert [one["code"] for one in said] == [128 + signal.SIGTERM] * 2
+    [line] = [line for line in printed[0].splitlines() if "stopped by SIGTERM" in line]
+    step = int(re.search(r"after step (\d+), saved in", line)[1])
+    assert 5 <= step < 14
+    assert "stopped" not in printed[1]
+
+
+def test_all_end_when_one_is_killed_and_say_how_to_go_on(together):
+    """What is left of the run goes on in one process, and ends as one that nobody disturbed."""
+    folder, _, printed = together
+    for text in printed:  # by what outlives them
+        [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
+        assert str(folder / "killed") in line
+        assert "Traceback" not in text
+    assert newest(folder / "killed") < 24
+    results = [run(folder, "killed", resume=True), run(folder, "undisturbed")]
+    assert results[0].interrupted is None
+    assert_close(results[0].state, results[1].state)
 
 
 def test_the_processes_find_each_other():
@@ -270,6 +293,37 @@ def test_a_task_alone_is_no_cluster(monkeypatch, name):
     assert not hosts._cluster()
 
 
+# What processes do without a device.
+AGREEING = """
+import sys
+from cnn_jax.errors import InputError
+from cnn_jax.runs import hosts
+
+def refuse():
+    raise InputError("not this")
+
+k = int(sys.argv[2])
+hosts.join(f"localhost:{sys.argv[1]}", 2, k)
+assert hosts.agree(lambda: [k]) == [0]
+assert hosts.of_each(k) == [0, 1]
+try:
+    hosts.by_first(refuse)
+except InputError as error:
+    assert k == 0 and str(error) == "not this"
+except SystemExit as end:
+    assert k == 1 and end.code == 2
+hosts.leave()
+"""
+
+
+def test_processes_agree_and_part():
+    port = str(free_port())
+    processes = [begin(["-c", AGREEING, port, str(k)]) for k in range(2)]
+    said = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Traceback" not in said[0] + said[1]
+
+
 def test_one_process_agrees_with_itself():
     hosts.join(None, 1, None)
     assert hosts.count() == 1
@@ -303,7 +357,7 @@ def test_a_process_is_missed_in_time():
     assert hosts.HEARTBEAT + hosts.LEAVE < MOST
 
 
-def run(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
+def begin_all(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
     port = free_port()
     shared = [
         "-c",
@@ -318,42 +372,13 @@ def run(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
     return [begin([*shared, "--processes", str(count), "--process", str(k), *options]) for k in range(count)]
 
 
-def wait_until(condition, processes, seconds=200):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
-        time.sleep(0.01)
-    assert condition(), finish(processes, 1)
-
-
-def test_all_end_when_one_is_killed_and_say_how_to_go_on(tmp_path):
-    out = tmp_path / "run"
-    processes = run(out, 2)
-    wait_until(lambda: newest(out), processes)
-    processes[1].kill()
-    began = time.monotonic()
-    said = finish(processes, MOST)
-    assert time.monotonic() - began < MOST
-    assert all(process.returncode for process in processes)
-    for text in said:  # by what outlives them
-        [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
-        assert str(out) in line
-    processes = run(out, 2, "--resume")
-    wait_until(lambda: newest(out) > 18, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    said = finish(processes)
-    assert [process.returncode for process in processes] == [143, 143], said
-    assert "stopped by SIGTERM after step" in said[0]
-    assert "stopped" not in said[1]
-    assert "Traceback" not in said[0] + said[1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [4])
 def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, count):
     seed = random.randrange(10**6)
     draw, out, done = random.Random(seed), tmp_path / "run", 0
     for k in range(20):
-        processes = run(out, draw.choice([2, count]), "--resume")
+        processes = begin_all(out, draw.choice([2, count]), "--resume")
         victim = draw.choice(processes)
         before = newest(out)
         print(f"seed {seed}, kill {k}: {processes.index(victim)} of {len(processes)} after step {before}")
@@ -368,7 +393,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, count):
         done = newest(out)
         if done >= 180:
             break
-    processes = run(out, count, "--resume")
+    processes = begin_all(out, count, "--resume")
     said = finish(processes)
     assert [process.returncode for process in processes] == [0] * count, said
     whole = tmp_path / "whole"
