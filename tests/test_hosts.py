@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import InputError
-from cnn_jax.runs import Execution, fit, greeting, hosts
+from cnn_jax.runs import Execution, fit, greeting, hosts, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.folder import read_config
@@ -169,13 +169,15 @@ def test_a_signal_to_one_stops_all_and_one_says_how_to_go_on(together):
 
 
 def test_all_end_when_one_is_killed_and_say_how_to_go_on(together):
-    """What is left of the run goes on in one process, and ends as one that nobody disturbed."""
+    """What is left of the run is used and goes on in one process, and ends as one that nobody disturbed."""
     folder, _, printed = together
     for text in printed:  # by what outlives them
         [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
         assert str(folder / "killed") in line
         assert "Traceback" not in text
-    assert newest(folder / "killed") < 24
+    used = load_run(folder / "killed")
+    assert used.step == newest(folder / "killed") < 24
+    assert used.evaluate(used.load_data("test")).accuracy == 1.0
     results = [run(folder, "killed", resume=True), run(folder, "undisturbed")]
     assert results[0].interrupted is None
     assert_close(results[0].state, results[1].state)
