@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.errors import InputError
+from cnn_jax.errors import InputError, LostError
 from cnn_jax.runs import Execution, fit, greeting, hosts, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.digests import digest_arrays
@@ -225,6 +225,43 @@ def test_a_wrong_or_missing_process_is_one_line_on_all(comers, message):
         thread.join()
     assert len(faults) == len(comers)
     assert all(re.fullmatch(message, fault) for fault in faults), faults
+
+
+def test_who_ends_while_others_are_awaited_is_named_at_once():
+    address, faults = f"localhost:{free_port()}", []
+
+    def come(index):
+        try:
+            greeting.meet(address, 4, index, wait=60)
+        except LostError as error:
+            faults.append(str(error))
+
+    def call(index):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                line = socket.create_connection(greeting.parse_address(address))
+                line.sendall(b'{"process": %d, "processes": 4}\n' % index)
+                return line
+
+    first = threading.Thread(target=come, args=(0,))
+    first.start()
+    with call(2) as other:
+        call(1).close()
+        said = other.makefile().readline()
+    first.join()
+    assert faults == ["processes: 1 came and ended before all had come; start all again"]
+    for answer, fault in (
+        (said, faults[0]),
+        ("", f"coordinator: process 0 at {address} ended before all had come; start all again"),
+    ):
+        with socket.create_server(("", greeting.parse_address(address)[1])) as server:
+            other = threading.Thread(target=come, args=(2,))
+            other.start()
+            with server.accept()[0] as line:
+                line.makefile().readline()
+                line.sendall(answer.encode())
+            other.join()
+        assert faults.pop() == fault
 
 
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:", ":1234", "host:0", "host:65536", "host:x"])

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from cnn_jax.errors import InputError, StorageError
+from cnn_jax.errors import InputError
 from cnn_jax.runs import greeting
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def by_first(act: Callable[[], T], key: str | None = None) -> T:
             return {"value": act(), "code": 0}
         except InputError as error:
             refused.append(error)
-            return {"value": None, "code": os.EX_IOERR if isinstance(error, StorageError) else 2}
+            return {"value": None, "code": error.exit_code}
 
     found = agree(attempt) if key is None else _told(key, attempt)
     if refused:
