@@ -143,8 +143,10 @@ def main(
     Bad input, an `InputError`, is one line on standard error and exit code 2, and so is output that cannot be written;
     other kinds of it have codes of their own (`cnn_jax.errors`). Where the output's reader, head or less, has gone, the
     work is done all the same. SIGINT, SIGTERM and SIGHUP are one line and 128 plus the number, unless the process was
-    told to ignore them. Any other exception is a bug and keeps its traceback. `version` is what --version prints,
-    `default` an instance of `config` that has its defaults, `command` a word before the options, that has been looked at.
+    told to ignore them. Any other exception is a bug and keeps its traceback.
+
+    `version` is what --version prints, `default` an instance of `config` that has its defaults, `command` a word before
+    the options, that has been looked at.
     """
     terminal.standard_streams()
     code: object = 0
