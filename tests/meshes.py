@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from cnn_jax import augment, models
 from cnn_jax.errors import InputError
@@ -197,6 +198,29 @@ def test_gradients_are_added_up_once_a_step_in_float32_and_images_stay_where_the
     assert total(found, "reduce-scatter") == KERNEL // 4
     rest = parameters - KERNEL + KERNEL // 4
     assert rest < total(found, "all-reduce") <= rest + SCALARS
+
+
+@pytest.mark.parametrize("mesh", ["fsdp=4", "data=2, fsdp=4"])
+def test_several_processes_of_a_cpu_add_up_what_others_scatter(monkeypatch, mesh):
+    """The scattering of their JAX 0.10 is wrong."""
+    division, rows = layout(mesh=mesh), PartitionSpec(("data", "fsdp"))
+    values = np.random.default_rng(0).integers(-9, 9, (8, 3, 16)).astype(np.float32)[: division.mesh.size]
+
+    def added(values):
+        return division._added(values[0], PartitionSpec(None, "fsdp"))
+
+    def program():
+        found = jax.shard_map(
+            added, mesh=division.mesh, in_specs=rows, out_specs=PartitionSpec(None, "fsdp"), check_vma=False
+        )
+        return jax.jit(found).lower(values).compile()
+
+    scattered = program()
+    monkeypatch.setattr("cnn_jax.runs.hosts.count", lambda: 2)
+    summed = program()
+    assert [("reduce-scatter", True) in collectives(one) for one in (scattered, summed)] == [True, False]
+    for one in (scattered, summed):
+        np.testing.assert_array_equal(one(jax.device_put(values, one.input_shardings[0][0])), values.sum(0))
 
 
 def test_norms_of_groups_within_a_device_ask_nobody():
