@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -20,17 +21,22 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.data.arrays import Arrays
 from cnn_jax.errors import InputError, LostError
+from cnn_jax.models import ConvNet
 from cnn_jax.runs import Execution, fit, greeting, hosts, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.folder import read_config
+from cnn_jax.runs.joint_folder import open_together
 from cnn_jax.runs.last_word import last_word
+from cnn_jax.runs.opening import contents_of
+from cnn_jax.training import SGD
 from tests import quick
 from tests.hosts import DIVIDED, STREAMED, TEST, TRAIN, batches, run, variables_of
 from tests.test_kill import OPTIONS, last_state, newest
 from tests.test_training_loop import SignalAt
-from tests.tiny import assert_close, make_execution, make_folder, records
+from tests.tiny import assert_close, make_execution, make_folder, make_recipe, records
 
 ROOT = Path(__file__).parent.parent
 ALONE = make_execution(steps_per_call=1, mesh="data=1")
@@ -363,6 +369,38 @@ def test_processes_agree_and_part():
     assert "Traceback" not in said[0] + said[1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "seeds", "fingerprint", "named"),
+    [
+        ({}, (0,), "a", None),
+        ({"optimizer": SGD(0.1)}, (0,), "a", "optimizer"),
+        ({"epochs": 5}, (0,), "a", "epochs"),
+        ({}, (1,), "a", "seed"),
+        ({}, (0,), "b", "fingerprint"),
+    ],
+)
+def test_a_process_with_another_recipe_seed_or_data_is_refused(
+    monkeypatch, tmp_path, changes, seeds, fingerprint, named
+):
+    def contents(changes, seeds, fingerprint):
+        train = dataclasses.replace(TRAIN, fingerprint=fingerprint)
+        return contents_of(make_recipe(model=ConvNet(), **changes), train, Arrays("set.npz"), seeds, Execution())
+
+    told = []  # by process 0 to this one
+    monkeypatch.setattr(hosts, "by_first", lambda act: told.append(json.loads(json.dumps(act()))) or told[0])
+    open_together(lambda: tmp_path / "run", contents({}, (0,), "a")).close()
+    monkeypatch.setattr(hosts, "by_first", lambda act: told[0])
+    monkeypatch.setattr(hosts, "index", lambda: 1)
+    if named is None:
+        assert open_together(lambda: None, contents(changes, seeds, fingerprint)).path == tmp_path / "run"
+        return
+    with pytest.raises(
+        InputError, match=f"^process: expected the options and data of process 0, but those of 1 differ in .*{named}"
+    ) as refusal:
+        open_together(lambda: None, contents(changes, seeds, fingerprint))
+    print(refusal.value)
+
+
 def test_one_process_agrees_with_itself():
     hosts.join(None, 1, None)
     assert hosts.count() == 1
@@ -396,49 +434,49 @@ def test_a_process_is_missed_in_time():
     assert hosts.HEARTBEAT + hosts.LEAVE < MOST
 
 
+LONGER = ["--epochs", "10", "--checkpoint.every-steps", "8"]
+STEPS = 405  # of such a run
+
+
 def begin_all(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
-    port = free_port()
-    shared = [
-        "-c",
-        SOON,
-        str(ROOT / "experiments" / "lenet5.py"),
-        *OPTIONS,
-        "--out",
-        str(out),
-        "--coordinator",
-        f"localhost:{port}",
-    ]
-    return [begin([*shared, "--processes", str(count), "--process", str(k), *options]) for k in range(count)]
+    shared = [str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, *LONGER, "--out", str(out), *options]
+    meeting = ["--coordinator", f"localhost:{free_port()}", "--processes", str(count), "--process"]
+    return [begin(["-c", SOON, *shared, *meeting, str(k)]) for k in range(count)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [4])
-def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, count):
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path):
+    """Of one process of two or four, each time."""
     seed = random.randrange(10**6)
-    draw, out, done = random.Random(seed), tmp_path / "run", 0
-    for k in range(20):
-        processes = begin_all(out, draw.choice([2, count]), "--resume")
+    draw, out, kills = random.Random(seed), tmp_path / "run", 0
+    while kills < 20 and newest(out) < STEPS - 30:
+        processes, before = begin_all(out, draw.choice([2, 4]), "--resume"), newest(out)
         victim = draw.choice(processes)
-        before = newest(out)
-        print(f"seed {seed}, kill {k}: {processes.index(victim)} of {len(processes)} after step {before}")
-        if draw.random() < 0.8:
-            wait_until(lambda least=before + 1: newest(out) >= least or newest(out) >= 202, processes)
-            time.sleep(draw.uniform(0.0, 0.3))
+        if draw.random() < 0.8:  # while it trains, else at any moment
+            wait_until(lambda least=before + 1: newest(out) >= least, processes)
+            time.sleep(draw.uniform(0.0, 0.2))
         else:
             time.sleep(draw.uniform(0.2, 8.0))
+        alive = victim.poll() is None
         victim.kill()
-        finish(processes, MOST)
+        began = time.monotonic()
+        said = finish(processes, MOST)
+        kills += 1
+        print(
+            f"seed {seed}, kill {kills}: {processes.index(victim)} of {len(processes)} after step {before}; "
+            f"the others ended {time.monotonic() - began:.0f} s later with {[one.returncode for one in processes]}"
+        )
+        assert alive, said
+        assert all(process.returncode for process in processes), said
         assert newest(out) >= before
-        done = newest(out)
-        if done >= 180:
-            break
-    processes = begin_all(out, count, "--resume")
+    processes = begin_all(out, 4, "--resume")
     said = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, said
+    assert [process.returncode for process in processes] == [0] * 4, said
     whole = tmp_path / "whole"
-    process = begin([str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, "--out", str(whole), "--mesh", "data=1"])
-    finish([process])
+    [text] = finish(
+        [begin([str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, *LONGER, "--out", str(whole), "--mesh", "data=1"])]
+    )
     (step, leaves), (expected_step, expected) = last_state(out), last_state(whole)
-    assert step == expected_step
+    assert step == expected_step == STEPS, text
     for leaf, reference in zip(leaves, expected, strict=True):
         np.testing.assert_allclose(leaf, reference, rtol=1e-3, atol=1e-4)
