@@ -328,6 +328,8 @@ def test_a_cluster_says_who_takes_part(monkeypatch, variables, found):
     assert tuple(others) == found[1:]
     monkeypatch.setattr(greeting, "meet", None)
     hosts.join(None, 1, None)  # asks no cluster
+    with pytest.raises(InputError, match="^processes: expected 1 with several seeds, or in a sweep, got"):
+        hosts.join(None, None, None, alone=True)
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
@@ -396,9 +398,8 @@ def test_a_process_with_another_recipe_seed_or_data_is_refused(
         return
     with pytest.raises(
         InputError, match=f"^process: expected the options and data of process 0, but those of 1 differ in .*{named}"
-    ) as refusal:
+    ):
         open_together(lambda: None, contents(changes, seeds, fingerprint))
-    print(refusal.value)
 
 
 def test_one_process_agrees_with_itself():

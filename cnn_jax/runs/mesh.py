@@ -78,8 +78,6 @@ def choose_layout(recipe: Recipe, execution: Execution, image_shape: tuple[int, 
     """
     shape = MeshShape.parse(execution.mesh) if execution.mesh else None
     if count > 1:
-        if hosts.count() > 1:
-            raise InputError(f"processes: expected 1 with {count} seeds, got {hosts.count()}; train one seed at a time")
         if shape is not None:
             raise InputError(
                 f"mesh: expected none with {count} seeds, which are spread over the devices, got {execution.mesh!r}"
