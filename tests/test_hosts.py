@@ -328,7 +328,7 @@ def test_a_cluster_says_who_takes_part(monkeypatch, variables, found):
     assert tuple(others) == found[1:]
     monkeypatch.setattr(greeting, "meet", None)
     hosts.join(None, 1, None)  # asks no cluster
-    with pytest.raises(InputError, match="^processes: expected 1 with several seeds, or in a sweep, got"):
+    with pytest.raises(InputError, match=r"^processes: expected 1 with several seeds, or in a sweep, got 1?[24]; "):
         hosts.join(None, None, None, alone=True)
 
 
