@@ -313,8 +313,8 @@ class Division(Layout):
             return jax.lax.psum(grad, self._axes)
         axis = spec.index(FSDP)
         if self.platform == "cpu" and hosts.count() > 1:
-            # There JAX 0.10 scatters by Gloo, which at times gives wrong sums from 8 MiB a device on, and ends processes
-            # that have waited for another for 30 seconds (jax issues 40830 and 40831).
+            # There JAX 0.10 scatters by Gloo, which from 8 MiB a device on sometimes sums wrongly, and ends a process
+            # that waits for another for 30 seconds (jax issues 40830 and 40831).
             length = grad.shape[axis] // self.mesh.shape[FSDP]
             start = jax.lax.axis_index(FSDP) * length
             return jax.lax.dynamic_slice_in_dim(jax.lax.psum(grad, self._axes), start, length, axis)
