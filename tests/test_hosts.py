@@ -471,7 +471,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(tmp_path):
         assert all(process.returncode for process in processes), said
         assert newest(out) >= before
     processes = begin_all(out, 4, "--resume")
-    said = finish(processes)
+    said = finish(processes, 900)
     assert [process.returncode for process in processes] == [0] * 4, said
     whole = tmp_path / "whole"
     [text] = finish(
