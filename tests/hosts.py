@@ -149,7 +149,7 @@ def main(port, count, index, folder):
 
     # A run that is stopped in any process stops in all; and it can go on.
     plain, hosts.leave = hosts.leave, lambda: None  # there is another run in these processes
-    hosts.join = lambda *options: None
+    hosts.join = lambda *options, **others: None
     is_last = index == count - 1
     if is_last:
         signal_after(5, signal.SIGTERM)

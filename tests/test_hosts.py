@@ -77,7 +77,8 @@ def wait_until(condition, processes, seconds=200):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
         time.sleep(0.01)
-    assert condition(), finish(processes, 1)
+    if not condition():
+        pytest.fail("\n".join(finish(processes, 1)))
 
 
 @pytest.fixture(scope="module")
