@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cnn_jax import options, start, terminal
-from cnn_jax.errors import InputError, StorageError
+from cnn_jax.errors import InputError
 from cnn_jax.files import provide_home
 from cnn_jax.misread import explain, needs, with_flags
 from cnn_jax.terminal import signals
 
 T = TypeVar("T")
-BAD_INPUT, NO_STORAGE = 2, 74  # the latter EX_IOERR of sysexits.h
+BAD_INPUT = InputError.exit_code
 
 
 def parse(
@@ -141,10 +141,12 @@ def main(
     """Parses the command line, runs, and ends the process as a command should.
 
     Bad input, an `InputError`, is one line on standard error and exit code 2, and so is output that cannot be written;
-    a `StorageError` is one line and exit code 74. Where the output's reader, head or less, has gone, the work is done
-    all the same. SIGINT, SIGTERM and SIGHUP are one line and 128 plus the number, unless the process was told to ignore
-    them. Any other exception is a bug and keeps its traceback. `version` is what --version prints, `default` an
-    instance of `config` that has its defaults, `command` a word before the options, that has been looked at.
+    other kinds of it have codes of their own (`cnn_jax.errors`). Where the output's reader, head or less, has gone, the
+    work is done all the same. SIGINT, SIGTERM and SIGHUP are one line and 128 plus the number, unless the process was
+    told to ignore them. Any other exception is a bug and keeps its traceback.
+
+    `version` is what --version prints, `default` an instance of `config` that has its defaults, `command` a word before
+    the options, that has been looked at.
     """
     terminal.standard_streams()
     code: object = 0
@@ -160,7 +162,7 @@ def main(
                 run(chosen)
         except InputError as error:
             terminal.complain(f"error: {terminal.one_line(str(error))}")
-            code = NO_STORAGE if isinstance(error, StorageError) else BAD_INPUT
+            code = error.exit_code
         except KeyboardInterrupt as stop:
             code = _stop(getattr(stop, "number", signal.SIGINT), heeded)
         except SystemExit as stop:

@@ -84,15 +84,12 @@ def prepare(config: Experiment) -> None:
     """
     keep_compiled()
     execution = config.execution
-    if config.replicas > 1 or config.sweep:
-        if (execution.processes or 1) > 1:
-            raise InputError(
-                "processes: expected 1 with several seeds, or in a sweep, got more; train one seed at a time"
-            )
+    several = config.replicas > 1 or bool(config.sweep)
+    if several:
         split_cpu()
     else:  # several devices of a CPU compute in threads of their own, whose memory cannot be kept
         keep_memory()
-        hosts.join(execution.coordinator, execution.processes, execution.process)
+    hosts.join(execution.coordinator, execution.processes, execution.process, alone=several)
     if execution.device is not None:
         select_device(execution.device)
 

@@ -1,6 +1,7 @@
 """What each of several processes does for `tests.test_hosts`: trains runs with the others, and writes down how it went.
 
-Arguments: a port, the number of processes, which this one is, and a folder, in which `stopped` is a run to go on with.
+Arguments: a port, the number of processes, which this one is, and a folder, in which `stopped` is a run to go on with
+and `set.npz` the images for another. The last process is killed in the end.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import jax
 import numpy as np
 
 from cnn_jax.augment import Flip
+from cnn_jax.data.arrays import Arrays
 from cnn_jax.data.encoded import Encoded
+from cnn_jax.experiment import Experiment, run_experiment
+from cnn_jax.models import ConvNet
+from cnn_jax.runs import Place, fit, hosts
 from cnn_jax.runs import engine as engines
-from cnn_jax.runs import fit, hosts
 from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.joint_folder import open_together
@@ -32,6 +36,7 @@ from tests.drawers import Drawers
 from tests.tiny import Wide, make_dataset, make_execution, make_recipe
 
 TRAIN, TEST = make_dataset(64), make_dataset(30, seed=1, split="test")
+LARGE = 16  # images in a batch of an evaluation, so that each process has some of them
 
 
 class Normed(nn.Module):
@@ -44,22 +49,41 @@ class Normed(nn.Module):
         return nn.Dense(3)(x.reshape(len(x), -1))
 
 
+class Noted(Drawers):
+    """Notes which of its images are read."""
+
+    def __init__(self, images):
+        super().__init__(images)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(int(index))
+        return super().__getitem__(index)
+
+
 recipe = functools.partial(
     make_recipe, epochs=2, batch_size=8, optimizer=SGD(0.05, momentum=0.9), schedule=Constant(), averaging=(EMA(0.9),)
 )
-RUNS = {  # the recipe, and how several processes train it
-    "streamed": (recipe(validation=0.125, augment=(Flip(),)), {"feed": "streamed"}),
-    "divided": (recipe(model=Wide()), {"mesh": "fsdp=4"}),
-}
+STREAMED = recipe(model=Normed(), validation=0.125, augment=(Flip(),))
+DIVIDED = recipe(model=Wide())
 
 
-def encoded(dataset):
-    return dataclasses.replace(dataset, images=Encoded(Drawers(np.asarray(dataset.images))))
+def encoded(dataset, drawers):
+    return dataclasses.replace(dataset, images=Encoded(drawers))
 
 
-def open_folder(path, recipe, resume=False):
+def open_folder(path, resume=False):
     contents = {"recipe": {"model": "tiny()"}, "data": {"name": "bars"}, "seeds": [0]}
     return open_together(lambda: path, contents, resume=resume)
+
+
+def run(folder, out, resume=False):
+    """A run from its configuration to the end, whatever that may be."""
+    experiment = Experiment(
+        recipe=recipe(model=ConvNet(filters=(2,)), epochs=3), data=Arrays(str(folder / "set.npz")),
+        execution=make_execution(steps_per_call=1), place=Place(out=folder / out, resume=resume, report=False),
+    )  # fmt: skip
+    return run_experiment(experiment, "hosts")
 
 
 def signal_after(step, number):
@@ -74,22 +98,22 @@ def signal_after(step, number):
     Loop._take_steps = take_steps
 
 
-def train(recipe, execution, path, resume=False, feed="resident"):
-    splits = [encoded(split) if feed == "streamed" else split for split in (TRAIN, TEST)]
-    with contextlib.closing(open_folder(path, recipe, resume)) as folder:
-        return fit(recipe, splits[0], test=splits[1], execution=execution, folder=folder)
-
-
 def described(result):
     """Figures, and digests of the state, which say nothing of where it lies."""
     evaluations = {name: found[0].values() for name, found in result.evaluations.items()}
     return {"evaluations": evaluations, "digests": digest_arrays(gathered(result.state))}
 
 
+def variables_of(result):
+    """Whole, by their paths."""
+    leaves = jax.tree_util.tree_flatten_with_path(gathered(result.variables()))[0]
+    return {jax.tree_util.keystr(path): whole(leaf) for path, leaf in leaves}
+
+
 def batches(feed):
     """What two steps in the middle learn from, whole: images, labels, indices and epochs."""
-    execution = make_execution(feed=feed)
-    engine = Engine(RUNS["streamed"][0], encoded(TRAIN), (0,), execution, None, TEST)
+    train = encoded(TRAIN, Drawers(np.asarray(TRAIN.images))) if feed == "streamed" else TRAIN
+    engine = Engine(STREAMED, train, (0,), make_execution(feed=feed), None, TEST)
     chunk = engine._feed.chunk(3, 2, 2)
     taken = [engine._feed.take(chunk, k) for k in range(2)]
     engine.close()
@@ -97,44 +121,47 @@ def batches(feed):
 
 
 def main(port, count, index, folder):
+    hosts.HEARTBEAT = 10
     hosts.join(f"localhost:{port}", count, index)
     assert jax.device_count() == 2 * count
-    says = {}
-    read = []
-    for name, (chosen, options) in RUNS.items():
-        execution = make_execution(steps_per_call=1, **options)
-        result = train(chosen, execution, folder / name, feed=options.get("feed", "resident"))
-        says[name] = described(result)
-        if hosts.is_first():
-            variables = jax.tree.map(whole, gathered(result.variables()))
-        else:
-            gathered(result.variables())
-        if hosts.is_first():
-            leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
-            np.savez(folder / f"{name}.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in leaves})
-    for feed in ("resident", "streamed"):
-        found = batches(feed)
-        np.savez(
-            folder / f"batches-{feed}-{index}.npz", **{f"{k}{n}": a for k, b in enumerate(found) for n, a in b.items()}
+    engines.EVAL_BATCH = LARGE
+    says, results = {}, {}
+
+    # A run that one process had begun goes on, with images that each process reads for itself.
+    train, test = (Noted(np.asarray(split.images)) for split in (TRAIN, TEST))
+    with contextlib.closing(open_folder(folder / "stopped", resume=True)) as opened:
+        results["stopped"] = fit(
+            STREAMED, encoded(TRAIN, train), test=encoded(TEST, test), folder=opened,
+            execution=make_execution(steps_per_call=1, feed="streamed"),
+        )  # fmt: skip
+    says["read"] = test.read
+    # Another has a kernel that is divided over the processes.
+    with contextlib.closing(open_folder(folder / "divided")) as opened:
+        results["divided"] = fit(
+            DIVIDED, TRAIN, test=TEST, execution=make_execution(steps_per_call=1, mesh="fsdp=4"), folder=opened
         )
+    for name, result in results.items():
+        says[name] = described(result)
+        np.savez(folder / f"{name}-{index}.npz", **variables_of(result))
+    for feed in ("resident", "streamed"):
+        arrays = {f"{k}{name}": array for k, batch in enumerate(batches(feed)) for name, array in batch.items()}
+        np.savez(folder / f"batches-{feed}-{index}.npz", **arrays)
 
-    # Each image is read once by one of the processes.
-    engines.EVAL_BATCH = 16
-    plain = Drawers.__getitem__
-    Drawers.__getitem__ = lambda self, k: (read.append(int(k)), plain(self, k))[1]
-    engine = Engine(recipe(), TRAIN, (0,), make_execution(feed="streamed"), None, encoded(TEST))
-    says["score"] = engine.evaluate(engine.init(), "test")[0].scores.tolist()
-    says["read"] = read
-
-    # A run that one process had begun goes on here; and one that is stopped in any process stops in all.
-    says["resumed"] = described(train(recipe(), make_execution(steps_per_call=1), folder / "stopped", resume=True))
-    if index == count - 1:
+    # A run that is stopped in any process stops in all; and it can go on.
+    plain, hosts.leave = hosts.leave, lambda: None  # there is another run in these processes
+    hosts.join = lambda *options, **others: None
+    is_last = index == count - 1
+    if is_last:
         signal_after(5, signal.SIGTERM)
-    says["interrupted"] = train(
-        recipe(model=Normed()), make_execution(steps_per_call=1), folder / "signalled"
-    ).interrupted
-    hosts.leave()
+    try:
+        run(folder, "killed")
+    except SystemExit as stop:
+        says["code"] = stop.code
     (folder / f"said-{index}.json").write_text(json.dumps(says))
+    if is_last:
+        signal_after(14, signal.SIGKILL)
+    hosts.leave, hosts._found, hosts._STOP = plain, None, "cnn_jax_stop_again/"
+    run(folder, "killed", resume=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,17 +21,22 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.errors import InputError
-from cnn_jax.runs import Execution, fit, greeting, hosts
+from cnn_jax.data.arrays import Arrays
+from cnn_jax.errors import InputError, LostError
+from cnn_jax.models import ConvNet
+from cnn_jax.runs import Execution, fit, greeting, hosts, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.digests import digest_arrays
 from cnn_jax.runs.folder import read_config
+from cnn_jax.runs.joint_folder import open_together
 from cnn_jax.runs.last_word import last_word
+from cnn_jax.runs.opening import contents_of
+from cnn_jax.training import SGD
 from tests import quick
-from tests.hosts import RUNS, TEST, TRAIN, Normed, batches, recipe
+from tests.hosts import DIVIDED, STREAMED, TEST, TRAIN, batches, run, variables_of
 from tests.test_kill import OPTIONS, last_state, newest
 from tests.test_training_loop import SignalAt
-from tests.tiny import assert_close, make_execution, make_folder, records, steps_kept
+from tests.tiny import assert_close, make_execution, make_folder, make_recipe, records
 
 ROOT = Path(__file__).parent.parent
 ALONE = make_execution(steps_per_call=1, mesh="data=1")
@@ -66,50 +73,66 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]
     return said
 
 
+def wait_until(condition, processes, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    if not condition():
+        pytest.fail("\n".join(finish(processes, 1)))
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Every run by one process on one device."""
-    folder = tmp_path_factory.mktemp("alone")
-    recipes = {name: one for name, (one, _) in RUNS.items()} | {"plain": recipe(), "norms": recipe(model=Normed())}
-    found = {}
-    for name, chosen in recipes.items():
+def alone(tmp_path_factory, shared_engines):
+    """Every run of `tests.hosts` by one process on one device, undisturbed; and in `stopped` one that was not."""
+    folder, found = tmp_path_factory.mktemp("alone"), {}
+    for name, chosen in {"whole": STREAMED, "divided": DIVIDED}.items():
         with contextlib.closing(make_folder(folder / name)) as opened:
             found[name] = fit(chosen, TRAIN, test=TEST, execution=ALONE, folder=opened)
-    return folder, found
+    with contextlib.closing(make_folder(folder / "stopped")) as opened:
+        stop = SignalAt(6, signal.SIGTERM)
+        stopped = fit(STREAMED, TRAIN, test=TEST, execution=ALONE, folder=opened, display=stop)
+    assert stopped.interrupted == signal.SIGTERM
+    return folder, {"stopped": found["whole"], "divided": found["divided"]}
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said."""
+def together(tmp_path_factory, alone):
+    """The folder in which two processes of two devices each have done what `tests.hosts` says, and what each said.
+
+    With what they printed until the last was killed, and all had ended.
+    """
     folder = tmp_path_factory.mktemp("together")
-    with contextlib.closing(make_folder(folder / "stopped")) as opened:
-        stop = SignalAt(6, signal.SIGTERM)
-        stopped = fit(recipe(), TRAIN, test=TEST, execution=ALONE, folder=opened, display=stop)
-    assert stopped.interrupted == signal.SIGTERM
-    count, port = 2, free_port()
-    processes = [begin(["-m", "tests.hosts", str(port), str(count), str(k), str(folder)]) for k in range(count)]
-    said = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
-    return folder, [json.loads((folder / f"said-{k}.json").read_text()) for k in range(count)]
+    shutil.copytree(alone[0] / "stopped", folder / "stopped")
+    arrays = {f"{split.split}_{name}": getattr(split, name) for split in (TRAIN, TEST) for name in ("images", "labels")}
+    np.savez(folder / "set.npz", **arrays)
+    port = free_port()
+    processes = [begin(["-m", "tests.hosts", str(port), "2", str(k), str(folder)]) for k in range(2)]
+    wait_until(lambda: processes[1].poll() is not None, processes)
+    printed = finish(processes, MOST)
+    assert processes[1].returncode == -signal.SIGKILL, "\n".join(printed)
+    assert processes[0].returncode > 0 or processes[0].returncode == -signal.SIGABRT, "\n".join(printed)
+    return folder, [json.loads((folder / f"said-{k}.json").read_text()) for k in range(2)], printed
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["stopped", "divided"])
 def test_several_processes_train_what_one_does(alone, together, name):
-    folder, said = together
+    """Also from a checkpoint of one process on."""
+    folder, said, _ = together
     expected = alone[1][name]
     assert said[0][name] == said[1][name]
-    found = np.load(folder / f"{name}.npz")
-    leaves = jax.tree_util.tree_flatten_with_path(expected.variables())[0]
-    assert len(leaves) == len(found) > 3
-    for path, leaf in leaves:
-        np.testing.assert_allclose(found[jax.tree_util.keystr(path)], leaf, rtol=1e-4, atol=1e-5)
+    for k in range(2):
+        found, variables = dict(np.load(folder / f"{name}-{k}.npz")), variables_of(expected)
+        assert found.keys() == variables.keys()
+        assert len(found) > 3
+        for path, leaf in variables.items():
+            np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-5)
     for split, evaluations in expected.evaluations.items():
         for metric, value in evaluations[0].values().items():
             assert said[0][name]["evaluations"][split][metric] == pytest.approx(value, rel=1e-3, abs=1e-6)
 
 
 def test_batches_are_the_same_bits_by_any_feed_in_any_process(together):
-    folder, _ = together
+    folder = together[0]
     found = [dict(np.load(folder / f"batches-{feed}-{k}.npz")) for feed in ("resident", "streamed") for k in range(2)]
     assert {"0image", "1image", "0index", "0label", "0epoch"} <= found[0].keys()
     for other in found[1:]:
@@ -122,40 +145,49 @@ def test_batches_are_the_same_bits_by_any_feed_in_any_process(together):
 
 
 def test_evaluation_reads_each_image_in_one_process(together):
+    """As often as it is measured: with the last weights and with the best."""
     read = [one["read"] for one in together[1]]
-    assert sorted(read[0] + read[1]) == list(range(len(TEST)))
     assert all(read)
-    assert together[1][0]["score"] == together[1][1]["score"]
-    assert len(together[1][0]["score"]) == len(TEST)
-
-
-def test_a_run_goes_on_with_another_number_of_processes(alone, together):
-    """From one to two, in `tests.hosts`; and from two to one."""
-    folder, said = together
-    expected = alone[1]["plain"]
-    for name, value in expected.evaluations["test"][0].values().items():
-        assert said[0]["resumed"]["evaluations"]["test"][name] == pytest.approx(value, rel=1e-3, abs=1e-6)
-    assert [one["interrupted"] for one in said] == [signal.SIGTERM] * 2
-    kept = steps_kept(folder / "signalled")
-    assert len(kept) == 1  # saved once
-    assert kept[0] < 16
-    with contextlib.closing(make_folder(folder / "signalled", resume=True)) as opened:
-        result = fit(recipe(model=Normed()), TRAIN, test=TEST, execution=ALONE, folder=opened)
-    assert_close(result.state, alone[1]["norms"].state)
+    assert sorted(read[0] + read[1]) == sorted([*range(len(TEST))] * 2)
+    assert not set(read[0]) & set(read[1])
 
 
 def test_one_process_writes_the_folder_and_its_checkpoints_are_whole(alone, together):
     """Also those of which each process has a part alone; read here, with their digests, on one device."""
-    folder, said = together
-    for name in RUNS:
+    folder, said, _ = together
+    for name in alone[1]:
         identity = read_config(folder / name)["run"]
         with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
             assert all(not fault for _, fault in kept.inspect())
         with contextlib.closing(Checkpoints(folder / name, identity, read_only=True)) as kept:
             restored, _ = kept.restore(alone[1][name].state)
         assert digest_arrays(restored) == said[0][name]["digests"]
-        own, other = records(folder / name), records(alone[0] / name)
+        own, other = records(folder / name), records(alone[0] / {"stopped": "whole"}.get(name, name))
         assert [(line["split"], line["step"]) for line in own] == [(line["split"], line["step"]) for line in other]
+
+
+def test_a_signal_to_one_stops_all_and_one_says_how_to_go_on(together):
+    _, said, printed = together
+    assert [one["code"] for one in said] == [128 + signal.SIGTERM] * 2
+    [line] = [line for line in printed[0].splitlines() if "stopped by SIGTERM" in line]
+    step = int(re.search(r"after step (\d+), saved in", line)[1])
+    assert 5 <= step < 14
+    assert "stopped" not in printed[1]
+
+
+def test_all_end_when_one_is_killed_and_say_how_to_go_on(together):
+    """What is left of the run is used and goes on in one process, and ends as one that nobody disturbed."""
+    folder, _, printed = together
+    for text in printed:  # by what outlives them
+        [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
+        assert str(folder / "killed") in line
+        assert "Traceback" not in text
+    used = load_run(folder / "killed")
+    assert used.step == newest(folder / "killed") < 24
+    assert used.evaluate(used.load_data("test")).accuracy == 1.0
+    results = [run(folder, "killed", resume=True), run(folder, "undisturbed")]
+    assert results[0].interrupted is None
+    assert_close(results[0].state, results[1].state)
 
 
 def test_the_processes_find_each_other():
@@ -200,6 +232,43 @@ def test_a_wrong_or_missing_process_is_one_line_on_all(comers, message):
         thread.join()
     assert len(faults) == len(comers)
     assert all(re.fullmatch(message, fault) for fault in faults), faults
+
+
+def test_who_ends_while_others_are_awaited_is_named_at_once():
+    address, faults = f"localhost:{free_port()}", []
+
+    def come(index):
+        try:
+            greeting.meet(address, 4, index, wait=60)
+        except LostError as error:
+            faults.append(str(error))
+
+    def call(index):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                line = socket.create_connection(greeting.parse_address(address))
+                line.sendall(b'{"process": %d, "processes": 4}\n' % index)
+                return line
+
+    first = threading.Thread(target=come, args=(0,))
+    first.start()
+    with call(2) as other:
+        call(1).close()
+        said = other.makefile().readline()
+    first.join()
+    assert faults == ["processes: 1 came and ended before all had come; start all again"]
+    for answer, fault in (
+        (said, faults[0]),
+        ("", f"coordinator: process 0 at {address} ended before all had come; start all again"),
+    ):
+        with socket.create_server(("", greeting.parse_address(address)[1])) as server:
+            other = threading.Thread(target=come, args=(2,))
+            other.start()
+            with server.accept()[0] as line:
+                line.makefile().readline()
+                line.sendall(answer.encode())
+            other.join()
+        assert faults.pop() == fault
 
 
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:", ":1234", "host:0", "host:65536", "host:x"])
@@ -260,6 +329,8 @@ def test_a_cluster_says_who_takes_part(monkeypatch, variables, found):
     assert tuple(others) == found[1:]
     monkeypatch.setattr(greeting, "meet", None)
     hosts.join(None, 1, None)  # asks no cluster
+    with pytest.raises(InputError, match=r"^processes: expected 1 with several seeds, or in a sweep, got 1?[24]; "):
+        hosts.join(None, None, None, alone=True)
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
@@ -268,6 +339,68 @@ def test_a_task_alone_is_no_cluster(monkeypatch, name):
         if variable.split("_")[0] == name.split("_")[0]:
             monkeypatch.setenv(variable, value)
     assert not hosts._cluster()
+
+
+# What processes do without a device.
+AGREEING = """
+import sys
+from cnn_jax.errors import InputError
+from cnn_jax.runs import hosts
+
+def refuse():
+    raise InputError("not this")
+
+k = int(sys.argv[2])
+hosts.join(f"localhost:{sys.argv[1]}", 2, k)
+assert hosts.agree(lambda: [k]) == [0]
+assert hosts.of_each(k) == [0, 1]
+try:
+    hosts.by_first(refuse)
+except InputError as error:
+    assert k == 0 and str(error) == "not this"
+except SystemExit as end:
+    assert k == 1 and end.code == 2
+hosts.leave()
+"""
+
+
+def test_processes_agree_and_part():
+    port = str(free_port())
+    processes = [begin(["-c", AGREEING, port, str(k)]) for k in range(2)]
+    said = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Traceback" not in said[0] + said[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds", "fingerprint", "named"),
+    [
+        ({}, (0,), "a", None),
+        ({"optimizer": SGD(0.1)}, (0,), "a", "optimizer"),
+        ({"epochs": 5}, (0,), "a", "epochs"),
+        ({}, (1,), "a", "seed"),
+        ({}, (0,), "b", "fingerprint"),
+    ],
+)
+def test_a_process_with_another_recipe_seed_or_data_is_refused(
+    monkeypatch, tmp_path, changes, seeds, fingerprint, named
+):
+    def contents(changes, seeds, fingerprint):
+        train = dataclasses.replace(TRAIN, fingerprint=fingerprint)
+        return contents_of(make_recipe(model=ConvNet(), **changes), train, Arrays("set.npz"), seeds, Execution())
+
+    told = []  # by process 0 to this one
+    monkeypatch.setattr(hosts, "by_first", lambda act: told.append(json.loads(json.dumps(act()))) or told[0])
+    open_together(lambda: tmp_path / "run", contents({}, (0,), "a")).close()
+    monkeypatch.setattr(hosts, "by_first", lambda act: told[0])
+    monkeypatch.setattr(hosts, "index", lambda: 1)
+    if named is None:
+        assert open_together(lambda: None, contents(changes, seeds, fingerprint)).path == tmp_path / "run"
+        return
+    with pytest.raises(
+        InputError, match=f"^process: expected the options and data of process 0, but those of 1 differ in .*{named}"
+    ):
+        open_together(lambda: None, contents(changes, seeds, fingerprint))
 
 
 def test_one_process_agrees_with_itself():
@@ -303,78 +436,49 @@ def test_a_process_is_missed_in_time():
     assert hosts.HEARTBEAT + hosts.LEAVE < MOST
 
 
-def run(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
-    port = free_port()
-    shared = [
-        "-c",
-        SOON,
-        str(ROOT / "experiments" / "lenet5.py"),
-        *OPTIONS,
-        "--out",
-        str(out),
-        "--coordinator",
-        f"localhost:{port}",
-    ]
-    return [begin([*shared, "--processes", str(count), "--process", str(k), *options]) for k in range(count)]
+LONGER = ["--epochs", "10", "--checkpoint.every-steps", "8"]
+STEPS = 405  # of such a run
 
 
-def wait_until(condition, processes, seconds=200):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
-        time.sleep(0.01)
-    assert condition(), finish(processes, 1)
-
-
-def test_all_end_when_one_is_killed_and_say_how_to_go_on(tmp_path):
-    out = tmp_path / "run"
-    processes = run(out, 2)
-    wait_until(lambda: newest(out), processes)
-    processes[1].kill()
-    began = time.monotonic()
-    said = finish(processes, MOST)
-    assert time.monotonic() - began < MOST
-    assert all(process.returncode for process in processes)
-    for text in said:  # by what outlives them
-        [line] = [line for line in text.splitlines() if "when all have ended, start all again with --resume" in line]
-        assert str(out) in line
-    processes = run(out, 2, "--resume")
-    wait_until(lambda: newest(out) > 18, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    said = finish(processes)
-    assert [process.returncode for process in processes] == [143, 143], said
-    assert "stopped by SIGTERM after step" in said[0]
-    assert "stopped" not in said[1]
-    assert "Traceback" not in said[0] + said[1]
+def begin_all(out: Path, count: int, *options: str) -> list[subprocess.Popen]:
+    shared = [str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, *LONGER, "--out", str(out), *options]
+    meeting = ["--coordinator", f"localhost:{free_port()}", "--processes", str(count), "--process"]
+    return [begin(["-c", SOON, *shared, *meeting, str(k)]) for k in range(count)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [4])
-def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, count):
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path):
+    """Of one process of two or four, each time."""
     seed = random.randrange(10**6)
-    draw, out, done = random.Random(seed), tmp_path / "run", 0
-    for k in range(20):
-        processes = run(out, draw.choice([2, count]), "--resume")
+    draw, out, kills = random.Random(seed), tmp_path / "run", 0
+    while kills < 20 and newest(out) < STEPS - 30:
+        processes, before = begin_all(out, draw.choice([2, 4]), "--resume"), newest(out)
         victim = draw.choice(processes)
-        before = newest(out)
-        print(f"seed {seed}, kill {k}: {processes.index(victim)} of {len(processes)} after step {before}")
-        if draw.random() < 0.8:
-            wait_until(lambda least=before + 1: newest(out) >= least or newest(out) >= 202, processes)
-            time.sleep(draw.uniform(0.0, 0.3))
+        if draw.random() < 0.8:  # while it trains, else at any moment
+            wait_until(lambda least=before + 1: newest(out) >= least, processes)
+            time.sleep(draw.uniform(0.0, 0.2))
         else:
             time.sleep(draw.uniform(0.2, 8.0))
+        alive = victim.poll() is None
         victim.kill()
-        finish(processes, MOST)
+        began = time.monotonic()
+        said = finish(processes, MOST)
+        kills += 1
+        print(
+            f"seed {seed}, kill {kills}: {processes.index(victim)} of {len(processes)} after step {before}; "
+            f"the others ended {time.monotonic() - began:.0f} s later with {[one.returncode for one in processes]}"
+        )
+        assert alive, said
+        assert all(process.returncode for process in processes), said
         assert newest(out) >= before
-        done = newest(out)
-        if done >= 180:
-            break
-    processes = run(out, count, "--resume")
-    said = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, said
+    processes = begin_all(out, 4, "--resume")
+    said = finish(processes, 900)
+    assert [process.returncode for process in processes] == [0] * 4, said
     whole = tmp_path / "whole"
-    process = begin([str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, "--out", str(whole), "--mesh", "data=1"])
-    finish([process])
+    [text] = finish(
+        [begin([str(ROOT / "experiments" / "lenet5.py"), *OPTIONS, *LONGER, "--out", str(whole), "--mesh", "data=1"])]
+    )
     (step, leaves), (expected_step, expected) = last_state(out), last_state(whole)
-    assert step == expected_step
+    assert step == expected_step == STEPS, text
     for leaf, reference in zip(leaves, expected, strict=True):
         np.testing.assert_allclose(leaf, reference, rtol=1e-3, atol=1e-4)

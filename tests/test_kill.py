@@ -50,9 +50,11 @@ def finish(process: subprocess.Popen) -> str:
 
 def last_state(out: Path) -> tuple[int, list[np.ndarray]]:
     """The newest checkpoint's step and every leaf of its state: parameters, optimiser moments, random key, step."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # it may have been saved from others
     with ocp.CheckpointManager(out.absolute() / "checkpoints") as manager:
         step = manager.latest_step()
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(fallback_sharding=here))
+        state = manager.restore(step, args=args)["state"]
     state["rng"] = jax.random.key_data(state["rng"])
     return step, [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 

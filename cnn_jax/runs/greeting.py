@@ -1,20 +1,23 @@
 """The processes of a run find each other before JAX's runtime starts, which would end them with its own stack traces.
 
 Process 0 listens at the address of the coordinator until all others have called there, and tells them to go on; then
-JAX's service takes over the address. Whoever is missing, or calls as what it is not, is named in one line on all.
+JAX's service takes over the address. Whoever is missing, calls as what it is not, or ends while others are awaited is
+named in one line on all.
 """
 
 from __future__ import annotations
 
 import json
+import selectors
 import socket
 import time
 from typing import Any
 
-from cnn_jax.errors import InputError
+from cnn_jax.errors import InputError, LostError
 
 WAIT = 300.0  # seconds for all to come
 _RETRY = 0.2  # seconds between two calls
+_NOT_OURS = OSError, EOFError, ValueError, KeyError, TypeError  # raised where no process of a run is at the other end
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -40,6 +43,7 @@ def meet(address: str, count: int, index: int, wait: float = WAIT) -> None:
 
     Raises:
         InputError: not all have come in time, two have the same number, or they expect different numbers of processes.
+        LostError: one has come and ended.
     """
     host, port = parse_address(address)
     deadline = time.monotonic() + wait
@@ -50,9 +54,8 @@ def meet(address: str, count: int, index: int, wait: float = WAIT) -> None:
 
 
 def _await_others(address: str, port: int, count: int, wait: float, deadline: float) -> None:
-    there: set[int] = set()
-    callers: list[socket.socket] = []
-    fault = ""
+    callers: list[tuple[int, socket.socket]] = []
+    fault, lost = "", False
     try:
         dual = socket.has_dualstack_ipv6()
         server = socket.create_server(
@@ -63,37 +66,50 @@ def _await_others(address: str, port: int, count: int, wait: float, deadline: fl
             f"coordinator: expected a free port of this host, as process 0 listens there, got {address!r} "
             f"({error.strerror})"
         ) from None
-    with server:
-        while len(there) < count - 1 and not fault:
-            try:
-                server.settimeout(max(deadline - time.monotonic(), 0.001))
-                caller, _ = server.accept()
-            except TimeoutError:
+    server.setblocking(False)
+    with server, selectors.DefaultSelector() as lines:
+        lines.register(server, selectors.EVENT_READ)
+        while len(callers) < count - 1 and not fault:
+            there = [k for k, _ in callers]
+            found = [key for key, _ in lines.select(max(deadline - time.monotonic(), 0.001))]
+            if not found:
                 missing = [k for k in range(1, count) if k not in there]
                 fault = (
                     f"processes: expected {count} to meet at {address} within {wait:g} seconds, but "
                     f"{_named(missing)} did not come; start all, each with its own --process"
                 )
-                break
-            try:
-                caller.settimeout(5.0)
-                said = _read(caller)
-                fault = _fault(said, count, there)
-                there.add(said["process"])
-                callers.append(caller)
-            except (OSError, ValueError, KeyError, TypeError):  # somebody else, who looks which ports are open
-                caller.close()
-        for caller in callers:
+            elif gone := [key.data for key in found if key.fileobj is not server]:  # who has come says no more
+                fault, lost = f"processes: {_named(gone)} came and ended before all had come; start all again", True
+            elif caller := _accept(server):
+                try:
+                    said = _read(caller)
+                    fault = _fault(said, count, there)
+                    callers.append((said["process"], caller))
+                    lines.register(caller, selectors.EVENT_READ, said["process"])
+                except _NOT_OURS:  # somebody else, who looks which ports are open
+                    caller.close()
+        for k, caller in callers:
             with caller:
                 try:
-                    caller.sendall(json.dumps({"fault": fault}).encode() + b"\n")
+                    caller.sendall(json.dumps({"fault": fault, "lost": lost}).encode() + b"\n")
                 except OSError:
-                    fault = fault or "processes: one that had come has ended; start all again"
+                    if not fault:
+                        fault, lost = f"processes: {k} came and ended; start all again", True
     if fault:
-        raise InputError(fault)
+        raise LostError(fault) if lost else InputError(fault)
 
 
-def _fault(said: dict[str, Any], count: int, there: set[int]) -> str:
+def _accept(server: socket.socket) -> socket.socket | None:
+    """Who calls, if they have not gone again."""
+    try:
+        caller, _ = server.accept()
+    except OSError:
+        return None
+    caller.settimeout(5.0)
+    return caller
+
+
+def _fault(said: dict[str, Any], count: int, there: list[int]) -> str:
     """What is wrong with a process that has come, or nothing."""
     process, processes = int(said["process"]), int(said["processes"])
     if processes != count:
@@ -102,15 +118,22 @@ def _fault(said: dict[str, Any], count: int, there: set[int]) -> str:
 
 
 def _call(address: str, host: str, port: int, said: dict[str, int], wait: float, deadline: float) -> None:
-    reason = ""
+    reason, lost = "", False
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host, port), timeout=left) as line:
                 line.sendall(json.dumps(said).encode() + b"\n")
                 line.settimeout(left + 10.0)  # process 0 may have begun later, and says itself who has not come
-                fault = str(_read(line)["fault"])
+                try:
+                    answer = _read(line)
+                    fault, lost = str(answer["fault"]), bool(answer["lost"])
+                except (EOFError, ConnectionResetError):
+                    fault, lost = (
+                        f"coordinator: process 0 at {address} ended before all had come; start all again",
+                        True,
+                    )
             break
-        except (OSError, ValueError, KeyError, TypeError) as error:  # perhaps its name is not known yet
+        except _NOT_OURS as error:  # perhaps its name is not known yet
             reason = (getattr(error, "strerror", None) or str(error)) or "no answer"
             time.sleep(_RETRY)
     else:
@@ -119,13 +142,15 @@ def _call(address: str, host: str, port: int, said: dict[str, int], wait: float,
             "start all processes, each with the address of process 0"
         )
     if fault:
-        raise InputError(fault)
+        raise LostError(fault) if lost else InputError(fault)
 
 
 def _read(line: socket.socket) -> dict[str, Any]:
-    """A line of JSON."""
+    """A line of JSON; EOFError if there is none."""
     with line.makefile("rb") as file:
-        return dict(json.loads(file.readline(4096)))
+        if not (text := file.readline(4096)):
+            raise EOFError
+    return dict(json.loads(text))
 
 
 def _named(numbers: list[int]) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from cnn_jax.errors import InputError, StorageError
+from cnn_jax.errors import InputError
 from cnn_jax.runs import greeting
 
 T = TypeVar("T")
@@ -37,16 +37,19 @@ _together = False  # from `join` to `leave`
 _OPTIONS: Any = jax.config  # some versions of JAX declare its options to type checkers, some do not
 
 
-def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+def join(coordinator: str | None, processes: int | None, process: int | None, alone: bool = False) -> None:
     """Makes this process one of several, if it is told so or a cluster says so; to be called before JAX starts.
 
     Args:
         coordinator: host of process 0 and a free port there.
         processes: number of processes; 1 asks no cluster.
         process: which this one is.
+        alone: whether this is a run of several seeds or a sweep, which one process trains.
 
     Raises:
-        InputError: some are given and others not, or the processes did not come together in `greeting.WAIT` seconds.
+        InputError: some are given and others not, there are several for a run that is to be alone, or they did not come
+            together in `greeting.WAIT` seconds.
+        LostError: one of them has come and ended.
     """
     global _together
     given = [value is not None for value in (coordinator, processes, process)]
@@ -60,6 +63,10 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     if coordinator is None or processes is None or process is None:
         raise InputError(
             f"coordinator, processes, process: expected all three or none, got {coordinator}, {processes}, {process}"
+        )
+    if alone:
+        raise InputError(
+            f"processes: expected 1 with several seeds, or in a sweep, got {processes}; train one seed at a time"
         )
     if _together or jax.distributed.is_initialized():
         raise InputError("processes: expected one run in a process, got another; start all processes again for it")
@@ -163,7 +170,7 @@ def by_first(act: Callable[[], T], key: str | None = None) -> T:
             return {"value": act(), "code": 0}
         except InputError as error:
             refused.append(error)
-            return {"value": None, "code": os.EX_IOERR if isinstance(error, StorageError) else 2}
+            return {"value": None, "code": error.exit_code}
 
     found = agree(attempt) if key is None else _told(key, attempt)
     if refused:

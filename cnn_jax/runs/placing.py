@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -82,8 +83,13 @@ def gathered(tree: Any) -> Any:
 
 
 def _everywhere(leaf: jax.Array) -> jax.Array:
-    where = NamedSharding(leaf.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
-    return jax.block_until_ready(jax.jit(lambda array: array, out_shardings=where)(leaf))
+    return jax.block_until_ready(_gatherer(leaf.sharding.mesh)(leaf))  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _gatherer(mesh: jax.sharding.Mesh) -> Any:
+    """Kept, as it is compiled for each shape that it is called with."""
+    return jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _has_all(leaf: Any) -> bool:
