@@ -10,7 +10,7 @@ import pytest
 
 from cnn_jax import data
 from cnn_jax.augment import Flip
-from cnn_jax.data import folders, jpeg, loading, picture_files
+from cnn_jax.data import decode, folders, jpeg, loading, picture_files
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.pictures import decode_picture, open_picture
 from cnn_jax.errors import InputError
@@ -142,13 +142,50 @@ def test_a_tfds_set_is_the_same_encoded(tmp_path, kind):
     assert source.decoded_bytes(SIZE) == 7 * height * width * 3
 
 
-def test_a_damaged_record_is_one_line(tmp_path):
-    features = {"image": image_feature(6, 6, 1), "label": label_feature(3)}
-    records = [{"image": encoded(image), "label": 0} for image in random_images(5, 6, 6, 1)]
-    records[3] = records[3] | {"image": encoded(random_images(1, 6, 6, 1)[0])[:-20]}
-    write_set(tmp_path, features, {"train": records})
-    with pytest.raises(InputError, match=r"^data set small_set: [^\n]* cannot be decoded [^\n]*$"):
-        data.TFDS("small_set", str(tmp_path)).encoded()("train", SIZE)
+@pytest.mark.parametrize("kind", ["one_size", "sizes"])
+def test_damaged_records_are_named_and_passed_over(tmp_path, kind, capfd):
+    """The same for a resident set as for one that stays encoded: the others, with their labels, and the same lines."""
+    pictures = [encoded(smooth(20, 30 + k * (kind == "sizes"), seed=k), "JPEG") for k in range(7)]
+    pictures[2], pictures[5] = pictures[2][:-40], b"no picture"
+    records = [{"image": picture, "label": k % 3} for k, picture in enumerate(pictures)]
+    features = {"image": image_feature(*((None, None) if kind == "sizes" else (20, 30)), 3), "label": label_feature(3)}
+    write_set(tmp_path, features, {"train": records, "test": records[:4]})
+    source = data.TFDS("small_set", str(tmp_path))
+    said = []
+    for opened in (source, source.encoded()):
+        found = {split: opened(split, SIZE) for split in ("train", "test", "train")}  # the last from the cache
+        assert found["train"].labels.tolist() == [0, 1, 0, 1, 0]
+        assert found["test"].labels.tolist() == [0, 1, 0]
+        said.append([line for line in capfd.readouterr().err.splitlines() if "passed over" in line])
+        folders.say_once.cache_clear()
+    assert said[0] == said[1]
+    assert [line.split(": ")[2] for line in said[0]] == [
+        f"record {name}" for name in ("2 of train", "5 of train", "2 of test")
+    ]
+    for split in found:
+        assert_same(found[split], source(split, SIZE))
+    whole = [np.asarray(decode._decode_image(pictures[k], 3)) for k in (0, 1, 3, 4, 6)]
+    np.testing.assert_array_equal(
+        found["train"].images, [data.fit_images(image[None], found["train"].images.shape[1:3])[0] for image in whole]
+    )
+    for strict in (dataclasses.replace(source, strict=True), dataclasses.replace(source, strict=True).encoded()):
+        with pytest.raises(
+            InputError, match=r"^data set small_set: record 2 of train: expected a readable picture[^\n]*$"
+        ):
+            strict("train", SIZE)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+def test_labels_that_are_no_classes_are_refused(tmp_path, label, monkeypatch):
+    kind = label_feature(3)
+    monkeypatch.setattr(type(kind), "encode_example", lambda self, value: value)  # which would refuse some already
+    records = [{"image": encoded(image), "label": k} for k, image in enumerate(random_images(3, 6, 6, 1))]
+    records[1]["label"] = label
+    write_set(tmp_path, {"image": image_feature(6, 6, 1), "label": kind}, {"train": records})
+    source = data.TFDS("small_set", str(tmp_path))
+    for opened in (source, source.encoded()):
+        with pytest.raises(InputError, match=r"^data set small_set: [^\n]*label[^\n]*$"):
+            opened("train", SIZE)
 
 
 def test_what_does_not_fit_stays_encoded(tmp_path, monkeypatch):

@@ -155,7 +155,7 @@ def _read(folder: Path, identity: dict[str, Any], count: int | None, listed: boo
     first: tuple[str, Any] = ("rows", np.int64) if listed else ("images", np.uint8)
     for name, dtype in (first, ("labels", np.int32)):
         array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or count not in (None, len(array)):
+        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or (count or len(array)) < len(array):
             raise ValueError(f"{name}.npy is {array.dtype} {array.shape}")
         if _crc(array) != entry[name]["crc32"]:
             raise ValueError(f"{name}.npy does not match its checksum")

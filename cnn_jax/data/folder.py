@@ -16,6 +16,7 @@ from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing, list_files
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
+from cnn_jax.data.faults import notes_on, refuse
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.pile import LARGEST_KEPT, Pile, in_order, read_paper, read_pile
@@ -24,10 +25,9 @@ from cnn_jax.data.source import Source, absolute, path_as_text, short_name
 from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
 from cnn_jax.errors import InputError
 from cnn_jax.files import expanded
-from cnn_jax.terminal import one_line, plain
+from cnn_jax.terminal import plain
 
 _MANY = 1000  # pictures that it takes a while to read
-_MOST_FAULTS = 20  # files named one by one
 # Of the folder read last by this process, its key and its splits: where the cache cannot be written, the next split
 # would otherwise be read again.
 _LAST: dict[str, dict[str, cache.Decoded]] = {}
@@ -160,7 +160,7 @@ class Folder(Source):
         # Dark margins that are ours say nothing of how the pictures are drawn.
         ink = None if piles["train"].varied else measure_ink(images)
         training = cache.Training(statistics=compute_statistics(images), ink=ink, fingerprint=fingerprint)
-        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, piles))
+        notes = tuple(f"{self.label()}: {note}" for note in notes_of(files, piles))
         decoded = {
             name: cache.Decoded(
                 images=pile.images, labels=labels[name], class_names=class_names, training=training, notes=notes
@@ -181,10 +181,8 @@ class Folder(Source):
 
         `read` and `faults` are those of a `Pile`.
         """
-        if faults and self.strict:
-            index, fault = faults[0]
-            others = f" (and {len(faults) - 1:,} other files of {split})" if len(faults) > 1 else ""
-            raise InputError(f"{shown(listing.root / files[index].path)}: {fault}{others}")
+        if self.strict:
+            refuse([(shown(listing.root / files[index].path), fault) for index, fault in faults], f"files of {split}")
         if not read:
             made = f"; add some, or change test_share ({self.test_share})" if len(listing.splits) == 1 else ""
             raise InputError(f"{shown(listing.root)}: expected pictures in the {split} split, found none{made}")
@@ -227,18 +225,12 @@ def _share(path: Path) -> float:
     return 1.0  # to the training split, where reading it as a picture tells what is wrong
 
 
-def notes_on(files: Mapping[str, Sequence[File]], piles: Mapping[str, Any]) -> list[str]:
+def notes_of(files: Mapping[str, Sequence[File]], piles: Mapping[str, Any]) -> list[str]:
     """A line for each file of each split that was not read, up to a number, and for each split repeated in another.
 
     `piles` have the "read", "digests" and "faults" of a `Pile`.
     """
     names = {split: [plain(file.path) for file in own] for split, own in files.items()}
-    faults = [
-        f"{names[split][index]}: {one_line(fault)}; passed over"
-        for split, pile in piles.items()
-        for index, fault in pile.faults
-    ]
-    if len(faults) > _MOST_FAULTS:
-        faults[_MOST_FAULTS:] = [f"{len(faults) - _MOST_FAULTS:,} more files passed over"]
+    faults = [(names[split][index], fault) for split, pile in piles.items() for index, fault in pile.faults]
     read = {split: [names[split][index] for index in pile.read] for split, pile in piles.items()}
-    return faults + repeated({split: (pile.digests, read[split]) for split, pile in piles.items()})
+    return notes_on(faults, "files") + repeated({split: (pile.digests, read[split]) for split, pile in piles.items()})

@@ -7,8 +7,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
@@ -23,6 +21,7 @@ from cnn_jax.data.folders import (
     find_prepared,
     parse_name,
     say,
+    say_once,
 )
 from cnn_jax.data.resizing import checked_size
 from cnn_jax.errors import InputError
@@ -38,6 +37,7 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """Loads one split of an image classification data set.
 
@@ -53,18 +53,21 @@ def load(
         ~/tensorflow_datasets.
       image_size: (height, width) to bring images to, by the rule of `fit_images`, where they differ in size. Images
         that are all of one size keep it: fitting and padding them is left to training.
+      strict: refuse a set with records that cannot be read, instead of passing over them and naming them on standard
+        error.
 
     Returns:
       A `Dataset`.
 
     Raises:
       InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
-        one image and one class label an example, or one that is not available (no internet, TensorFlow needed).
+        one image and one class label an example, or one that is not available (no internet, TensorFlow needed);
+        examples without a label that is a class; no record that can be read, or one that cannot, if `strict`.
     """
     prepared, size = _asked_for(name, split, data_dir, image_size)
-    decoded = _decoded(prepared, split, size)
+    decoded = _decoded(prepared, split, size, strict)
     decoded.images.setflags(write=False)
-    return _dataset(prepared, split, decoded.images, decoded.labels, decoded.class_names, decoded.training)
+    return _dataset(prepared, split, decoded.images, decoded, decoded.training)
 
 
 def load_encoded(
@@ -73,6 +76,7 @@ def load_encoded(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """`load`, but with images that stay encoded until they are used; only what was found out about them is kept.
 
@@ -81,10 +85,10 @@ def load_encoded(
     from cnn_jax.data.decode import open_split
 
     prepared, size = _asked_for(name, split, data_dir, image_size)
-    listed = _listed(prepared, split, size)
+    listed = _listed(prepared, split, size, strict)
     opened = open_split(prepared.name, prepared.path, split, size)
     assert listed.training is not None
-    return _dataset(prepared, split, Encoded(opened), listed.labels, listed.class_names, listed.training)
+    return _dataset(prepared, split, Encoded(opened, listed.rows), listed, listed.training)
 
 
 def decoded_bytes(
@@ -117,17 +121,15 @@ def _asked_for(
 
 
 def _dataset(
-    prepared: Prepared,
-    split: str,
-    images: Images,
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    training: cache.Training,
+    prepared: Prepared, split: str, images: Images, kept: cache.Decoded | cache.Listed, training: cache.Training
 ) -> Dataset:
-    labels.setflags(write=False)
+    for note in kept.notes:
+        say_once(note)
+    kept.labels.setflags(write=False)
     return Dataset(
-        name=prepared.name, version=prepared.version, split=split, images=images, labels=labels,
-        class_names=class_names, statistics=training.statistics, fingerprint=training.fingerprint, ink=training.ink,
+        name=prepared.name, version=prepared.version, split=split, images=images, labels=kept.labels,
+        class_names=kept.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
+        ink=training.ink,
     )  # fmt: skip
 
 
@@ -140,15 +142,16 @@ def _prepared(request: Request, root: Path) -> Prepared:
     return prepare(request, root)
 
 
-def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Decoded:
+def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None, strict: bool) -> cache.Decoded:
     # Only data sets whose images differ in size are kept by size; which they are is known once they are decoded.
     for kept_size in dict.fromkeys((None, size)):
-        if found := cache.read(prepared, split, kept_size):
+        found = cache.read(prepared, split, kept_size)
+        if found and not (strict and found.notes):
             return found
     from cnn_jax.data.decode import decode_split
 
-    images, labels, class_names, varied = decode_split(prepared.name, prepared.path, split, size)
-    kept_size = size if varied else None
+    images, labels, opened, notes = decode_split(prepared.name, prepared.path, split, size, strict)
+    class_names, kept_size = opened.class_names, size if opened.varied else None
     training_split = _training_split(prepared)
     key = (prepared.key, kept_size)
     if split == training_split:
@@ -157,8 +160,8 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
             statistics=compute_statistics(images), ink=measure_ink(images), fingerprint=fingerprint
         )
     elif key not in _TRAINING:
-        _TRAINING[key] = _decoded(prepared, training_split, size).training
-    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])
+        _TRAINING[key] = _decoded(prepared, training_split, size, strict).training
+    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key], notes=notes)
     cache.write(prepared, split, kept_size, decoded)
     return decoded
 
@@ -168,18 +171,19 @@ def _training_split(prepared: Prepared) -> str:
     return "train" if prepared.splits.get("train") else next(iter(prepared.splits))
 
 
-def _listed(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Listed:
+def _listed(prepared: Prepared, split: str, size: tuple[int, int] | None, strict: bool) -> cache.Listed:
     for kept_size in dict.fromkeys((None, size)):
-        if found := cache.read_listed(prepared, split, kept_size):
+        found = cache.read_listed(prepared, split, kept_size)
+        if found and not (strict and found.notes):
             return found
     from cnn_jax.data.decode import open_split
     from cnn_jax.data.scanning import scan_records
 
     training_split = _training_split(prepared)
-    training = None if split == training_split else _listed(prepared, training_split, size).training
+    training = None if split == training_split else _listed(prepared, training_split, size, strict).training
     say(f"looking at {prepared.splits[split]:,} images of {prepared.name}, {split}, once")
     opened = open_split(prepared.name, prepared.path, split, size)
-    listed, varied = scan_records(opened, split, is_training=training is None)
+    listed = scan_records(opened, is_training=training is None, strict=strict)
     listed = replace(listed, training=training or listed.training)
-    cache.write(prepared, split, size if varied else None, listed)
+    cache.write(prepared, split, size if opened.varied else None, listed)
     return listed

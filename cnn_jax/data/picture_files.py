@@ -13,7 +13,7 @@ from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.encoded import Encoded
-from cnn_jax.data.folder import Folder, notes_on, split_by_content
+from cnn_jax.data.folder import Folder, notes_of, split_by_content
 from cnn_jax.data.folders import say, say_once
 from cnn_jax.data.pictures import decode_picture, on_paper, shown
 from cnn_jax.data.pile import like_others
@@ -113,7 +113,7 @@ class _EncodedFolder(Folder):
                 scans[split] = scan_pictures(paths, scans["train"].image_shape)
             self.check_read(listing, split, own, scans[split].read, scans[split].faults)
         training = scans["train"].training
-        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, scans))
+        notes = tuple(f"{self.label()}: {note}" for note in notes_of(files, scans))
         listed = {
             name: cache.Listed(
                 rows=_places(own, listing.splits, name)[scans[name].read],

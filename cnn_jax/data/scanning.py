@@ -74,37 +74,49 @@ def _sums(image: np.ndarray) -> np.ndarray:
     return np.stack(powers).astype(np.int64)
 
 
-def scan_records(split: Split, name: str, is_training: bool) -> tuple[Listed, bool]:
-    """Looks at all records of a split of TFDS.
+def scan_records(split: Split, is_training: bool, strict: bool) -> Listed:
+    """Looks at all records of a split of TFDS; where some cannot be read, twice at the training split's others.
 
     Args:
       split: the records.
-      name: of the split.
       is_training: whether it is the split that statistics and fingerprint are of.
+      strict: whether to refuse records that cannot be read.
 
     Returns:
-      What is to be kept, with `Training` only where this is the split for it; and whether the images differ in size.
+      What is to be kept, with `Training` only where this is the split for it.
 
     Raises:
-      InputError: an example is damaged, or has no label that is a class.
+      InputError: as `Split.check`.
     """
-    tally = _Tally(len(split), split.image_shape, split.class_names) if is_training else None
-    labels = np.empty(len(split), np.int32)
+    faults: list[tuple[int, str]] = []
+    rows: Sequence[int] = range(len(split))
 
-    def look(index: int) -> tuple[np.ndarray, int, np.ndarray | None]:
-        image, label = split.read(index)
-        return image, label, _sums(image) if tally else None
+    def look(index: int) -> tuple[np.ndarray, int, np.ndarray | None] | str:
+        found = split.read(index)
+        return found if isinstance(found, str) else (*found, _sums(found[0]) if is_training else None)
 
-    for index, (image, label, sums) in enumerate(in_order(look, range(len(split)))):
-        labels[index] = label
-        if tally is not None and sums is not None:
-            tally.add(image, sums)
-    split.check(name, labels)
-    listed = Listed(
-        rows=np.arange(len(split)), labels=labels, image_shape=split.image_shape, class_names=split.class_names,
-        training=tally.finish(labels, padded=False) if tally else None,
+    while True:
+        tally = _Tally(len(rows), split.image_shape, split.class_names) if is_training else None
+        labels: list[int] = []
+        read: list[int] = []
+        for index, found in zip(rows, in_order(look, rows), strict=True):
+            if isinstance(found, str):
+                faults.append((index, found))
+                continue
+            image, label, sums = found
+            read.append(index)
+            labels.append(label)
+            if tally is not None and sums is not None:
+                tally.add(image, sums)
+        if tally is None or len(read) == len(rows) or not read:
+            break
+        rows = read
+    notes = split.check(np.array(labels, np.int64), sorted(faults), strict)
+    kept = np.array(labels, np.int32)
+    return Listed(
+        rows=np.array(read, np.int64), labels=kept, image_shape=split.image_shape, class_names=split.class_names,
+        training=tally.finish(kept, padded=False) if tally else None, notes=notes,
     )  # fmt: skip
-    return listed, split.varied
 
 
 @dataclass(frozen=True)
