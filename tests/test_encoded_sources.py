@@ -11,8 +11,10 @@ import pytest
 from cnn_jax import data
 from cnn_jax.augment import Flip
 from cnn_jax.data import decode, folders, jpeg, loading, picture_files
+from cnn_jax.data.dataset import compute_fingerprint
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.pictures import decode_picture, open_picture
+from cnn_jax.data.resizing import cut_square
 from cnn_jax.errors import InputError
 from cnn_jax.parts import parse, text
 from cnn_jax.runs import capacity, fit
@@ -108,6 +110,59 @@ def test_squares_are_the_middles_of_pictures(tmp_path):
     assert parse(text(source), data.Source) == source
     with pytest.raises(InputError, match=r"^folder: expected square to be a whole number of pixels, or None, got 0$"):
         data.Folder("photos", square=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_at_a_reduced_scale(channels):
+    """In as few eighths as leave no side too small; the scales that Pillow has too give its pixels."""
+    from PIL import Image
+
+    whole = encoded(smooth(160, 240, channels), "JPEG")
+    for least, eighths in (
+        (160, 8),
+        (141, 8),
+        (140, 7),
+        (101, 6),
+        (80, 4),
+        (61, 4),
+        (60, 3),
+        (21, 2),
+        (1, 1),
+        (500, 8),
+    ):
+        found = jpeg.decode_plain(whole, least)
+        assert found.shape == (20 * eighths, 30 * eighths, channels)
+        picture = Image.open(io.BytesIO(whole))
+        if eighths in (1, 2, 4, 8):
+            picture.draft(None, found.shape[1::-1])
+            np.testing.assert_array_equal(found.squeeze(), np.asarray(picture))
+        resized = np.asarray(picture.resize(found.shape[1::-1], Image.Resampling.BOX), float)
+        assert np.abs(found.squeeze() - resized).mean() < 4
+    assert jpeg.decode_plain(whole[:-40], 40) is None
+
+
+def test_a_folder_at_a_reduced_scale_always_streams(tmp_path, monkeypatch):
+    """Its pixels are the squares of pictures so decoded, and its fingerprint is that of these."""
+    plain = dataclasses.replace(write_folder(tmp_path / "photos", [(90, 70, 3)] * 6, form="JPEG"), square=30)
+    source = dataclasses.replace(plain, reduced=True)
+    train, whole = source("train", SIZE), plain("train", SIZE)
+    assert isinstance(train.images, Encoded)
+    for image, path in zip(train.images, sorted((tmp_path / "photos/train").rglob("*.jpeg")), strict=True):
+        scaled = jpeg.decode_plain(path.read_bytes(), 30)
+        assert scaled.shape == (45, 35, 3)
+        np.testing.assert_array_equal(image, cut_square(scaled, 30))
+    difference = np.abs(train.images[:].astype(int) - whole.images)
+    assert 0 < difference.mean() < 8
+    assert train.fingerprint == compute_fingerprint(train.images[:], whole.labels, whole.class_names)
+    assert_same(source.encoded()("test", SIZE), source("test", SIZE))
+    monkeypatch.setattr(capacity, "host_memory", lambda: None)
+    assert isinstance(capacity.reading(source, SIZE, "auto")("train", SIZE).images, Encoded)
+    with pytest.raises(
+        InputError, match=r"^feed: expected streamed, as the images of folder\(.*reduced=True\) always are"
+    ):
+        capacity.reading(source, SIZE, "resident")
+    with pytest.raises(InputError, match=r"^folder: expected reduced to be False where square is None, got True$"):
+        data.Folder("photos", reduced=True)
 
 
 def test_a_folder_is_looked_at_once(tmp_path, monkeypatch):

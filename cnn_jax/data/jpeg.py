@@ -15,8 +15,13 @@ _CHANNELS = {"Gray": 1, "YCbCr": 3}  # of the ordinary kinds
 _TURNED = b"Exif\0\0", b"tiff:Orientation"  # where a picture may say that it is to be turned
 
 
-def decode_plain(encoded: bytes) -> np.ndarray | None:
+def decode_plain(encoded: bytes, least: int | None = None) -> np.ndarray | None:
     """Decodes an ordinary JPEG picture.
+
+    Args:
+      encoded: the file's contents.
+      least: decode it in as few eighths of its size as leave neither side below this, which is less work; by default
+        at its size.
 
     Returns:
       uint8 (h, w, 1 or 3); None for whatever is not a sound grey or colour JPEG of at most `MOST_PIXELS` that is not
@@ -30,7 +35,8 @@ def decode_plain(encoded: bytes) -> np.ndarray | None:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
         if space not in _CHANNELS or not 0 < height * width <= MOST_PIXELS:
             return None
-        pixels = simplejpeg.decode_jpeg(encoded, "GRAY" if _CHANNELS[space] == 1 else "RGB")
+        sides = {} if least is None else {"min_height": least, "min_width": least}
+        pixels = np.asarray(simplejpeg.decode_jpeg(encoded, "GRAY" if _CHANNELS[space] == 1 else "RGB", **sides))
     except ValueError:
         return None
-    return np.asarray(pixels, np.uint8).reshape(height, width, _CHANNELS[space])
+    return pixels.reshape(*pixels.shape[:2], _CHANNELS[space])

@@ -10,7 +10,7 @@ from pathlib import Path
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
-from cnn_jax.data.encoded import Encoded, Images
+from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.folders import (
     EMBEDDED,
     FEATURES_FILE,
@@ -21,7 +21,6 @@ from cnn_jax.data.folders import (
     find_prepared,
     parse_name,
     say,
-    say_once,
 )
 from cnn_jax.data.resizing import checked_size
 from cnn_jax.errors import InputError
@@ -66,8 +65,7 @@ def load(
     """
     prepared, size = _asked_for(name, split, data_dir, image_size)
     decoded = _decoded(prepared, split, size, strict)
-    decoded.images.setflags(write=False)
-    return _dataset(prepared, split, decoded.images, decoded, decoded.training)
+    return decoded.dataset(decoded.images, prepared.name, split, prepared.version)
 
 
 def load_encoded(
@@ -87,8 +85,7 @@ def load_encoded(
     prepared, size = _asked_for(name, split, data_dir, image_size)
     listed = _listed(prepared, split, size, strict)
     opened = open_split(prepared.name, prepared.path, split, size)
-    assert listed.training is not None
-    return _dataset(prepared, split, Encoded(opened, listed.rows), listed, listed.training)
+    return listed.dataset(Encoded(opened, listed.rows), prepared.name, split, prepared.version)
 
 
 def decoded_bytes(
@@ -118,19 +115,6 @@ def _asked_for(
         sizes = ", ".join(f"{known} ({count:,})" for known, count in prepared.splits.items() if count)
         raise InputError(f"data set {prepared.name}: expected one of the splits {sizes}; got {split!r}")
     return prepared, size
-
-
-def _dataset(
-    prepared: Prepared, split: str, images: Images, kept: cache.Decoded | cache.Listed, training: cache.Training
-) -> Dataset:
-    for note in kept.notes:
-        say_once(note)
-    kept.labels.setflags(write=False)
-    return Dataset(
-        name=prepared.name, version=prepared.version, split=split, images=images, labels=kept.labels,
-        class_names=kept.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
-        ink=training.ink,
-    )  # fmt: skip
 
 
 def _prepared(request: Request, root: Path) -> Prepared:

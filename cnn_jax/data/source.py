@@ -48,6 +48,11 @@ class Source(Part, abc.ABC):
         """The same images, but encoded until they are used, see `Encoded`; as they are where a source has no such."""
         return self
 
+    @property
+    def streams(self) -> bool:
+        """Whether the images always stay encoded until they are used."""
+        return False
+
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
         """About how large all images are as arrays; 0 where a source has no others."""
         return 0
