@@ -91,12 +91,12 @@ def reading(source: Source, image_size: tuple[int, int], feed: Feed) -> Source:
         raise InputError(f"feed: expected streamed, as the images of {text(source)} always are; got resident")
     if feed == "resident" or source.streams:
         return source
-    free = host_memory()
+    free, encoded = host_memory(), source.encoded()
 
-    def fits() -> bool:
-        return free is None or source.decoded_bytes(image_size) <= _SHARE * free
+    def fits() -> bool:  # asked of what keeps its list of files
+        return free is None or encoded.decoded_bytes(image_size) <= _SHARE * free
 
-    return source if feed == "auto" and hosts.agree(fits) else source.encoded()
+    return source if feed == "auto" and hosts.agree(fits) else encoded
 
 
 def settle_feed(execution: Execution, recipe: Recipe, splits: Sequence[data.Dataset | None]) -> Execution:
