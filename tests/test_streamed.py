@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import subprocess
@@ -145,6 +146,23 @@ def test_a_large_batch_is_a_chunk_of_its_own(monkeypatch):
     engine = Engine(make_recipe(), TRAIN, (0,), Execution(feed="streamed"), None, None)
     assert engine.per_call == 2
     assert rehearse(make_recipe(), TRAIN, TEST, (0,), Execution(feed="streamed"))
+
+
+def test_few_calls_are_under_way(monkeypatch):
+    """So that the images of no more are in memory; what is read while steps are being taken is not waited for."""
+    ready, unneeded = [], []
+    wait = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda metrics: ready.append(wait(metrics)))
+    monkeypatch.setattr("cnn_jax.runs.engine._are_ready", lambda metrics: len(taken) % 2 == 0)
+    engine, taken = Engine(make_recipe(), TRAIN, (0,), Execution(feed="streamed"), None, None), []
+    state = engine.init()
+    for step in range(6):
+        reading = contextlib.nullcontext(lambda step=step: unneeded.append(step))
+        state, metrics = engine.train_steps(state, step, 1, reading)
+        taken.append(metrics)
+    engine.close()
+    assert [id(metrics) for metrics in ready] == [id(metrics) for metrics in taken[:4]]
+    assert unneeded == [1, 3, 5]
 
 
 def test_a_damaged_record_is_one_line():
