@@ -207,7 +207,7 @@ def _run_sweep(
     holds_sweep = place.out is not None and sweeping.check_free(place.out, place.resume, place.overwrite)
     opened = _open(config, holds_sweep)
     check_axes(axes, config.recipe, opened.validation)
-    check_sizes(config.data, opened.train, axes.get("model", ()))
+    check_sizes(config.data, opened.train, axes.get("model", ()), config.execution.feed)
     if place.dry_run:
         sweeping.show_plan(plan(config.recipe, axes, opened.train), axes, config.replicas)
         raise SystemExit(0)

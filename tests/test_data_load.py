@@ -241,7 +241,7 @@ def test_unlabelled_examples(own_folders):
     assert "without a label" in refused("small_set", "train")
 
 
-def test_broken_pictures(own_folders):
+def test_broken_pictures(own_folders, capfd):
     whole = encoded(random_images(1, 8, 8, 3)[0])
     broken = {
         "garbage": b"no picture",
@@ -251,11 +251,17 @@ def test_broken_pictures(own_folders):
         "too large": encoded(random_images(1, 9, 8, 3)[0]),
         "one pixel": encoded(random_images(1, 1, 1, 3)[0]),  # which would fill the frame, if it were let
     }
-    for case, picture in broken.items():
-        records = [{"image": content, "label": 0} for content in (whole, picture)]
-        root = own_folders[1] / case.replace(" ", "_")
-        write_set(root, {"image": image_feature(8, 8, 3), "label": label_feature(1)}, {"train": records})
-        assert "cannot be decoded" in refused("small_set", "train", data_dir=root), case
+    records = [{"image": content, "label": 0} for content in (whole, *broken.values())]
+    write_set(own_folders[1], {"image": image_feature(8, 8, 3), "label": label_feature(1)}, {"train": records})
+    np.testing.assert_array_equal(data.load("small_set", "train").images, decode._decode_image(whole, 3)[None])
+    said = capfd.readouterr().err.splitlines()
+    assert [line.split(": ")[:3] for line in said] == [
+        ["cnn_jax", "small_set", f"record {k + 1} of train"] for k in range(len(broken))
+    ]
+    assert all(": expected a " in line and line.endswith("; passed over") for line in said)
+    refusal = refused("small_set", "train", strict=True)
+    assert "record 1 of train: expected a PNG" in refusal
+    assert f"(and {len(broken) - 1} other records of train); delete " in refusal
 
 
 def test_damaged_prepared_files(own_folders):
@@ -266,9 +272,13 @@ def test_damaged_prepared_files(own_folders):
     (shard,) = folder.glob("*array_record*")
     whole, info = shard.read_bytes(), (folder / "dataset_info.json").read_text()
     middle = len(whole) // 3
-    for damaged in (whole[:middle], b"", whole[:middle] + bytes(500) + whole[middle + 500 :]):
+    torn = whole[:middle] + bytes(500) + whole[middle + 500 :]
+    for damaged in (whole[:middle], b"", torn):
         shard.write_bytes(damaged)
-        assert "small_set" in refused("small_set", "train")
+        assert "small_set" in refused("small_set", "train", strict=damaged is torn)
+    left = {image.tobytes() for image in data.load("small_set", "train").images}
+    assert left < {image.tobytes() for image in images}
+    assert len(left) > 390
     shard.write_bytes(whole)
     for text in ("", "{", "[]", '{"splits": 3}', info.replace("array_record", "tfrecord")):
         (folder / "dataset_info.json").write_text(text)

@@ -10,9 +10,11 @@ import pytest
 
 from cnn_jax import data
 from cnn_jax.augment import Flip
-from cnn_jax.data import folders, jpeg, loading, picture_files
+from cnn_jax.data import decode, folders, jpeg, loading, picture_files
+from cnn_jax.data.dataset import compute_fingerprint
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.pictures import decode_picture, open_picture
+from cnn_jax.data.resizing import cut_square
 from cnn_jax.errors import InputError
 from cnn_jax.parts import parse, text
 from cnn_jax.runs import capacity, fit
@@ -110,6 +112,59 @@ def test_squares_are_the_middles_of_pictures(tmp_path):
         data.Folder("photos", square=0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_at_a_reduced_scale(channels):
+    """In as few eighths as leave no side too small; the scales that Pillow has too give its pixels."""
+    from PIL import Image
+
+    whole = encoded(smooth(160, 240, channels), "JPEG")
+    for least, eighths in (
+        (160, 8),
+        (141, 8),
+        (140, 7),
+        (101, 6),
+        (80, 4),
+        (61, 4),
+        (60, 3),
+        (21, 2),
+        (1, 1),
+        (500, 8),
+    ):
+        found = jpeg.decode_plain(whole, least)
+        assert found.shape == (20 * eighths, 30 * eighths, channels)
+        picture = Image.open(io.BytesIO(whole))
+        if eighths in (1, 2, 4, 8):
+            picture.draft(None, found.shape[1::-1])
+            np.testing.assert_array_equal(found.squeeze(), np.asarray(picture))
+        resized = np.asarray(picture.resize(found.shape[1::-1], Image.Resampling.BOX), float)
+        assert np.abs(found.squeeze() - resized).mean() < 4
+    assert jpeg.decode_plain(whole[:-40], 40) is None
+
+
+def test_a_folder_at_a_reduced_scale_always_streams(tmp_path, monkeypatch):
+    """Its pixels are the squares of pictures so decoded, and its fingerprint is that of these."""
+    plain = dataclasses.replace(write_folder(tmp_path / "photos", [(90, 70, 3)] * 6, form="JPEG"), square=30)
+    source = dataclasses.replace(plain, reduced=True)
+    train, whole = source("train", SIZE), plain("train", SIZE)
+    assert isinstance(train.images, Encoded)
+    for image, path in zip(train.images, sorted((tmp_path / "photos/train").rglob("*.jpeg")), strict=True):
+        scaled = jpeg.decode_plain(path.read_bytes(), 30)
+        assert scaled.shape == (45, 35, 3)
+        np.testing.assert_array_equal(image, cut_square(scaled, 30))
+    difference = np.abs(train.images[:].astype(int) - whole.images)
+    assert 0 < difference.mean() < 8
+    assert train.fingerprint == compute_fingerprint(train.images[:], whole.labels, whole.class_names)
+    assert_same(source.encoded()("test", SIZE), source("test", SIZE))
+    monkeypatch.setattr(capacity, "host_memory", lambda: None)
+    assert isinstance(capacity.reading(source, SIZE, "auto")("train", SIZE).images, Encoded)
+    with pytest.raises(
+        InputError, match=r"^feed: expected streamed, as the images of folder\(.*reduced=True\) always are"
+    ):
+        capacity.reading(source, SIZE, "resident")
+    with pytest.raises(InputError, match=r"^folder: expected reduced to be False where square is None, got True$"):
+        data.Folder("photos", reduced=True)
+
+
 def test_a_folder_is_looked_at_once(tmp_path, monkeypatch):
     source = write_folder(tmp_path / "photos", [(8, 8, 3)] * 6).encoded()
     before = source("test", SIZE)
@@ -142,13 +197,50 @@ def test_a_tfds_set_is_the_same_encoded(tmp_path, kind):
     assert source.decoded_bytes(SIZE) == 7 * height * width * 3
 
 
-def test_a_damaged_record_is_one_line(tmp_path):
-    features = {"image": image_feature(6, 6, 1), "label": label_feature(3)}
-    records = [{"image": encoded(image), "label": 0} for image in random_images(5, 6, 6, 1)]
-    records[3] = records[3] | {"image": encoded(random_images(1, 6, 6, 1)[0])[:-20]}
-    write_set(tmp_path, features, {"train": records})
-    with pytest.raises(InputError, match=r"^data set small_set: [^\n]* cannot be decoded [^\n]*$"):
-        data.TFDS("small_set", str(tmp_path)).encoded()("train", SIZE)
+@pytest.mark.parametrize("kind", ["one_size", "sizes"])
+def test_damaged_records_are_named_and_passed_over(tmp_path, kind, capfd):
+    """The same for a resident set as for one that stays encoded: the others, with their labels, and the same lines."""
+    pictures = [encoded(smooth(20, 30 + k * (kind == "sizes"), seed=k), "JPEG") for k in range(7)]
+    pictures[2], pictures[5] = pictures[2][:-40], b"no picture"
+    records = [{"image": picture, "label": k % 3} for k, picture in enumerate(pictures)]
+    features = {"image": image_feature(*((None, None) if kind == "sizes" else (20, 30)), 3), "label": label_feature(3)}
+    write_set(tmp_path, features, {"train": records, "test": records[:4]})
+    source = data.TFDS("small_set", str(tmp_path))
+    said = []
+    for opened in (source, source.encoded()):
+        found = {split: opened(split, SIZE) for split in ("train", "test", "train")}  # the last from the cache
+        assert found["train"].labels.tolist() == [0, 1, 0, 1, 0]
+        assert found["test"].labels.tolist() == [0, 1, 0]
+        said.append([line for line in capfd.readouterr().err.splitlines() if "passed over" in line])
+        folders.say_once.cache_clear()
+    assert said[0] == said[1]
+    assert [line.split(": ")[2] for line in said[0]] == [
+        f"record {name}" for name in ("2 of train", "5 of train", "2 of test")
+    ]
+    for split in found:
+        assert_same(found[split], source(split, SIZE))
+    whole = [np.asarray(decode._decode_image(pictures[k], 3)) for k in (0, 1, 3, 4, 6)]
+    np.testing.assert_array_equal(
+        found["train"].images, [data.fit_images(image[None], found["train"].images.shape[1:3])[0] for image in whole]
+    )
+    for strict in (dataclasses.replace(source, strict=True), dataclasses.replace(source, strict=True).encoded()):
+        with pytest.raises(
+            InputError, match=r"^data set small_set: record 2 of train: expected a readable picture[^\n]*$"
+        ):
+            strict("train", SIZE)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+def test_labels_that_are_no_classes_are_refused(tmp_path, label, monkeypatch):
+    kind = label_feature(3)
+    monkeypatch.setattr(type(kind), "encode_example", lambda self, value: value)  # which would refuse some already
+    records = [{"image": encoded(image), "label": k} for k, image in enumerate(random_images(3, 6, 6, 1))]
+    records[1]["label"] = label
+    write_set(tmp_path, {"image": image_feature(6, 6, 1), "label": kind}, {"train": records})
+    source = data.TFDS("small_set", str(tmp_path))
+    for opened in (source, source.encoded()):
+        with pytest.raises(InputError, match=r"^data set small_set: [^\n]*label[^\n]*$"):
+            opened("train", SIZE)
 
 
 def test_what_does_not_fit_stays_encoded(tmp_path, monkeypatch):

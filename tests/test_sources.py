@@ -541,8 +541,8 @@ def test_tfds_loads(monkeypatch):
         return given, options
 
     monkeypatch.setattr("cnn_jax.data.loading.load", load)
-    expected = ("mnist", "test"), {"data_dir": "sets", "image_size": SIZE}
-    assert data.TFDS("mnist", "sets")("test", SIZE) == expected
+    expected = ("mnist", "test"), {"data_dir": "sets", "image_size": SIZE, "strict": True}
+    assert data.TFDS("mnist", "sets", strict=True)("test", SIZE) == expected
 
 
 def test_here_is_the_same_from_another_folder(tmp_path, monkeypatch):

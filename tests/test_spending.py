@@ -40,6 +40,14 @@ def test_the_innermost_purpose_counts():
         assert spending.take() == {"other": 1, "evaluation": 10, "saving": 4}
         wait(85)
     assert spending.take() == {"steps": 85}
+    with spending.on("steps"):
+        for unneeded in (False, True):
+            with spending.on("data") as count_as_before:
+                wait(3)
+                if unneeded:
+                    count_as_before()
+                wait(1)
+        assert spending.take() == {"data": 5, "steps": 3}
     assert spending.take() == {}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
@@ -96,18 +98,25 @@ def test_processes_read_the_same():
     streamed.close()
 
 
-@pytest.mark.parametrize(("images", "seeds"), [("array", (3,)), ("encoded", (3, 4))])
-def test_a_streamed_run_is_the_resident_one(tmp_path, images, seeds):
-    """State, figures and the best checkpoint, with a share held out and augmentation; and stopped and resumed."""
-    recipe = make_recipe(augment=(Flip(),), validation=0.2, epochs=2)
-    resident = fit(recipe, TRAIN, seeds=seeds, test=TEST, execution=make_execution(feed="resident"))
+RECIPE, SEEDS = make_recipe(augment=(Flip(),), validation=0.2, epochs=2), (3, 4)
+
+
+@functools.cache
+def resident_run():
+    return fit(RECIPE, TRAIN, seeds=SEEDS, test=TEST, execution=make_execution(feed="resident"))
+
+
+@pytest.mark.parametrize("images", ["array", "encoded"])
+def test_a_streamed_run_is_the_resident_one(tmp_path, images):
+    """State, figures and the best checkpoint, with a share held out and augmentation."""
+    resident = resident_run()
     splits = [encoded(split) if images == "encoded" else split for split in (TRAIN, TEST)]
     execution = make_execution(feed="auto" if images == "encoded" else "streamed")
-    folder = make_folder(tmp_path / "run", seeds=seeds)
-    streamed = fit(recipe, splits[0], seeds=seeds, test=splits[1], execution=execution, folder=folder)
+    folder = make_folder(tmp_path / "run", seeds=SEEDS)
+    streamed = fit(RECIPE, splits[0], seeds=SEEDS, test=splits[1], execution=execution, folder=folder)
     folder.close()
     written = [path.read_text() for path in (tmp_path / "run").rglob("metrics.jsonl")]
-    assert len(written) == len(seeds)
+    assert len(written) == len(SEEDS)
     assert all("seconds_data" in text for text in written)  # how long the steps waited for images
     assert_same_bits(streamed.state, resident.state)
     for name in ("validation", "test"):
@@ -137,6 +146,23 @@ def test_a_large_batch_is_a_chunk_of_its_own(monkeypatch):
     engine = Engine(make_recipe(), TRAIN, (0,), Execution(feed="streamed"), None, None)
     assert engine.per_call == 2
     assert rehearse(make_recipe(), TRAIN, TEST, (0,), Execution(feed="streamed"))
+
+
+def test_few_calls_are_under_way(monkeypatch):
+    """So that the images of no more are in memory; what is read while steps are being taken is not waited for."""
+    ready, unneeded = [], []
+    wait = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda metrics: ready.append(wait(metrics)))
+    monkeypatch.setattr("cnn_jax.runs.engine._are_ready", lambda metrics: len(taken) % 2 == 0)
+    engine, taken = Engine(make_recipe(), TRAIN, (0,), Execution(feed="streamed"), None, None), []
+    state = engine.init()
+    for step in range(6):
+        reading = contextlib.nullcontext(lambda step=step: unneeded.append(step))
+        state, metrics = engine.train_steps(state, step, 1, reading)
+        taken.append(metrics)
+    engine.close()
+    assert [id(metrics) for metrics in ready] == [id(metrics) for metrics in taken[:4]]
+    assert unneeded == [1, 3, 5]
 
 
 def test_a_damaged_record_is_one_line():

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.data.dataset import Statistics
+from cnn_jax.data.dataset import Dataset, Statistics
 from cnn_jax.data.drawings import Ink
+from cnn_jax.data.encoded import Images
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.files import cache_root, temporary_folder, writable
 
@@ -37,38 +38,56 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """A split as decoded: uint8 images (N, H, W, C), int32 labels (N,), class names, and what `Training` holds.
+class _Kept:
+    """A split.
 
-    `notes` are lines to be shown again whenever it is read, such as which files could not be.
+    Attributes:
+      labels: int32 (N,).
+      class_names: one name a class.
+      training: what every split carries of the training split; None before that is known.
+      notes: lines to be shown whenever it is read, such as which files could not be.
     """
 
-    images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-    training: Training
+    training: Training | None
     notes: tuple[str, ...] = ()
+
+    def dataset(self, images: Images, name: str, split: str, version: str | None = None) -> Dataset:
+        """The split with its images; the version is by default the beginning of the fingerprint. Shows the notes."""
+        training = self.training
+        assert training is not None
+        for note in self.notes:
+            say_once(note)
+        for array in (images, self.labels):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
+        return Dataset(
+            name=name, version=version or training.fingerprint[:8], split=split, images=images, labels=self.labels,
+            class_names=self.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
+            ink=training.ink,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class Decoded(_Kept):
+    """A split as decoded, with uint8 images (N, H, W, C)."""
+
+    images: np.ndarray
+    training: Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(_Kept):
     """A split whose images stay encoded.
 
     Attributes:
       rows: int64 (N,), which of its records or files are images.
-      labels: int32 (N,).
       image_shape: (H, W, C) that each is brought to.
-      class_names: one name a class.
-      training: what every split carries of the training split; None before that is known.
-      notes: as those of `Decoded`.
     """
 
     rows: np.ndarray
-    labels: np.ndarray
     image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    training: Training | None
-    notes: tuple[str, ...] = ()
 
 
 def read(prepared: Prepared, split: str, image_size: tuple[int, int] | None) -> Decoded | None:
@@ -155,7 +174,7 @@ def _read(folder: Path, identity: dict[str, Any], count: int | None, listed: boo
     first: tuple[str, Any] = ("rows", np.int64) if listed else ("images", np.uint8)
     for name, dtype in (first, ("labels", np.int32)):
         array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or count not in (None, len(array)):
+        if array.dtype != dtype or list(array.shape) != entry[name]["shape"] or (count or len(array)) < len(array):
             raise ValueError(f"{name}.npy is {array.dtype} {array.shape}")
         if _crc(array) != entry[name]["crc32"]:
             raise ValueError(f"{name}.npy does not match its checksum")

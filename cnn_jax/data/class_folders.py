@@ -114,17 +114,17 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _files(root: Path, folder: Path, label: int) -> Iterator[File]:
+    within, inside = str(folder.relative_to(root)), str(folder)
     for name in _names(folder) if folder.is_dir() else ():
-        path = folder / name
         try:
-            status = path.stat()
+            status = os.stat(os.path.join(inside, name))
         except OSError:  # a link to nothing: reading it tells
             status = None
         if status and stat.S_ISDIR(status.st_mode):
-            if not path.is_symlink():  # which could lead round in a circle
-                yield from _files(root, path, label)
+            if not (folder / name).is_symlink():  # which could lead round in a circle
+                yield from _files(root, folder / name, label)
             continue
         yield File(
-            path=str(path.relative_to(root)), label=label,
+            path=os.path.join(within, name), label=label,
             size=status.st_size if status else 0, changed=status.st_mtime_ns if status else 0,
         )  # fmt: skip

@@ -6,9 +6,8 @@ the image and the label are taken out of them; plain PNG pictures of one size ar
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import jpeg, png
+from cnn_jax.data.faults import notes_on, refuse
 from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
@@ -31,6 +31,7 @@ class Split:
     Attributes:
       name: what to call the data set in messages.
       path: the prepared folder.
+      split: which of its splits.
       source: of the serialised examples.
       image_key: the feature that is the image.
       label_key: the feature that is the class.
@@ -41,6 +42,7 @@ class Split:
 
     name: str
     path: Path
+    split: str
     source: Any
     image_key: str
     label_key: str
@@ -53,17 +55,34 @@ class Split:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Image `index`, uint8 (H, W, C); InputError if it is damaged."""
-        return self.read(index)[0]
+        found = self.read(index)
+        if isinstance(found, str):
+            raise self._refusal(f"{self._called(index)}: {found}")
+        return found[0]
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Image and label `index`; InputError if the record is damaged."""
-        with self.one_line_errors():
-            fields = _fields_of(self.source[index])
-            label = fields[self.label_key].int64_list.value[0]
-            return self.decode(fields[self.image_key].bytes_list.value[0]), label
+    def read(self, index: int) -> tuple[np.ndarray, int] | str:
+        """Image and label `index`, or what is wrong with the record."""
+        try:
+            picture, label = self.parse(self.source[index])
+        except Exception as error:
+            return _fault(error)
+        return self.decode(picture, label)
 
-    def decode(self, encoded: bytes) -> np.ndarray:
-        """An image from its bytes."""
+    def parse(self, record: bytes) -> tuple[bytes, int]:
+        """The encoded image and the label in a record."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        fields = tf_example_pb2.Example.FromString(record).features.feature
+        return fields[self.image_key].bytes_list.value[0], fields[self.label_key].int64_list.value[0]
+
+    def decode(self, picture: bytes, label: int) -> tuple[np.ndarray, int] | str:
+        """An image from its bytes, with its label, or what is wrong with it."""
+        try:
+            return self._decode(picture), label
+        except Exception as error:
+            return _fault(error)
+
+    def _decode(self, encoded: bytes) -> np.ndarray:
         image = _decode_image(encoded, self.image_shape[-1])
         if self.varied:
             image = fit_images(image[None], self.image_shape[:2])[0]
@@ -71,27 +90,37 @@ class Split:
             raise ValueError(f"an image of shape {image.shape} among those of {self.image_shape}")
         return image
 
-    @contextlib.contextmanager
-    def one_line_errors(self) -> Iterator[None]:
-        """Turns whatever damaged records raise into an InputError."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:  # what they make protobuf, Pillow and array_record raise is a long list
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"data set {self.name}: {self.path} cannot be decoded ({reason}); delete that folder, and it is "
-                "prepared again"
-            ) from error
+    def check(self, labels: np.ndarray, faults: Sequence[tuple[int, str]], strict: bool) -> tuple[str, ...]:
+        """Notes on the records that cannot be read.
 
-    def check(self, split: str, labels: np.ndarray) -> None:
-        """InputError unless each example has a label that is a class."""
+        Args:
+          labels: those of all others.
+          faults: of those records, index and what is wrong.
+          strict: whether to refuse them.
+
+        Raises:
+          InputError: there are some, if strict; no others; or a label that is no class.
+        """
+        named = [(self._called(index), fault) for index, fault in faults]
+        if strict or not len(labels):
+            try:
+                refuse(named, f"records of {self.split}")
+            except InputError as error:
+                raise self._refusal(str(error)) from None
         if labels.min(initial=0) < 0:
-            raise InputError(f"data set {self.name}: split {split!r} has examples without a label")
+            raise InputError(f"data set {self.name}: split {self.split!r} has examples without a label")
         most = len(self.class_names) - 1
         if labels.max(initial=0) > most:
-            raise InputError(f"data set {self.name}: expected labels from 0 to {most} in {split}, got {labels.max()}")
+            raise InputError(
+                f"data set {self.name}: expected labels from 0 to {most} in {self.split}, got {labels.max()}"
+            )
+        return tuple(f"{self.name}: {note}" for note in notes_on(named, "records"))
+
+    def _called(self, index: int) -> str:
+        return f"record {index} of {self.split}"
+
+    def _refusal(self, fault: str) -> InputError:
+        return InputError(f"data set {self.name}: {fault}; delete {self.path}, and it is prepared again")
 
 
 def open_split(name: str, path: Path, split: str, image_size: tuple[int, int] | None) -> Split:
@@ -132,27 +161,36 @@ def open_split(name: str, path: Path, split: str, image_size: tuple[int, int] | 
         ) from error
     height, width = image_size if image_size and varied else image.shape[:2]
     return Split(
-        name=name, path=path, source=source, image_key=image_key, label_key=label_key,
+        name=name, path=path, split=split, source=source, image_key=image_key, label_key=label_key,
         image_shape=(height, width, image.shape[-1]), class_names=tuple(label.names), varied=varied,
     )  # fmt: skip
 
 
 def decode_split(
-    name: str, path: Path, split: str, image_size: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
+    name: str, path: Path, split: str, image_size: tuple[int, int] | None, strict: bool
+) -> tuple[np.ndarray, np.ndarray, Split, tuple[str, ...]]:
     """Decodes one split of the data set prepared in `path`; the arguments are those of `open_split`.
 
     Returns:
-      uint8 images (N, H, W, C), int32 labels (N,), class names, and whether the images differ in size.
+      uint8 images (N, H, W, C), int32 labels (N,), the split, and a line for each record that was passed over.
 
     Raises:
-      InputError: as `open_split`, or if examples have no label that is a class, or its records are damaged.
+      InputError: as `open_split` and `Split.check`.
     """
     opened = open_split(name, path, split, image_size)
-    with opened.one_line_errors():
-        images, labels = _decode_records(opened)
-    opened.check(split, labels)
-    return images, labels, opened.class_names, opened.varied
+    images = np.empty((len(opened), *opened.image_shape), np.uint8)
+    labels: list[int] = []
+    faults: list[tuple[int, str]] = []
+    for start in range(0, len(opened), _RECORDS):
+        chunk = range(start, min(start + _RECORDS, len(opened)))
+        for index, found in zip(chunk, _read_chunk(opened, chunk), strict=True):
+            if isinstance(found, str):
+                faults.append((index, found))
+                continue
+            images[len(labels)] = found[0]
+            labels.append(found[1])
+    notes = opened.check(np.array(labels, np.int64), faults, strict)
+    return images[: len(labels)], np.array(labels, np.int32), opened, notes
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
@@ -177,28 +215,29 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     return found[0][0], found[1][0]
 
 
-def _decode_records(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    images = np.empty((len(split), *split.image_shape), np.uint8)
-    labels = np.empty(len(split), np.int32)
-    for start in range(0, len(split), _RECORDS):
-        chunk = range(start, min(start + _RECORDS, len(split)))
-        fields = [_fields_of(record) for record in split.source.__getitems__(chunk)]
-        labels[start : chunk.stop] = [field[split.label_key].int64_list.value[0] for field in fields]
-        pictures = [field[split.image_key].bytes_list.value[0] for field in fields]
-        plain = None if split.varied else png.decode_plain(pictures, split.image_shape)
-        if plain is not None:
-            images[start : chunk.stop] = plain
-            continue
-        for index, picture in enumerate(pictures, start):
-            images[index] = split.decode(picture)
-    return images, labels
+def _read_chunk(split: Split, chunk: range) -> Iterator[tuple[np.ndarray, int] | str]:
+    """`Split.read` of each."""
+    try:
+        examples = [split.parse(record) for record in split.source.__getitems__(chunk)]
+    except Exception:  # one of them at least cannot be read
+        yield from map(split.read, chunk)
+        return
+    together = None if split.varied else png.decode_plain([picture for picture, _ in examples], split.image_shape)
+    if together is None:
+        yield from (split.decode(*example) for example in examples)
+    else:
+        yield from zip(together, (label for _, label in examples), strict=True)
 
 
-def _fields_of(record: bytes) -> Any:
-    """The features of an example, by name."""
-    from tensorflow_datasets.proto import tf_example_pb2
+def _fault(error: Exception) -> str:
+    """What is wrong with a record that made protobuf, Pillow or array_record raise something, which is a long list."""
+    from PIL import UnidentifiedImageError
 
-    return tf_example_pb2.Example.FromString(record).features.feature
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, UnidentifiedImageError):
+        return "expected a PNG, JPEG, BMP or GIF picture, its contents are something else"
+    return f"expected a readable picture, got: {' '.join(str(error).split())[:200] or type(error).__name__}"
 
 
 def _decode_image(encoded: bytes, channels: int) -> np.ndarray:

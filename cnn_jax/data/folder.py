@@ -16,6 +16,7 @@ from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing, list_files
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
+from cnn_jax.data.faults import notes_on, refuse
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.pile import LARGEST_KEPT, Pile, in_order, read_paper, read_pile
@@ -24,10 +25,9 @@ from cnn_jax.data.source import Source, absolute, path_as_text, short_name
 from cnn_jax.data.splits import find_split, repeated, share_of, validation_of
 from cnn_jax.errors import InputError
 from cnn_jax.files import expanded
-from cnn_jax.terminal import one_line, plain
+from cnn_jax.terminal import plain
 
 _MANY = 1000  # pictures that it takes a while to read
-_MOST_FAULTS = 20  # files named one by one
 # Of the folder read last by this process, its key and its splits: where the cache cannot be written, the next split
 # would otherwise be read again.
 _LAST: dict[str, dict[str, cache.Decoded]] = {}
@@ -42,7 +42,8 @@ class Folder(Source):
     subfolders of a class. Transparency is laid on white or black by the rule of `on_paper`. Images have one channel if
     no picture of the training split shows a colour, else three. If its pictures are all of one size of at most 65,536
     pixels (256 x 256), it stays, else each is brought to the size asked for by the rule of `fit_images`. Those of other
-    splits are brought to what the training images are. With `square` it is another rule for all of them, `cut_square`.
+    splits are brought to what the training images are. With `square` it is another rule for all of them, `cut_square`,
+    and with `reduced` their pixels are others: such images always stay encoded until they are used.
 
     Other splits are the folders "test", "val", "valid" and "validation"; where there is no test split, a validation
     split is taken for it. With none of them, a test split is made of the training pictures by a hash of the contents of
@@ -53,7 +54,7 @@ class Folder(Source):
     too, are named on standard error.
 
     Raises:
-      InputError: for a blank path, a share outside of (0, 1) or a square without pixels.
+      InputError: for a blank path, a share outside of (0, 1), a square without pixels, or `reduced` without `square`.
     """
 
     path: str
@@ -65,26 +66,26 @@ class Folder(Source):
     square: int | None = None
     """Bring the shorter side of every picture to this many pixels, and keep the square in its middle; by default, or
     with None, pictures that differ in size stay whole, with margins to fit."""
+    reduced: bool = False
+    """Decode JPEG pictures at a reduced scale, in as few eighths of their size as leave no side below `square`: faster,
+    and not quite the same pixels. They are always streamed."""
 
     def __post_init__(self) -> None:
         path_as_text(self, "path")
         self.check("path", lambda path: isinstance(path, str) and bool(path.strip()), "the path of a folder")
         self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
         self.check("square", lambda side: side is None or _is_side(side), "a whole number of pixels, or None")
+        self.check("reduced", lambda reduced: not reduced or self.square is not None, "False where square is None")
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
+        if self.reduced:
+            return self.encoded()(split, image_size)
         size, listing = self.size_of(image_size), self.listing()
         splits = listing.splits if len(listing.splits) > 1 else ("train", "test")
         decoded = self._decoded(listing, find_split(self.label(), split, splits), size)
-        for note in (*listing.notes, *decoded.notes):
+        for note in listing.notes:
             say_once(note)
-        for array in (decoded.images, decoded.labels):
-            array.setflags(write=False)
-        return Dataset(
-            name=self.label(), version=decoded.training.fingerprint[:8], split=split, images=decoded.images,
-            labels=decoded.labels, class_names=decoded.class_names, statistics=decoded.training.statistics,
-            fingerprint=decoded.training.fingerprint, ink=decoded.training.ink,
-        )  # fmt: skip
+        return decoded.dataset(decoded.images, self.label(), split)
 
     def validation(self, image_size: tuple[int, int]) -> Dataset | None:
         split = validation_of(self.listing().splits)
@@ -99,7 +100,16 @@ class Folder(Source):
     def encoded(self) -> Source:
         from cnn_jax.data.picture_files import _EncodedFolder
 
-        return _EncodedFolder(self.path, self.strict, self.test_share, self.square)
+        return _EncodedFolder(self.path, self.strict, self.test_share, self.square, self.reduced)
+
+    @property
+    def streams(self) -> bool:
+        return self.reduced
+
+    @property
+    def least(self) -> int | None:
+        """The size that no side of a picture falls below where it is decoded at a reduced scale; None if it is not."""
+        return self.square if self.reduced else None
 
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
         image_size, listing = self.size_of(image_size), self.listing()
@@ -123,7 +133,7 @@ class Folder(Source):
     def prepared(self, listing: Listing) -> Prepared:
         """What the cache knows the folder by."""
         place = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()[:8]
-        square = "" if self.square is None else f" {self.square}"
+        square = "" if self.square is None else f" {self.square}{' reduced' if self.reduced else ''}"
         key = hashlib.sha256(f"{listing.key} {self.strict} {self.test_share}{square}".encode()).hexdigest()[:16]
         return Prepared(name=self.label(), version=place, path=listing.root, splits={}, key=key)
 
@@ -160,7 +170,7 @@ class Folder(Source):
         # Dark margins that are ours say nothing of how the pictures are drawn.
         ink = None if piles["train"].varied else measure_ink(images)
         training = cache.Training(statistics=compute_statistics(images), ink=ink, fingerprint=fingerprint)
-        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, piles))
+        notes = tuple(f"{self.label()}: {note}" for note in notes_of(files, piles))
         decoded = {
             name: cache.Decoded(
                 images=pile.images, labels=labels[name], class_names=class_names, training=training, notes=notes
@@ -181,10 +191,8 @@ class Folder(Source):
 
         `read` and `faults` are those of a `Pile`.
         """
-        if faults and self.strict:
-            index, fault = faults[0]
-            others = f" (and {len(faults) - 1:,} other files of {split})" if len(faults) > 1 else ""
-            raise InputError(f"{shown(listing.root / files[index].path)}: {fault}{others}")
+        if self.strict:
+            refuse([(shown(listing.root / files[index].path), fault) for index, fault in faults], f"files of {split}")
         if not read:
             made = f"; add some, or change test_share ({self.test_share})" if len(listing.splits) == 1 else ""
             raise InputError(f"{shown(listing.root)}: expected pictures in the {split} split, found none{made}")
@@ -227,18 +235,12 @@ def _share(path: Path) -> float:
     return 1.0  # to the training split, where reading it as a picture tells what is wrong
 
 
-def notes_on(files: Mapping[str, Sequence[File]], piles: Mapping[str, Any]) -> list[str]:
+def notes_of(files: Mapping[str, Sequence[File]], piles: Mapping[str, Any]) -> list[str]:
     """A line for each file of each split that was not read, up to a number, and for each split repeated in another.
 
     `piles` have the "read", "digests" and "faults" of a `Pile`.
     """
     names = {split: [plain(file.path) for file in own] for split, own in files.items()}
-    faults = [
-        f"{names[split][index]}: {one_line(fault)}; passed over"
-        for split, pile in piles.items()
-        for index, fault in pile.faults
-    ]
-    if len(faults) > _MOST_FAULTS:
-        faults[_MOST_FAULTS:] = [f"{len(faults) - _MOST_FAULTS:,} more files passed over"]
+    faults = [(names[split][index], fault) for split, pile in piles.items() for index, fault in pile.faults]
     read = {split: [names[split][index] for index in pile.read] for split, pile in piles.items()}
-    return faults + repeated({split: (pile.digests, read[split]) for split, pile in piles.items()})
+    return notes_on(faults, "files") + repeated({split: (pile.digests, read[split]) for split, pile in piles.items()})

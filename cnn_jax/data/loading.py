@@ -7,12 +7,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
-from cnn_jax.data.encoded import Encoded, Images
+from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.folders import (
     EMBEDDED,
     FEATURES_FILE,
@@ -38,6 +36,7 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """Loads one split of an image classification data set.
 
@@ -53,18 +52,20 @@ def load(
         ~/tensorflow_datasets.
       image_size: (height, width) to bring images to, by the rule of `fit_images`, where they differ in size. Images
         that are all of one size keep it: fitting and padding them is left to training.
+      strict: refuse a set with records that cannot be read, instead of passing over them and naming them on standard
+        error.
 
     Returns:
       A `Dataset`.
 
     Raises:
       InputError: for an unknown name or split, images that differ in size without `image_size`, a data set that is not
-        one image and one class label an example, or one that is not available (no internet, TensorFlow needed).
+        one image and one class label an example, or one that is not available (no internet, TensorFlow needed);
+        examples without a label that is a class; no record that can be read, or one that cannot, if `strict`.
     """
     prepared, size = _asked_for(name, split, data_dir, image_size)
-    decoded = _decoded(prepared, split, size)
-    decoded.images.setflags(write=False)
-    return _dataset(prepared, split, decoded.images, decoded.labels, decoded.class_names, decoded.training)
+    decoded = _decoded(prepared, split, size, strict)
+    return decoded.dataset(decoded.images, prepared.name, split, prepared.version)
 
 
 def load_encoded(
@@ -73,6 +74,7 @@ def load_encoded(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """`load`, but with images that stay encoded until they are used; only what was found out about them is kept.
 
@@ -81,10 +83,9 @@ def load_encoded(
     from cnn_jax.data.decode import open_split
 
     prepared, size = _asked_for(name, split, data_dir, image_size)
-    listed = _listed(prepared, split, size)
+    listed = _listed(prepared, split, size, strict)
     opened = open_split(prepared.name, prepared.path, split, size)
-    assert listed.training is not None
-    return _dataset(prepared, split, Encoded(opened), listed.labels, listed.class_names, listed.training)
+    return listed.dataset(Encoded(opened, listed.rows), prepared.name, split, prepared.version)
 
 
 def decoded_bytes(
@@ -116,21 +117,6 @@ def _asked_for(
     return prepared, size
 
 
-def _dataset(
-    prepared: Prepared,
-    split: str,
-    images: Images,
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    training: cache.Training,
-) -> Dataset:
-    labels.setflags(write=False)
-    return Dataset(
-        name=prepared.name, version=prepared.version, split=split, images=images, labels=labels,
-        class_names=class_names, statistics=training.statistics, fingerprint=training.fingerprint, ink=training.ink,
-    )  # fmt: skip
-
-
 def _prepared(request: Request, root: Path) -> Prepared:
     for place in (root, embedded_root()) if request.name == EMBEDDED else (root,):
         if prepared := find_prepared(request, place):
@@ -140,15 +126,16 @@ def _prepared(request: Request, root: Path) -> Prepared:
     return prepare(request, root)
 
 
-def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Decoded:
+def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None, strict: bool) -> cache.Decoded:
     # Only data sets whose images differ in size are kept by size; which they are is known once they are decoded.
     for kept_size in dict.fromkeys((None, size)):
-        if found := cache.read(prepared, split, kept_size):
+        found = cache.read(prepared, split, kept_size)
+        if found and not (strict and found.notes):
             return found
     from cnn_jax.data.decode import decode_split
 
-    images, labels, class_names, varied = decode_split(prepared.name, prepared.path, split, size)
-    kept_size = size if varied else None
+    images, labels, opened, notes = decode_split(prepared.name, prepared.path, split, size, strict)
+    class_names, kept_size = opened.class_names, size if opened.varied else None
     training_split = _training_split(prepared)
     key = (prepared.key, kept_size)
     if split == training_split:
@@ -157,8 +144,8 @@ def _decoded(prepared: Prepared, split: str, size: tuple[int, int] | None) -> ca
             statistics=compute_statistics(images), ink=measure_ink(images), fingerprint=fingerprint
         )
     elif key not in _TRAINING:
-        _TRAINING[key] = _decoded(prepared, training_split, size).training
-    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key])
+        _TRAINING[key] = _decoded(prepared, training_split, size, strict).training
+    decoded = cache.Decoded(images=images, labels=labels, class_names=class_names, training=_TRAINING[key], notes=notes)
     cache.write(prepared, split, kept_size, decoded)
     return decoded
 
@@ -168,18 +155,19 @@ def _training_split(prepared: Prepared) -> str:
     return "train" if prepared.splits.get("train") else next(iter(prepared.splits))
 
 
-def _listed(prepared: Prepared, split: str, size: tuple[int, int] | None) -> cache.Listed:
+def _listed(prepared: Prepared, split: str, size: tuple[int, int] | None, strict: bool) -> cache.Listed:
     for kept_size in dict.fromkeys((None, size)):
-        if found := cache.read_listed(prepared, split, kept_size):
+        found = cache.read_listed(prepared, split, kept_size)
+        if found and not (strict and found.notes):
             return found
     from cnn_jax.data.decode import open_split
     from cnn_jax.data.scanning import scan_records
 
     training_split = _training_split(prepared)
-    training = None if split == training_split else _listed(prepared, training_split, size).training
+    training = None if split == training_split else _listed(prepared, training_split, size, strict).training
     say(f"looking at {prepared.splits[split]:,} images of {prepared.name}, {split}, once")
     opened = open_split(prepared.name, prepared.path, split, size)
-    listed, varied = scan_records(opened, split, is_training=training is None)
+    listed = scan_records(opened, is_training=training is None, strict=strict)
     listed = replace(listed, training=training or listed.training)
-    cache.write(prepared, split, size if varied else None, listed)
+    cache.write(prepared, split, size if opened.varied else None, listed)
     return listed

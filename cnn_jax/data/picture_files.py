@@ -13,10 +13,10 @@ from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.encoded import Encoded
-from cnn_jax.data.folder import Folder, notes_on, split_by_content
+from cnn_jax.data.folder import Folder, notes_of, split_by_content
 from cnn_jax.data.folders import say, say_once
 from cnn_jax.data.pictures import decode_picture, on_paper, shown
-from cnn_jax.data.pile import like_others
+from cnn_jax.data.pile import like_others, read_paper
 from cnn_jax.data.resizing import cut_square
 from cnn_jax.data.scanning import Scan, scan_pictures, scan_training
 from cnn_jax.data.splits import find_split
@@ -32,12 +32,14 @@ class PictureFiles:
       paths: the files.
       image_shape: (H, W, C) that each picture is brought to.
       square: whether `cut_square` does that, to a square of this side.
+      least: as for `decode_picture`.
     """
 
     root: Path
     paths: tuple[str, ...]
     image_shape: tuple[int, int, int]
     square: int | None = None
+    least: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,7 +47,7 @@ class PictureFiles:
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.root / self.paths[index]
         try:
-            pixels = on_paper(decode_picture(path))
+            pixels = on_paper(decode_picture(path, self.least))
             pixels = pixels if self.square is None else cut_square(pixels, self.square)
             return like_others(pixels, self.image_shape)
         except InputError as error:
@@ -67,19 +69,12 @@ class _EncodedFolder(Folder):
         several = len(listing.splits) > 1
         chosen = find_split(self.label(), split, listing.splits if several else ("train", "test"))
         listed = self._listed(listing, chosen, size)
-        for note in (*listing.notes, *listed.notes):
+        for note in listing.notes:
             say_once(note)
-        files = listing.splits[chosen if several else "train"]
-        paths = tuple(files[row].path for row in listed.rows)
-        listed.labels.setflags(write=False)
-        training = listed.training
-        assert training is not None
-        return Dataset(
-            name=self.label(), version=training.fingerprint[:8], split=split,
-            images=Encoded(PictureFiles(listing.root, paths, listed.image_shape, self.square)), labels=listed.labels,
-            class_names=listed.class_names, statistics=training.statistics, fingerprint=training.fingerprint,
-            ink=training.ink,
-        )  # fmt: skip
+        own = listing.splits[chosen if several else "train"]
+        paths = tuple(own[row].path for row in listed.rows)
+        files = PictureFiles(listing.root, paths, listed.image_shape, self.square, self.least)
+        return listed.dataset(Encoded(files), self.label(), split)
 
     def listing(self) -> Listing:
         return self._listing  # to list a hundred thousand files takes seconds, for each split
@@ -108,12 +103,14 @@ class _EncodedFolder(Folder):
             paths = [listing.root / file.path for file in own]
             if split == "train":
                 labels = [file.label for file in own]
-                scans[split] = scan_training(paths, size, labels, listing.class_names, self.square)
+                read_whole = functools.partial(read_paper, least=self.least)
+                read_cut = functools.partial(read_whole, square=self.square)
+                scans[split] = scan_training(paths, size, labels, listing.class_names, read_cut)
             else:
-                scans[split] = scan_pictures(paths, scans["train"].image_shape)
+                scans[split] = scan_pictures(paths, scans["train"].image_shape, read_whole)
             self.check_read(listing, split, own, scans[split].read, scans[split].faults)
         training = scans["train"].training
-        notes = tuple(f"{self.label()}: {note}" for note in notes_on(files, scans))
+        notes = tuple(f"{self.label()}: {note}" for note in notes_of(files, scans))
         listed = {
             name: cache.Listed(
                 rows=_places(own, listing.splits, name)[scans[name].read],

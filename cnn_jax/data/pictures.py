@@ -141,17 +141,21 @@ def _percentile(counts: np.ndarray, share: float) -> float:
     return float(below + (above - below) * (place - math.floor(place)))
 
 
-def open_picture(path: Path) -> np.ndarray:
+def open_picture(path: Path, least: int | None = None) -> np.ndarray:
     """`decode_picture`, without the warnings of Pillow; not for threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return decode_picture(path)
+        return decode_picture(path, least)
 
 
-def decode_picture(path: str | Path) -> np.ndarray:
+def decode_picture(path: str | Path, least: int | None = None) -> np.ndarray:
     """Reads a picture file: PNG, JPEG, GIF, BMP, TIFF or WebP, by its contents and not its name.
 
     The first frame of several; turned as its EXIF orientation says; 16-bit and float greys are scaled to 8 bits.
+
+    Args:
+      path: the file.
+      least: as for `jpeg.decode_plain`; other pictures have their own size.
 
     Returns:
       uint8 (h, w, channels): grey, grey and alpha, RGB, or RGB and alpha.
@@ -170,7 +174,7 @@ def decode_picture(path: str | Path) -> np.ndarray:
         with open(path, "rb") as file:
             if file.read(2) == jpeg.START:
                 file.seek(0)
-                pixels = jpeg.decode_plain(file.read())
+                pixels = jpeg.decode_plain(file.read(), least)
                 if pixels is not None:
                     return pixels
             file.seek(0)

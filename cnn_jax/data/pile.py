@@ -103,14 +103,14 @@ def _read(
     return fit_images(pixels[None], size)[0] if large else pixels, digest, large
 
 
-def read_paper(path: Path, square: int | None = None) -> tuple[np.ndarray, bytes] | str:
+def read_paper(path: Path, square: int | None = None, least: int | None = None) -> tuple[np.ndarray, bytes] | str:
     """A picture laid on paper, uint8 (h, w, 1 or 3), with one channel if it shows no colour, and its digest.
 
     Or what is wrong with the file. With `square` it is what `cut_square` leaves of the picture; the digest is that of
-    the whole.
+    the whole, which is decoded at a reduced scale with `least`, see `decode_picture`.
     """
     try:
-        pixels = on_paper(open_picture(path))
+        pixels = on_paper(open_picture(path, least))
     except InputError as error:
         return str(error)
     # Most pictures show a colour in their first lines already.

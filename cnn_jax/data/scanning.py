@@ -17,10 +17,12 @@ from cnn_jax.data.dataset import Fingerprint, statistics_of
 from cnn_jax.data.decode import Split
 from cnn_jax.data.drawings import COUNTED, measure_ink
 from cnn_jax.data.pictures import with_channels
-from cnn_jax.data.pile import LARGEST_KEPT, in_order, read_paper
+from cnn_jax.data.pile import LARGEST_KEPT, in_order
 from cnn_jax.data.resizing import fit_images
 
 Shape = tuple[int, int, int]
+Read = Callable[[Path], tuple[np.ndarray, bytes] | str]
+"""`read_paper`, with its options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,37 +76,49 @@ def _sums(image: np.ndarray) -> np.ndarray:
     return np.stack(powers).astype(np.int64)
 
 
-def scan_records(split: Split, name: str, is_training: bool) -> tuple[Listed, bool]:
-    """Looks at all records of a split of TFDS.
+def scan_records(split: Split, is_training: bool, strict: bool) -> Listed:
+    """Looks at all records of a split of TFDS; where some cannot be read, twice at the training split's others.
 
     Args:
       split: the records.
-      name: of the split.
       is_training: whether it is the split that statistics and fingerprint are of.
+      strict: whether to refuse records that cannot be read.
 
     Returns:
-      What is to be kept, with `Training` only where this is the split for it; and whether the images differ in size.
+      What is to be kept, with `Training` only where this is the split for it.
 
     Raises:
-      InputError: an example is damaged, or has no label that is a class.
+      InputError: as `Split.check`.
     """
-    tally = _Tally(len(split), split.image_shape, split.class_names) if is_training else None
-    labels = np.empty(len(split), np.int32)
+    faults: list[tuple[int, str]] = []
+    rows: Sequence[int] = range(len(split))
 
-    def look(index: int) -> tuple[np.ndarray, int, np.ndarray | None]:
-        image, label = split.read(index)
-        return image, label, _sums(image) if tally else None
+    def look(index: int) -> tuple[np.ndarray, int, np.ndarray | None] | str:
+        found = split.read(index)
+        return found if isinstance(found, str) else (*found, _sums(found[0]) if is_training else None)
 
-    for index, (image, label, sums) in enumerate(in_order(look, range(len(split)))):
-        labels[index] = label
-        if tally is not None and sums is not None:
-            tally.add(image, sums)
-    split.check(name, labels)
-    listed = Listed(
-        rows=np.arange(len(split)), labels=labels, image_shape=split.image_shape, class_names=split.class_names,
-        training=tally.finish(labels, padded=False) if tally else None,
+    while True:
+        tally = _Tally(len(rows), split.image_shape, split.class_names) if is_training else None
+        labels: list[int] = []
+        read: list[int] = []
+        for index, found in zip(rows, in_order(look, rows), strict=True):
+            if isinstance(found, str):
+                faults.append((index, found))
+                continue
+            image, label, sums = found
+            read.append(index)
+            labels.append(label)
+            if tally is not None and sums is not None:
+                tally.add(image, sums)
+        if tally is None or len(read) == len(rows) or not read:
+            break
+        rows = read
+    notes = split.check(np.array(labels, np.int64), sorted(faults), strict)
+    kept = np.array(labels, np.int32)
+    return Listed(
+        rows=np.array(read, np.int64), labels=kept, image_shape=split.image_shape, class_names=split.class_names,
+        training=tally.finish(kept, padded=False) if tally else None, notes=notes,
     )  # fmt: skip
-    return listed, split.varied
 
 
 @dataclass(frozen=True)
@@ -117,11 +131,11 @@ class _Looked:
     sums: np.ndarray
 
 
-def scan_pictures(paths: Sequence[Path], like: Shape) -> Scan:
+def scan_pictures(paths: Sequence[Path], like: Shape, read_picture: Read) -> Scan:
     """Looks at the files of a split other than the training split, whose pictures have the shape `like`."""
 
     def look(path: Path) -> bytes | str:
-        found = read_paper(path)
+        found = read_picture(path)
         return found if isinstance(found, str) else found[1]
 
     found = list(in_order(look, paths))
@@ -138,7 +152,7 @@ def scan_training(
     size: tuple[int, int],
     labels: Sequence[int],
     class_names: tuple[str, ...],
-    square: int | None = None,
+    read_picture: Read,
 ) -> Scan:
     """Looks at the files of the training split, by the rules of `read_pile`.
 
@@ -150,7 +164,7 @@ def scan_training(
     while True:
         good = [index for index in range(len(paths)) if index not in faults]
         chosen, own = [paths[index] for index in good], [labels[index] for index in good]
-        found = _look_at_all(chosen, size, guess, own, class_names, square)
+        found = _look_at_all(chosen, size, guess, own, class_names, read_picture)
         if isinstance(found, tuple):
             guess = found
             continue
@@ -169,16 +183,16 @@ def _look_at_all(
     guess: Shape | None,
     labels: Sequence[int],
     class_names: tuple[str, ...],
-    square: int | None,
+    read_picture: Read,
 ) -> Scan | Shape:
     """The scan of files whose pictures have the shape guessed, or else another guess."""
-    shape = guess or next(filter(None, (_own_shape(path, size, square) for path in paths)), (*size, 1))
+    shape = guess or next(filter(None, (_own_shape(path, size, read_picture) for path in paths)), (*size, 1))
     tally = _Tally(len(paths), shape, class_names)
     read: list[int] = []
     digests: list[bytes] = []
     faults: list[tuple[int, str]] = []
     varied = False
-    for index, picture in enumerate(in_order(_looker(shape, square), paths)):
+    for index, picture in enumerate(in_order(_looker(shape, read_picture), paths)):
         if isinstance(picture, str):
             faults.append((index, picture))
             continue
@@ -197,17 +211,17 @@ def _look_at_all(
     return Scan(image_shape=shape, read=read, digests=digests, faults=faults, varied=varied, training=training)
 
 
-def _own_shape(path: Path, size: tuple[int, int], square: int | None) -> Shape | None:
-    found = read_paper(path, square)
+def _own_shape(path: Path, size: tuple[int, int], read_picture: Read) -> Shape | None:
+    found = read_picture(path)
     if isinstance(found, str):
         return None
     height, width, channels = found[0].shape
     return (*size, channels) if height * width > LARGEST_KEPT else (height, width, channels)
 
 
-def _looker(shape: Shape, square: int | None) -> Callable[[Path], _Looked | str]:
+def _looker(shape: Shape, read_picture: Read) -> Callable[[Path], _Looked | str]:
     def look(path: Path) -> _Looked | str:
-        found = read_paper(path, square)
+        found = read_picture(path)
         if isinstance(found, str):
             return found
         pixels, digest = found

@@ -48,6 +48,11 @@ class Source(Part, abc.ABC):
         """The same images, but encoded until they are used, see `Encoded`; as they are where a source has no such."""
         return self
 
+    @property
+    def streams(self) -> bool:
+        """Whether the images always stay encoded until they are used."""
+        return False
+
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
         """About how large all images are as arrays; 0 where a source has no others."""
         return 0
@@ -74,6 +79,8 @@ class TFDS(Source):
     image classification data set of TensorFlow Datasets, as name, name/config or name:version."""
     dir: str | None = None
     """Folder of prepared data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    strict: bool = False
+    """Refuse a data set with records that cannot be read, instead of naming them."""
 
     def __post_init__(self) -> None:
         path_as_text(self, "dir")
@@ -83,10 +90,10 @@ class TFDS(Source):
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
         from cnn_jax.data.loading import load
 
-        return load(self.name, split, data_dir=self.dir, image_size=image_size)
+        return load(self.name, split, data_dir=self.dir, image_size=image_size, strict=self.strict)
 
     def encoded(self) -> Source:
-        return _EncodedTFDS(self.name, self.dir)
+        return _EncodedTFDS(self.name, self.dir, self.strict)
 
     def decoded_bytes(self, image_size: tuple[int, int]) -> int:
         from cnn_jax.data.loading import decoded_bytes
@@ -106,7 +113,7 @@ class _EncodedTFDS(TFDS):
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:
         from cnn_jax.data.loading import load_encoded
 
-        return load_encoded(self.name, split, data_dir=self.dir, image_size=image_size)
+        return load_encoded(self.name, split, data_dir=self.dir, image_size=image_size, strict=self.strict)
 
 
 def path_as_text(source: Source, field: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -57,6 +58,8 @@ class Streamed:
         self._spread_own = spread_own or _of_all(spread)
         self._stream: ReadAhead | None = None
         self._next = 0
+        self._putter = ThreadPoolExecutor(1)
+        self._made: Future[Chunk] | None = None  # the chunk that follows, where each is of one batch
 
     def most(self, steps: int) -> int:
         """How many batches a chunk should have at most, up to that many."""
@@ -68,11 +71,17 @@ class Streamed:
 
         What follows is read ahead; a chunk that does not follow the last begins another stream.
         """
-        if self._stream is None or step != self._next:
+        if self._stream is None or step != self._next or (self._made and length > 1):
             self.close()
             self._stream = self._open(step, self._steps - step, self._workers)
         self._next = step + count
-        return self._made_of(self._stream, step, count, length)
+        if length > 1:
+            return self._made_of(self._stream, step, count, length)
+        # To join a large batch and to put it on a device takes a while in which a CPU may not have taken steps.
+        chunk = self._made.result() if self._made else self._made_of(self._stream, step, count, length)
+        more = self._next < self._steps
+        self._made = self._putter.submit(self._made_of, self._stream, self._next, 1, 1) if more else None
+        return chunk
 
     def aside(self, step: int, count: int) -> Chunk:
         """A chunk of some batches, without a disturbance of what is read ahead."""
@@ -98,6 +107,9 @@ class Streamed:
 
     def close(self) -> None:
         """Ends what reads."""
+        if self._made is not None:
+            wait([self._made])
+            self._made = None
         if self._stream is not None:
             self._stream.close()
             self._stream = None

@@ -20,6 +20,7 @@ from cnn_jax import data
 from cnn_jax.data.encoded import Encoded
 from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
+from cnn_jax.parts import text
 from cnn_jax.runs import hosts
 from cnn_jax.runs.devices import current_device, usable_devices
 from cnn_jax.runs.engine import count_per_call
@@ -82,15 +83,20 @@ def reading(source: Source, image_size: tuple[int, int], feed: Feed) -> Source:
         source: where the images come from.
         image_size: (height, width) that it is asked to bring them to.
         feed: as `Execution` has it.
+
+    Raises:
+        InputError: the feed is to be resident, and the source always streams.
     """
-    if feed == "resident":
+    if feed == "resident" and source.streams:
+        raise InputError(f"feed: expected streamed, as the images of {text(source)} always are; got resident")
+    if feed == "resident" or source.streams:
         return source
-    free = host_memory()
+    free, encoded = host_memory(), source.encoded()
 
-    def fits() -> bool:
-        return free is None or source.decoded_bytes(image_size) <= _SHARE * free
+    def fits() -> bool:  # asked of what keeps its list of files
+        return free is None or encoded.decoded_bytes(image_size) <= _SHARE * free
 
-    return source if feed == "auto" and hosts.agree(fits) else source.encoded()
+    return source if feed == "auto" and hosts.agree(fits) else encoded
 
 
 def settle_feed(execution: Execution, recipe: Recipe, splits: Sequence[data.Dataset | None]) -> Execution:

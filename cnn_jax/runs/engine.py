@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import collections
 import contextlib
 import functools
 import re
@@ -33,6 +34,7 @@ from cnn_jax.training.train import Numbers, with_numbers
 Variables = Mapping[str, Any]
 """What `model.apply` takes: "params", and "batch_stats" where there are any."""
 _ESTIMATED = 4096  # images that statistics of norms are estimated from
+_UNDER_WAY = 2  # calls with streamed images that are not over: one at work, one that waits, and no more of their images
 _PICKING = 16  # steps a call of a proxy, between which a signal is heeded
 # How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
@@ -107,6 +109,7 @@ class Engine:
             train, others, self._rows["train"], self.seeds, recipe, execution, self.total, self._layout
         )
         self.streams = isinstance(self._feed, Streamed)
+        self._under_way: collections.deque[Metrics] = collections.deque()  # of the last calls, whose images are held
         self.per_call = self._feed.most(count_per_call(recipe, execution, self.images))
 
         classes = len(train.class_names)
@@ -243,22 +246,33 @@ class Engine:
         return self._layout.place(state), left_out
 
     def train_steps(
-        self, state: TrainState, step: int, count: int, reading: AbstractContextManager[None] | None = None
+        self,
+        state: TrainState,
+        step: int,
+        count: int,
+        reading: AbstractContextManager[Callable[[], None] | None] | None = None,
     ) -> tuple[TrainState, Metrics]:
         """Takes `count` steps, from 1 to `per_call`, the first being step `step`; the given state is consumed.
 
         They must not go on past one of `starts`, which no epoch does. While it waits for streamed images it is within
-        `reading`.
+        `reading`, and calls what this gives if the steps before were still being taken when they had come.
 
         Metrics are (n,), or (seeds, n) with several seeds, where n >= count; ignore what follows the first `count`.
         """
 
         if not self._settled:
             self.per_call, self._settled = settle_per_call(self.lower(state), self.per_call), True
-        with reading if reading and self.streams else contextlib.nullcontext():
+        if len(self._under_way) == _UNDER_WAY:
+            jax.block_until_ready(self._under_way.popleft())
+        with reading if reading and self.streams else contextlib.nullcontext() as unneeded:
             chunk = self._feed.chunk(step, count, self.per_call)
+            if unneeded and self._under_way and not _are_ready(self._under_way[-1]):
+                unneeded()
         steps = self._train_steps[bisect.bisect_right(self.starts, step) - 1]
-        return steps(state, self._with_numbers(chunk), np.int32(count))
+        state, metrics = steps(state, self._with_numbers(chunk), np.int32(count))
+        if self.streams:
+            self._under_way.append(metrics)
+        return state, metrics
 
     def settle(self, state: TrainState) -> TrainState:
         """The state as it is measured: where weights are averaged, with statistics of norms that belong to them.
@@ -307,6 +321,10 @@ class Engine:
         if len(self.seeds) == 1:
             return state
         return self._choose(np.array(chosen), state, other)
+
+
+def _are_ready(metrics: Metrics) -> bool:
+    return all(values.is_ready() for values in jax.tree.leaves(metrics))
 
 
 def _without_numbers(chunk: Any) -> Any:

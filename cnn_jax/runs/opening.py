@@ -16,7 +16,7 @@ from cnn_jax.data.batching import order_name
 from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
 from cnn_jax.runs.capacity import check_fits, reading
-from cnn_jax.runs.execution import Execution
+from cnn_jax.runs.execution import Execution, Feed
 from cnn_jax.runs.fit import check_parameters, check_validation, for_data
 from cnn_jax.runs.folder import environment
 from cnn_jax.runs.load import load_run
@@ -98,11 +98,11 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
     )  # fmt: skip
 
 
-def check_sizes(source: Source, train: data.Dataset, tried: Sequence[nn.Module]) -> None:
+def check_sizes(source: Source, train: data.Dataset, tried: Sequence[nn.Module], feed: Feed) -> None:
     """InputError where models take images of different sizes, and a source does not give the same for each."""
     sizes = list(dict.fromkeys(models.input_size(model) or _ANY for model in tried))
     for size in sizes if len(sizes) > 1 else ():
-        if source("train", size).fingerprint != train.fingerprint:
+        if reading(source, size, feed)("train", size).fingerprint != train.fingerprint:
             texts = ", ".join(f"{height}x{width}" for height, width in sizes)
             raise InputError(
                 f"sweep: expected models of one input size, as these pictures are brought to it when read, "

@@ -29,13 +29,23 @@ class Spending:
         self._seconds: dict[Purpose, float] = {}
 
     @contextlib.contextmanager
-    def on(self, purpose: Purpose) -> Iterator[None]:
-        """What is done inside is for a purpose, in a trace, too."""
+    def on(self, purpose: Purpose) -> Iterator[Callable[[], None]]:
+        """What is done inside is for a purpose, in a trace, too.
+
+        What this gives, called inside, counts the seconds so far for the purpose around it instead.
+        """
         before = self._purpose
         self._turn_to(purpose)
+        already = self._seconds.get(purpose, 0.0)
+
+        def count_as_before() -> None:
+            self._turn_to(purpose)
+            self._seconds[before] = self._seconds.get(before, 0.0) + self._seconds[purpose] - already
+            self._seconds[purpose] = already
+
         try:
             with jax.profiler.TraceAnnotation(purpose):
-                yield
+                yield count_as_before
         finally:
             self._turn_to(before)
 
