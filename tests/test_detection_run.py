@@ -143,7 +143,7 @@ def test_windows_are_chosen_on_the_command_line(monkeypatch):
         windows = command.parse(script.Config, arguments).data
         assert windows == detection.Windows("mnist", scenes=5)
     text = parts.text(windows.here())
-    assert text == "cnn_jax.detection.source:Windows(name='mnist', dir=None, scenes=5, seed=0)"
+    assert text == "cnn_jax.detection.source:Windows(name='mnist', dir=None, strict=False, scenes=5, seed=0)"
     assert parts.parse(text, data.Source) == windows
     for wrong in (["--data.scenes", "0"], ["--data.seed", "-1"], ["--data.name", " "]):
         with pytest.raises(InputError, match=rf"^{wrong[0]}: expected"):

@@ -87,7 +87,7 @@ class Windows(TFDS):
         Raises:
             InputError: as `data.load`.
         """
-        return data.load(self.name, split, data_dir=self.dir)
+        return data.load(self.name, split, data_dir=self.dir, strict=self.strict)
 
     @property
     def _scenes(self) -> int:
