@@ -22,8 +22,8 @@ from cnn_jax.data.source import Source
 from cnn_jax.errors import InputError
 from cnn_jax.parts import text
 from cnn_jax.runs import hosts
+from cnn_jax.runs.calls import count_per_call
 from cnn_jax.runs.devices import current_device, usable_devices
-from cnn_jax.runs.engine import count_per_call
 from cnn_jax.runs.execution import Execution, Feed
 from cnn_jax.training.evaluation import input_size
 from cnn_jax.training.recipe import Recipe

@@ -6,7 +6,6 @@ import bisect
 import collections
 import contextlib
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import data, lowering
+from cnn_jax import data
 from cnn_jax.data.streamed import Streamed
-from cnn_jax.errors import InputError
-from cnn_jax.runs.devices import has_bfloat16
+from cnn_jax.runs.beginnings import Variables, fitting
+from cnn_jax.runs.calls import compiler, count_per_call, settle_per_call
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.feeding import make_feed
 from cnn_jax.runs.mesh import choose_layout
@@ -31,14 +30,9 @@ from cnn_jax.training.statistics import make_estimate
 from cnn_jax.training.step import Batch, Metrics, make_train_steps
 from cnn_jax.training.train import Numbers, with_numbers
 
-Variables = Mapping[str, Any]
-"""What `model.apply` takes: "params", and "batch_stats" where there are any."""
 _ESTIMATED = 4096  # images that statistics of norms are estimated from
 _UNDER_WAY = 2  # calls with streamed images that are not over: one at work, one that waits, and no more of their images
 _PICKING = 16  # steps a call of a proxy, between which a signal is heeded
-# How a program says in which order a convolution has its dimensions, and the order that is fast in a loop.
-_CONVOLUTION = re.compile(r"stablehlo\.convolution.*? dim_numbers = (.*)")
-_CANONICAL = re.compile(r"\[b, ([0-9, ]+), f\]x\[\1, i, o\]->\[b, \1, f\]")
 
 
 class Engine:
@@ -332,42 +326,6 @@ def _without_numbers(chunk: Any) -> Any:
     return chunk[0], chunk[1]["order"]
 
 
-def fitting(own: Any, variables: Variables, lead: int = 0) -> tuple[dict[str, Any], list[str]]:
-    """What a model can use, of some variables, to start from.
-
-    Args:
-        own: the model's variables, or their shapes and dtypes.
-        variables: those to begin with.
-        lead: how many leading axes the model's own have beside theirs.
-
-    Returns:
-        By their paths those that the model has in the same shapes; and the paths of the others.
-
-    Raises:
-        InputError: no parameter fits.
-    """
-    given = {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(variables))[0]}
-    shapes = {path_of(path): leaf.shape[lead:] for path, leaf in jax.tree_util.tree_flatten_with_path(own)[0]}
-    fits = {name: leaf for name, leaf in given.items() if shapes.get(name) == leaf.shape}
-    if not any(name.startswith("params/") for name in fits):
-        raise InputError(f"init: expected parameters of the model's shapes, got {', '.join(list(given)[:4])}, ...")
-    return fits, [name for name in given if name not in fits]
-
-
-def count_per_call(recipe: Recipe, execution: Execution, images: int) -> int:
-    """How many steps one call of a compiled program takes at most: what is configured, or those of the longest epoch.
-
-    A call never crosses the end of an epoch, so more are never needed.
-    """
-    return min(execution.steps_per_call or images, -(-images // recipe.batch_size))
-
-
-def compiler(recipe: Recipe, execution: Execution) -> Callable[..., Any]:
-    """What compiles the steps: `lowering.jit` where oneDNN is asked for or needed for bfloat16, else `jax.jit`."""
-    half = recipe.precision == "bfloat16" and has_bfloat16()
-    return lowering.jit if execution.onednn or half else jax.jit
-
-
 def all_finite(state: TrainState) -> jax.Array:
     """Whether every floating-point number of a state is finite: bool scalar."""
     leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -376,18 +334,3 @@ def all_finite(state: TrainState) -> jax.Array:
 
 def _choose(chosen: jax.Array, state: TrainState, other: TrainState) -> TrainState:
     return jax.tree.map(functools.partial(jnp.where, chosen), state, other)
-
-
-def settle_per_call(lowered: Any, most: int) -> int:
-    """How many steps one call should take on a CPU: `most`, or 1 where a loop would slow them down.
-
-    In a loop a step finds the memory for its work, which the system has to clear anew for every call: LeNet-5 gains
-    4 % at batch 128 and 41 % at 1,024. But convolutions that are not written as `lowering.canonical` has them, such as
-    the gradients of Flax's own layers, take ten times as long in a loop, so a program with any takes its steps alone.
-
-    Args:
-        lowered: the program of the train steps.
-        most: the number of steps to be checked.
-    """
-    convolutions = _CONVOLUTION.findall(lowered.as_text())
-    return most if all(_CANONICAL.match(written) for written in convolutions) else 1

@@ -17,9 +17,10 @@ import numpy as np
 from cnn_jax import data, models
 from cnn_jax.errors import InputError
 from cnn_jax.runs import hosts
+from cnn_jax.runs.beginnings import Variables, fitting
 from cnn_jax.runs.capacity import check_fits, settle_feed
 from cnn_jax.runs.display import Display
-from cnn_jax.runs.engine import Engine, Variables, fitting
+from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.execution import Execution, check_seeds
 from cnn_jax.runs.folder import RunFolder, seed_folder
 from cnn_jax.runs.joint_folder import JointFolder

@@ -16,10 +16,11 @@ import numpy as np
 from cnn_jax import terminal
 from cnn_jax.errors import InputError, StorageError
 from cnn_jax.runs import hosts
+from cnn_jax.runs.beginnings import Variables
 from cnn_jax.runs.calendar import FETCH_EVERY, Calendar
 from cnn_jax.runs.checkpoints import Checkpoints
 from cnn_jax.runs.display import Display
-from cnn_jax.runs.engine import Engine, Variables
+from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.execution import Execution
 from cnn_jax.runs.folder import PROFILE, RunFolder
 from cnn_jax.runs.joint_folder import JointFolder
