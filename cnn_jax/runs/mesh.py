@@ -36,6 +36,7 @@ from cnn_jax.runs.execution import Execution, MeshShape
 from cnn_jax.runs.layout import Jit, Layout, TrainStep, TrainSteps
 from cnn_jax.runs.placing import from_own, own_places, put
 from cnn_jax.runs.replicas import Replicas
+from cnn_jax.training.evaluation import EvalStep
 from cnn_jax.training.gradients import LossOfBatch, of_batch
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import TrainState, path_of
@@ -272,6 +273,13 @@ class Division(Layout):
             rows = {name: batch[name] for name in batch if name not in numbers}
             state, metrics = train_step(state, jax.lax.with_sharding_constraint(rows, by_rows) | numbers)
             return jax.lax.with_sharding_constraint(state, shardings(self.mesh, state)), metrics
+
+        return step
+
+    def measuring(self, eval_step: EvalStep) -> EvalStep:
+        def step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
+            # XLA by itself may leave kernels divided and gather what lies between layers, many times as much.
+            return eval_step(jax.lax.with_sharding_constraint(variables, self._everywhere), batch)
 
         return step
 
