@@ -24,7 +24,7 @@ from cnn_jax.runs.folder import read_config
 from cnn_jax.runs.layout import Layout
 from cnn_jax.runs.mesh import Division, Share, choose_layout, divide, what_joins
 from cnn_jax.runs.replicas import Replicas
-from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest
+from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest, Mirror, Shift
 from tests.test_training_loop import SignalAt
 from tests.tiny import (
     TinyNet,
@@ -154,7 +154,7 @@ def collectives(compiled):
     for line in compiled.as_text().splitlines():
         if line and not line[0].isspace():
             outside = line.startswith("ENTRY")
-        match = re.match(r"\s+(?:ROOT )?%\S+ = (.*?) (all-\w+|reduce-scatter|collective-\w+?)(?:-start)?\(", line)
+        match = re.match(r"\s+(?:ROOT )?%\S+ = (.*?) (all-[a-z-]+?|reduce-scatter|collective-\w+?)(?:-start)?\(", line)
         if match:
             for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
                 numbers = math.prod(int(size) for size in shape.split(",") if size)
@@ -217,6 +217,18 @@ def test_mixing_neighbours_moves_one_image_a_device():
     assert {dtype for (_, outside), rest in found.items() for dtype, _ in rest if not outside} <= {"pred"}
     assert total(found, "all-reduce") <= parameters + SCALARS
     assert not any(operation in ("all-gather", "all-to-all") for operation, _ in found)
+
+
+def test_an_evaluation_gathers_kernels_and_nothing_of_images():
+    """Nor of what lies between layers, with several views of an image."""
+    engine = engine_of(recipe(model=Normed(), test_time=(Shift(), Mirror())), "data=2, fsdp=4")
+    row, place = np.zeros(BATCH, np.float32), engine._layout.rows
+    batch = {"image": place([np.zeros((BATCH, *SHAPE), np.uint8)], 3), "label": place([row.astype(np.int32)])}
+    program = engine._eval_step.lower(engine.init().eval_variables, batch | {"mask": place([row])}, {}).compile()
+    found = collectives(program)
+    assert found.keys() == {("all-reduce", True), ("all-gather", True)}
+    assert total(found, "all-gather") == KERNEL
+    assert total(found, "all-reduce") <= SCALARS
 
 
 def test_memory_of_a_device_falls():

@@ -112,7 +112,7 @@ def compile_eval(setting: Setting, rows: int = 256) -> Any:
         "mask": jax.ShapeDtypeStruct((rows,), jnp.float32),
     }
     variables = _state(setting, division, functions).eval_variables
-    eval_step = jax.jit(division.measuring(functions.eval_step))
+    eval_step = jax.jit(lambda variables, batch: functions.eval_step(division.gathered(variables), batch))
     return eval_step.lower(variables, _on(division, PartitionSpec(AXES), batch)).compile()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from cnn_jax.runs.devices import current_device
 from cnn_jax.training import gradients
-from cnn_jax.training.evaluation import EvalStep
 from cnn_jax.training.gradients import TakeGradient
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import Batch, Metrics
@@ -77,9 +76,9 @@ class Layout:
         """A train step that takes rows where `rows` put them, and leaves the state where `place` does."""
         return train_step
 
-    def measuring(self, eval_step: EvalStep) -> EvalStep:
-        """An evaluation step that takes rows where `rows` put them, and variables where `place` does."""
-        return eval_step
+    def gathered(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Variables, as an evaluation step is to have them."""
+        return variables
 
     def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
         """Compiles what is to be done for each seed; `in_axes` says which arguments have the axis, as `jax.vmap`."""

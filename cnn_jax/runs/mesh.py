@@ -36,7 +36,6 @@ from cnn_jax.runs.execution import Execution, MeshShape
 from cnn_jax.runs.layout import Jit, Layout, TrainStep, TrainSteps
 from cnn_jax.runs.placing import from_own, own_places, put
 from cnn_jax.runs.replicas import Replicas
-from cnn_jax.training.evaluation import EvalStep
 from cnn_jax.training.gradients import LossOfBatch, of_batch
 from cnn_jax.training.recipe import Recipe
 from cnn_jax.training.state import TrainState, path_of
@@ -276,12 +275,9 @@ class Division(Layout):
 
         return step
 
-    def measuring(self, eval_step: EvalStep) -> EvalStep:
-        def step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
-            # XLA by itself may leave kernels divided and gather what lies between layers, many times as much.
-            return eval_step(jax.lax.with_sharding_constraint(variables, self._everywhere), batch)
-
-        return step
+    def gathered(self, variables: dict[str, Any]) -> dict[str, Any]:
+        # By itself XLA may leave kernels divided and gather what lies between layers, many times as much.
+        return jax.lax.with_sharding_constraint(variables, self._everywhere)
 
     def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
         return self._in_turn(super().compile(function, in_axes))
