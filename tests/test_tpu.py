@@ -27,7 +27,7 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 TOPOLOGIES = {"v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
 LAYOUTS = {"data": MeshShape(data=4), "fsdp": MeshShape(fsdp=4), "both": MeshShape(data=2, fsdp=2)}
 LAYOUTS["alone"] = MeshShape(data=1)  # as a selection asks for
-SCALARS = 128  # bytes of metrics, counts of a batch and norms of arrays, that are added up too
+SCALARS = 1024  # bytes of metrics, of counts of a batch, and of norms of what is divided, that are added up too
 
 # What compiles in seconds, two of it by each chip, layout and feed; and what takes minutes.
 LIGHT = ("lenet5", "lecun1998-lenet1", "detect_digits", "lecun1998-lenet4", "lecun1998-lenet5-distorted")
@@ -106,7 +106,8 @@ def test_an_experiment_compiles_for_tpus(name, kind, layout, feed):
     statistics = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     least = parameters + statistics * (3 if chosen.division().share_of_rows.together > 1 else 1)
     if shape.size > 1:
-        assert within(reduced + (shape.fsdp - (shape.data > 1)) * scattered, least, least + SCALARS)
+        summed = reduced + (shape.fsdp - (shape.data > 1)) * scattered
+        assert within(summed, 0.99 * least, least + SCALARS)  # two biases with the same gradient send it once
         assert within(shape.fsdp * scattered, divided / 2, divided)
     # Muon's products are of whole kernels, in bfloat16: twice in each of its steps.
     again = found.pop("all-gather", 0) - chips.sent(program, "/model/").get("all-gather", 0)
