@@ -22,12 +22,14 @@ from cnn_jax.augment import needs_targets
 from cnn_jax.benchmark import chips, scale
 from cnn_jax.describe import describe
 from cnn_jax.runs.execution import MeshShape
+from cnn_jax.runs.mesh import FSDP
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 TOPOLOGIES = {"v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
 LAYOUTS = {"data": MeshShape(data=4), "fsdp": MeshShape(fsdp=4), "both": MeshShape(data=2, fsdp=2)}
 LAYOUTS["alone"] = MeshShape(data=1)  # as a selection asks for
-SCALARS = 1024  # bytes of metrics, of counts of a batch, and of norms of what is divided, that are added up too
+SCALARS = 64  # bytes of metrics, and of counts of a batch, that are added up too
+NORMS = 24  # and of the norms that a divided kernel has a part in: gradient, kernel and update; LAMB takes three more
 
 # What compiles in seconds, two of it by each chip, layout and feed; and what takes minutes.
 LIGHT = ("lenet5", "lecun1998-lenet1", "detect_digits", "lecun1998-lenet4", "lecun1998-lenet5-distorted")
@@ -43,8 +45,7 @@ CASES = [
     ("airbench-airbench94-muon", "v5e", "fsdp", "streamed"),
     ("airbench-airbench94", "v6e", "both", "resident"),
     ("airbench-airbench96", "v5p", "alone", "resident"),
-    ("imagenet-resnet18-ffcv", "v6e", "data", "streamed"),
-    ("imagenet-resnet50-a3", "v5e", "both", "streamed"),
+    ("imagenet-resnet50-a3", "v5p", "fsdp", "streamed"),
 ]
 
 
@@ -95,6 +96,7 @@ def test_an_experiment_compiles_for_tpus(name, kind, layout, feed):
         assert set(kept) == {"bf16"}
     state, shape = chips.state_of(chosen), chosen.shape
     parameters, divided = chips.parameter_bytes(state), chips.parameter_bytes(state, divided=True)
+    kernels = sum(FSDP in leaf.sharding.spec for leaf in jax.tree.leaves(state.params))  # that are divided
     gathered = (divided / 2, divided)  # kernels that are divided, in bfloat16 or before they are rounded
     found, measured = chips.sent(program), chips.sent(measuring)
     assert measured.pop("all-reduce", 0) <= SCALARS
@@ -107,15 +109,17 @@ def test_an_experiment_compiles_for_tpus(name, kind, layout, feed):
     least = parameters + statistics * (3 if chosen.division().share_of_rows.together > 1 else 1)
     if shape.size > 1:
         summed = reduced + (shape.fsdp - (shape.data > 1)) * scattered
-        assert within(summed, 0.99 * least, least + SCALARS)  # two biases with the same gradient send it once
+        # Two biases with the same gradient send it once; a thousand columns are filled up to whole tiles.
+        assert summed == pytest.approx(least, rel=0.01, abs=SCALARS + NORMS * kernels)
         assert within(shape.fsdp * scattered, divided / 2, divided)
     # Muon's products are of whole kernels, in bfloat16: twice in each of its steps.
     again = found.pop("all-gather", 0) - chips.sent(program, "/model/").get("all-gather", 0)
     assert again <= (3 * divided if "muon" in name else 0)
     assert within(chips.sent(program, "/model/").get("all-gather", 0), *gathered)
-    # What is mixed with the next row needs that of the next chip.
+    # What is mixed with the next row needs that of the next chip; and columns change chips where tiles were filled up.
     row = 4 * (math.prod(chosen.recipe.trained_shape(chosen.image_shape)) + chosen.classes)
-    assert found.pop("collective-permute", 0) <= (row if needs_targets(chosen.recipe.augment) else 0)
+    mixed = row if needs_targets(chosen.recipe.augment) else 0
+    assert within(found.pop("collective-permute", 0), mixed, mixed + 0.01 * divided)
     assert not found
     # A chip holds its share of the state, and all images or its rows of two batches; arrays are filled up to tiles.
     images = chosen.images if feed == "resident" else 2 * chosen.recipe.batch_size // shape.size
