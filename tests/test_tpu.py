@@ -1,6 +1,8 @@
 """Programs of the experiments for TPUs, by TPU's own compiler and without a chip: what is sent, held and computed.
 
-In an environment with `pip install -e '.[tpu]' pytest`: `JAX_PLATFORMS=cpu pytest -m tpu`, half an hour on two cores.
+In an environment with `pip install -e '.[tpu]' pytest`: `JAX_PLATFORMS=cpu pytest -m tpu`, half an hour on two cores,
+most of it for the eight programs that are listed by name. What is asked of them is what theory says, up to choices that
+are XLA's. Recipes are those of the experiments in bfloat16; their length is no part of a program but of its schedule.
 """
 
 from __future__ import annotations
