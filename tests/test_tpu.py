@@ -104,7 +104,7 @@ def test_an_experiment_compiles_for_tpus(name, kind, layout, feed):
     assert measured.pop("all-reduce", 0) <= SCALARS
     assert within(measured.pop("all-gather", 0), *gathered)
     assert not measured
-    # Gradients are added up, those of divided kernels to each chip's share, but XLA may add up small ones whole;
+    # Gradients are added up, those of divided kernels to each chip's share, but XLA adds up some whole;
     # then the running statistics; and where norms are over rows of several chips what these find, there and back.
     reduced, scattered = found.pop("all-reduce", 0), found.pop("reduce-scatter", 0)
     statistics = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
@@ -114,7 +114,7 @@ def test_an_experiment_compiles_for_tpus(name, kind, layout, feed):
         # Two biases with the same gradient send it once; a thousand columns are filled up to whole tiles.
         assert summed == pytest.approx(least, rel=0.01, abs=SCALARS + NORMS * kernels)
         assert within(shape.fsdp * scattered, divided / 2, divided)
-    # Muon's products are of whole kernels, in bfloat16: twice in each of its steps.
+    # Muon's products are of whole kernels, which are gathered in bfloat16 in each step of its iteration.
     again = found.pop("all-gather", 0) - chips.sent(program, "/model/").get("all-gather", 0)
     assert again <= (3 * divided if "muon" in name else 0)
     assert within(chips.sent(program, "/model/").get("all-gather", 0), *gathered)
