@@ -1,7 +1,7 @@
 """Programs of the experiments for TPUs, by TPU's own compiler and without a chip: what is sent, held and computed.
 
 In an environment with `pip install -e '.[tpu]' pytest`: `JAX_PLATFORMS=cpu pytest -m tpu`, half an hour on two cores,
-most of it for the eight programs that are listed by name. What is asked of them is what theory says, up to choices that
+most of it for the nine programs that are listed by name. What is asked of them is what theory says, up to choices that
 are XLA's. Recipes are those of the experiments in bfloat16; their length is no part of a program but of its schedule.
 """
 
@@ -47,6 +47,7 @@ CASES = [
     ("airbench-airbench94-muon", "v5e", "fsdp", "streamed"),
     ("airbench-airbench94", "v6e", "both", "resident"),
     ("airbench-airbench96", "v5p", "alone", "resident"),
+    ("imagenet-resnet18-ffcv", "v5p", "data", "streamed"),
     ("imagenet-resnet50-a3", "v5p", "fsdp", "streamed"),
 ]
 
