@@ -23,7 +23,7 @@ from cnn_jax.runs.engine import Engine
 from cnn_jax.runs.layout import Layout
 from cnn_jax.runs.mesh import Division, Share, choose_layout, divide, what_joins
 from cnn_jax.runs.replicas import Replicas
-from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest
+from cnn_jax.training import EMA, SGD, SWA, AdamW, Constant, Hardest, Mirror, Shift
 from tests.tiny import (
     TinyNet,
     Wide,
@@ -155,7 +155,7 @@ def collectives(compiled):
     for line in compiled.as_text().splitlines():
         if line and not line[0].isspace():
             outside = line.startswith("ENTRY")
-        match = re.match(r"\s+(?:ROOT )?%\S+ = (.*?) (all-\w+|reduce-scatter|collective-\w+?)(?:-start)?\(", line)
+        match = re.match(r"\s+(?:ROOT )?%\S+ = (.*?) (all-[a-z-]+?|reduce-scatter|collective-\w+?)(?:-start)?\(", line)
         if match:
             for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
                 numbers = math.prod(int(size) for size in shape.split(",") if size)
@@ -182,9 +182,8 @@ def test_gradients_are_added_up_once_a_step_in_float32_and_images_stay_where_the
     """But for the one that the next device's last row is mixed with."""
     program, parameters = compiled("data=8", RECIPES[name])
     found = collectives(program)
-    # The sampler of the shares goes on until all rows have theirs.
-    assert {dtype for (_, outside), rest in found.items() for dtype, _ in rest if not outside} <= {"pred"}
-    outside = {operation for operation, is_outside in found if is_outside}
+    assert all(is_outside for _, is_outside in found)  # of loops
+    outside = {operation for operation, _ in found}
     assert outside == {"all-reduce"} | ({"collective-permute"} if moved else set())
     assert total(found, "collective-permute") == moved
     assert {dtype for dtype, _ in found["all-reduce", True]} == {"f32"}
@@ -230,6 +229,18 @@ def test_norms_of_groups_within_a_device_ask_nobody():
     # Those of the whole batch are added up on the way there, their gradients on the way back.
     program, parameters = compiled("data=4", recipe(model=Normed(), averaging=(EMA(0.9),)))
     assert total(collectives(program), "all-reduce") <= parameters + 3 * statistics + SCALARS
+
+
+def test_an_evaluation_gathers_kernels_and_nothing_of_images():
+    """Nor of what lies between layers, with several views of an image."""
+    engine, _ = engine_of(recipe(model=Normed(), test_time=(Shift(), Mirror())), "data=2, fsdp=4")
+    row, place = np.zeros(BATCH, np.float32), engine._layout.rows
+    batch = {"image": place([np.zeros((BATCH, *SHAPE), np.uint8)], 3), "label": place([row.astype(np.int32)])}
+    program = engine._eval_step.lower(engine.init().eval_variables, batch | {"mask": place([row])}, {}).compile()
+    found = collectives(program)
+    assert found.keys() == {("all-reduce", True), ("all-gather", True)}
+    assert total(found, "all-gather") == KERNEL
+    assert total(found, "all-reduce") <= SCALARS
 
 
 def test_memory_of_a_device_falls():

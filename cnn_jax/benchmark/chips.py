@@ -20,7 +20,7 @@ from cnn_jax.data.feed import Resident
 from cnn_jax.data.streamed import Streamed
 from cnn_jax.errors import InputError
 from cnn_jax.runs.execution import MeshShape
-from cnn_jax.runs.mesh import AXES, FSDP, Division, divide, shardings, what_joins
+from cnn_jax.runs.mesh import AXES, FSDP, Division, Share, divide, shardings, what_joins
 from cnn_jax.training.recipe import Functions, Recipe, make_functions
 from cnn_jax.training.step import make_train_steps
 
@@ -33,7 +33,7 @@ class Setting:
 
     Attributes:
       recipe: what is trained.
-      shape: of the mesh, of two chips at the least.
+      shape: of the mesh; that of one chip divides nothing.
       kind: of the chips, "v5e", "v5p" or "v6e".
       topology: how many there are in each dimension, as "2x2x2"; their product is that of the mesh.
       image_shape: (height, width, channels) of one image.
@@ -64,7 +64,9 @@ class Setting:
                 f"TPU's compiler: expected it for {self.kind}:{self.topology}; pip install 'jax[tpu]', and set "
                 f"JAX_PLATFORMS=cpu ({str(error).splitlines()[0]})"
             ) from None
-        share = divide(self.recipe, self.shape.size, what_joins(self.recipe.model, self.image_shape))
+        share: Share | None = Share(alone=False)  # XLA has nothing to divide for one chip
+        if self.shape.size > 1:
+            share = divide(self.recipe, self.shape.size, what_joins(self.recipe.model, self.image_shape))
         if share is None:
             raise InputError(f"mesh: expected chips that divide batches of {self.recipe.batch_size}, got {self.shape}")
         return Division(self.shape, found.devices[: self.shape.size], share)
@@ -110,7 +112,8 @@ def compile_eval(setting: Setting, rows: int = 256) -> Any:
         "mask": jax.ShapeDtypeStruct((rows,), jnp.float32),
     }
     variables = _state(setting, division, functions).eval_variables
-    return jax.jit(functions.eval_step).lower(variables, _on(division, PartitionSpec(AXES), batch)).compile()
+    eval_step = jax.jit(lambda variables, batch: functions.eval_step(division.gathered(variables), batch))
+    return eval_step.lower(variables, _on(division, PartitionSpec(AXES), batch)).compile()
 
 
 def _on(division: Division, spec: PartitionSpec, shapes: Any) -> Any:
@@ -138,17 +141,25 @@ def parameter_bytes(state: Any, divided: bool = False) -> int:
     return sum(4 * math.prod(leaf.shape) for leaf in leaves)
 
 
-def sent(compiled: Any) -> dict[str, int]:
-    """Bytes that each kind of collective of a program gives a chip, by its name, as "all-reduce"; each counted once."""
+def sent(compiled: Any, scope: str = "") -> dict[str, int]:
+    """Bytes that each kind of collective of a program gives a chip, by its name, as "all-reduce".
+
+    Each is counted once, though it may stand in a loop. With a scope, such as "/model/", only those within it.
+    """
     found: collections.Counter[str] = collections.Counter()
+    chains = set()
     for line in compiled.as_text().splitlines():
-        match = re.match(r"\s+(?:ROOT )?%?\S+ = (.*?) (all-\w+|reduce-scatter|collective-\w+?)(-start)?\(", line)
-        if match:
-            arrays = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
-            # What is begun gives its operands too, before its results.
-            arrays = arrays[len(arrays) // 2 :] if match[3] and match[1].startswith("((") else arrays
-            found[match[2]] += sum(
-                _BYTES.get(dtype, 8) * math.prod(int(size) for size in shape.split(",") if size)
-                for dtype, shape in arrays
-            )
+        match = re.match(r"\s+(?:ROOT )?%?\S+ = (.*?) (all-[a-z-]+?|reduce-scatter|collective-\w+?)(-start)?\(", line)
+        chain = re.search(r'chain_id="(\d+)"', line)
+        if not match or scope not in line or (chain and chain[1] in chains):
+            continue
+        if chain:  # it is done beside other work, and stands in each of the pieces that this is cut into
+            chains.add(chain[1])
+        arrays = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
+        if match[3] and match[2] != "all-reduce":  # what is begun gives its operands too, before its results
+            arrays = [array for array in arrays if array != ("u32", "")]
+            arrays = arrays[len(arrays) // 2 :]
+        found[match[2]] += sum(
+            _BYTES.get(dtype, 8) * math.prod(int(size) for size in shape.split(",") if size) for dtype, shape in arrays
+        )
     return dict(found)

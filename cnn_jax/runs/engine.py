@@ -167,7 +167,8 @@ class Engine:
             )
             self._pick_steps = compile_steps(lambda state, batch: picker(batch.pop("numbers")).step(state, batch))
         self._eval_step = compiled(
-            lambda variables, batch, numbers: functions(numbers).eval_step(variables, batch), (0, 0, 0)
+            lambda variables, batch, numbers: functions(numbers).eval_step(self._layout.gathered(variables), batch),
+            (0, 0, 0),
         )
         estimates = bool(recipe.averaging) and recipe.averaging[0].estimates_statistics
         self._estimate: Any = None

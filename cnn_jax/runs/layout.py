@@ -76,6 +76,10 @@ class Layout:
         """A train step that takes rows where `rows` put them, and leaves the state where `place` does."""
         return train_step
 
+    def gathered(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Variables, as an evaluation step is to have them."""
+        return variables
+
     def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
         """Compiles what is to be done for each seed; `in_axes` says which arguments have the axis, as `jax.vmap`."""
         return jax.jit(function)

@@ -273,6 +273,10 @@ class Division(Layout):
 
         return step
 
+    def gathered(self, variables: dict[str, Any]) -> dict[str, Any]:
+        # By itself XLA may leave kernels divided and gather what lies between layers, many times as much.
+        return jax.lax.with_sharding_constraint(variables, self._everywhere)
+
     def compile(self, function: Callable[..., Any], in_axes: tuple[Any, ...]) -> Any:
         return self._in_turn(super().compile(function, in_axes))
 

@@ -94,7 +94,9 @@ def averaged(score: Callable[[jax.Array], jax.Array], views: Sequence[View], ima
         seen = [(weight * share, moved) for weight, image in seen for share, moved in view(image)]
     if len(seen) == 1:  # whose weight is 1
         return score(seen[0][1])
-    scores = score(jnp.concatenate([view for _, view in seen]))
+    # All views of an image next to each other: where images are divided over devices, so is each one's every view.
+    scores = score(jax.lax.collapse(jnp.stack([view for _, view in seen], axis=1), 0, 2))
+    scores = scores.reshape(-1, len(seen), scores.shape[-1])
     # A sum and no product, which an accelerator would round.
-    each = zip((weight for weight, _ in seen), jnp.split(scores, len(seen)), strict=True)
-    return sum((weight * own for weight, own in each), start=jnp.zeros_like(scores[: len(images)]))
+    each = ((weight, scores[:, k]) for k, (weight, _) in enumerate(seen))
+    return sum((weight * own for weight, own in each), start=jnp.zeros_like(scores[:, 0]))
