@@ -82,9 +82,11 @@ def test_each_epoch_says_where_its_time_went_and_ten_steps_are_traced(tmp_path):
     assert "compiling " in epochs[0]
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     trained = [record for record in records if record["split"] == "train"]
-    # All that went by until the last epoch's end is in its and the earlier epochs' seconds, but for the start.
+    # All that went by until the last epoch's end is in its and the earlier epochs' seconds, but for the start. An
+    # epoch's own evaluation is after its end.
+    assert all(one["seconds_evaluation"] > 0 for one in trained)
     spent = sum(value for one in trained for name, value in one.items() if name.startswith("seconds_"))
-    assert 0.5 * trained[-1]["seconds"] < spent <= trained[-1]["seconds"]
+    assert 0.5 * trained[-1]["seconds"] < spent <= trained[-1]["seconds"] + trained[-1]["seconds_evaluation"]
     assert {"seconds_compiling", "seconds_saving"} <= set(trained[0]) | set(trained[1])
     [said] = [line for line in shown.lines if "trace" in line]
     assert said == f"trace of steps up to 11 in {tmp_path / 'profile'}"

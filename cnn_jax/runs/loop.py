@@ -260,6 +260,7 @@ class Loop:
                 return
             if name not in self.evaluations:
                 self._evaluate(name)
+                self._record(name)
         if self.checkpoints and "validation" in self.engine.held_out:
             self.best = self._read_best("there are no figures of it")
             if self.best is not None and "test" in self.engine.held_out:
@@ -302,28 +303,32 @@ class Loop:
         return {"learning_rate": rate, "images_per_second": self._steps_per_second() * self.recipe.batch_size}
 
     def _end_epoch(self) -> None:
-        spent, used = self.spending.take(), self.peak.share(self.state, self.images_per_second())
-        for k, records in enumerate(self.records):
-            values = self.progress[k].means() | self._pace(self.step, k) | {"seconds": self.seconds()}
-            values |= {f"seconds_{purpose}": seconds for purpose, seconds in spent.items()}
-            records.write("train", self.step, values | ({} if used is None else {"share_of_peak": used}))
+        seconds, used = self.seconds(), self.peak.share(self.state, self.images_per_second())
         with self.spending.on("evaluation"):
             self.state = self.engine.settle(self.state)
         self.evaluations = {}
         name = next(iter(self.engine.held_out), None)  # validation where it is held out, else test
         if name is not None:
-            found = self._evaluate(name)
-            if name == "validation":
-                self._keep_best(found)
+            self._evaluate(name)
+        spent = self.spending.take()
+        for k, records in enumerate(self.records):
+            values = self.progress[k].means() | self._pace(self.step, k) | {"seconds": seconds}
+            values |= {f"seconds_{purpose}": seconds for purpose, seconds in spent.items()}
+            records.write("train", self.step, values | ({} if used is None else {"share_of_peak": used}))
+        if name is not None:
+            self._record(name)
+        if name == "validation":
+            self._keep_best(self.evaluations[name])
         remark = shares(spent) + ("" if used is None else f"; {used:.0%} of the chip's peak")
         self.display.epoch(self.calendar.epochs_after(self.step), self.evaluations, remark)
 
-    def _evaluate(self, name: str) -> list[Evaluation]:
+    def _evaluate(self, name: str) -> None:
         with self.spending.on("evaluation"):
             self.evaluations[name] = self.engine.evaluate(self.state, name)
+
+    def _record(self, name: str) -> None:
         for found, records in zip(self.evaluations[name], self.records, strict=False):
             records.write(name, self.step, found.values())
-        return self.evaluations[name]
 
     def _keep_best(self, found: Sequence[Evaluation]) -> None:
         ranks = [[self.chief.rank(one.metrics[self.chief.name]), -one.loss] for one in found]
