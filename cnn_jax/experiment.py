@@ -284,6 +284,9 @@ def _never_silent(path: Path, whole: Path) -> Iterator[None]:
 def _resuming(whole: Path) -> str:
     """The command that goes on with a run."""
     given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
+    main = sys.modules["__main__"].__spec__
+    if main is not None and main.name.startswith("cnn_jax"):  # `python -m`, whose argv[0] is what --help shows
+        given[:1] = ["-m", main.name.removesuffix(".__main__")]
     out = [] if "--out" in given or any(a.startswith("--out=") for a in given) else ["--out", str(whole)]
     return terminal.shell(_installed(Path(sys.executable).name), *given, *out, "--resume")
 

@@ -360,16 +360,22 @@ except InputError as error:
     assert k == 0 and str(error) == "not this"
 except SystemExit as end:
     assert k == 1 and end.code == 2
-hosts.leave()
+try:
+    with hosts.first_before_others():
+        if k == 1:
+            refuse()
+except InputError as error:
+    assert str(error) == ("not this" if k == 1 else "process 1: not this")
+    sys.exit(2)
 """
 
 
-def test_processes_agree_and_part():
+def test_processes_agree_and_end_together_where_one_refuses():
     port = str(free_port())
     processes = [begin(["-c", AGREEING, port, str(k)]) for k in range(2)]
     said = finish(processes)
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert "Traceback" not in said[0] + said[1]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert not [line for line in "".join(said).splitlines() if line and "Gloo" not in line]
 
 
 @pytest.mark.parametrize(
@@ -389,10 +395,12 @@ def test_a_process_with_another_recipe_seed_or_data_is_refused(
         train = dataclasses.replace(TRAIN, fingerprint=fingerprint)
         return contents_of(make_recipe(model=ConvNet(), **changes), train, Arrays("set.npz"), seeds, Execution())
 
-    told = []  # by process 0 to this one
-    monkeypatch.setattr(hosts, "by_first", lambda act: told.append(json.loads(json.dumps(act()))) or told[0])
+    told, refusals = [], []  # by process 0 to this one, and by this one to it
+    monkeypatch.setattr(hosts, "agree", lambda make: told.append(json.loads(json.dumps(make()))) or told[-1])
     open_together(lambda: tmp_path / "run", contents({}, (0,), "a")).close()
-    monkeypatch.setattr(hosts, "by_first", lambda act: told[0])
+    monkeypatch.setattr(hosts, "agree", lambda make: told[0])
+    monkeypatch.setattr(hosts, "by_first", lambda act: {"path": str(tmp_path / "run"), "run": "name"})
+    monkeypatch.setattr(hosts, "of_each", lambda value, key=None: refusals.append(value) or [None, value])
     monkeypatch.setattr(hosts, "index", lambda: 1)
     if named is None:
         assert open_together(lambda: None, contents(changes, seeds, fingerprint)).path == tmp_path / "run"
@@ -401,6 +409,9 @@ def test_a_process_with_another_recipe_seed_or_data_is_refused(
         InputError, match=f"^process: expected the options and data of process 0, but those of 1 differ in .*{named}"
     ):
         open_together(lambda: None, contents(changes, seeds, fingerprint))
+    monkeypatch.setattr(hosts, "of_each", lambda value, key=None: [None, *refusals])
+    with pytest.raises(InputError, match=f"^process 1: process: expected .*{named}"):  # by process 0
+        open_together(lambda: None, contents({}, (0,), "a"))
 
 
 def test_one_process_agrees_with_itself():

@@ -184,7 +184,11 @@ def by_first(act: Callable[[], T], key: str | None = None) -> T:
 def first_before_others() -> Iterator[None]:
     """What is done inside is done by process 0 before the others begin, who then find it in a cache.
 
-    An InputError of process 0 ends all.
+    An InputError of any of them ends all.
+
+    Raises:
+        InputError: as `end_together`.
+        SystemExit: in other processes, where process 0 has refused.
     """
     if count() == 1:
         yield
@@ -202,19 +206,36 @@ def first_before_others() -> Iterator[None]:
         yield
     except InputError as error:
         refusals.append(error)
-        if not is_first():
-            raise
     if is_first():
         by_first(say, key)
+    end_together(refusals[0] if refusals else None, f"{key}/refused")
 
 
-def of_each(value: Any) -> list[Any]:
-    """JSON values of all processes, in their order, to all of them."""
+def end_together(reason: InputError | None, key: str | None = None) -> None:
+    """Ends all processes where one refuses to go on: who is left alone waits, and is ended by JAX's runtime.
+
+    Args:
+        reason: why this process refuses, if it does.
+        key: as for `by_first`.
+
+    Raises:
+        InputError: `reason`; or without one what the first that refuses has said, after its number.
+    """
+    said = of_each(str(reason) if reason else None, key)
+    if reason:
+        raise reason
+    for k, text in enumerate(said):
+        if text is not None:
+            raise InputError(f"process {k}: {text}")
+
+
+def of_each(value: Any, key: str | None = None) -> list[Any]:
+    """JSON values of all processes, in their order, to all of them; `key` as for `by_first`."""
     if count() == 1:
         return [value]
-    turn, client = next(_turns), _client()
-    client.key_value_set(f"{_PREFIX}{turn}/{index()}", json.dumps(value))
-    return [json.loads(client.blocking_key_value_get(f"{_PREFIX}{turn}/{k}", _LONG)) for k in range(count())]
+    key, client = key or f"{_PREFIX}{next(_turns)}", _client()
+    client.key_value_set(f"{key}/{index()}", json.dumps(value))
+    return [json.loads(client.blocking_key_value_get(f"{key}/{k}", _LONG)) for k in range(count())]
 
 
 def wait_for_all() -> None:

@@ -41,25 +41,23 @@ def open_together(
         **options: `resume` and `overwrite`.
 
     Raises:
-        InputError: as `RunFolder`, in process 0; or this process has another recipe, other data or other seeds.
+        InputError: as `RunFolder`, in process 0; or, before it is opened and in all, one has another recipe, other data
+            or other seeds than process 0.
         SystemExit: process 0 has refused.
     """
+    identity = _identity(contents)
+    other = differences(hosts.agree(lambda: identity), identity)
+    named = ", ".join(other).replace("(run ", "(process 0 ").replace(", now ", ", here ")
+    refusal = f"process: expected the options and data of process 0, but those of {hosts.index()} differ in {named}"
+    hosts.end_together(InputError(refusal) if other else None)
     opened: list[RunFolder] = []
 
-    def open_it() -> dict[str, Any]:
+    def open_it() -> dict[str, str]:
         opened.append(RunFolder(path(), contents, code=code, **options))
-        return {"path": str(opened[0].path), "run": opened[0].run, "contents": _identity(contents)}
+        return {"path": str(opened[0].path), "run": opened[0].run}
 
     found = hosts.by_first(open_it)
-    if opened:
-        return opened[0]
-    other = differences(found["contents"], _identity(contents))
-    if other:
-        raise InputError(
-            f"process: expected the options and data of process 0, but those of {hosts.index()} differ in "
-            f"{', '.join(other).replace('(run ', '(process 0 ').replace(', now ', ', here ')}"
-        )
-    return JointFolder(Path(found["path"]), found["run"])
+    return opened[0] if opened else JointFolder(Path(found["path"]), found["run"])
 
 
 def _identity(contents: Mapping[str, Any]) -> dict[str, Any]:
