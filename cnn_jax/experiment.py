@@ -273,12 +273,15 @@ def _never_silent(path: Path, whole: Path) -> Iterator[None]:
     with last_word(word):
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
+        except (InputError, jax.errors.JaxRuntimeError) as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise
             terminal.complain(f"error: {terminal.one_line(str(error))}")
             terminal.flush()
-            os._exit(os.EX_TEMPFAIL)  # what JAX does at an ordinary end would wait for the one that is lost
+            if hosts.is_first():
+                time.sleep(1)  # others may be about to say the same, and JAX's runtime ends them once this one has
+            # What JAX does at an ordinary end would wait for one that is lost, or that waits for this one.
+            os._exit(error.exit_code if isinstance(error, InputError) else os.EX_TEMPFAIL)
 
 
 def _resuming(whole: Path) -> str:

@@ -108,7 +108,7 @@ def test_squares_are_the_middles_of_pictures(tmp_path):
             np.testing.assert_array_equal(image, expected)
         assert source.decoded_bytes(SIZE) == 8 * square * square * 3
     assert parse(text(source), data.Source) == source
-    with pytest.raises(InputError, match=r"^folder: expected square to be a whole number of pixels, or None, got 0$"):
+    with pytest.raises(InputError, match=r"^folder: expected square to be 1 to 65,535 pixels, or None, got 0$"):
         data.Folder("photos", square=0)
 
 

@@ -21,8 +21,9 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax import experiment
 from cnn_jax.data.arrays import Arrays
-from cnn_jax.errors import InputError, LostError
+from cnn_jax.errors import InputError, LostError, StorageError
 from cnn_jax.models import ConvNet
 from cnn_jax.runs import Execution, fit, greeting, hosts, load_run
 from cnn_jax.runs.checkpoints import Checkpoints
@@ -303,6 +304,9 @@ def test_all_three_options_are_needed():
         InputError, match=r"^coordinator, processes, process: expected all three or none, got None, 2, "
     ):
         hosts.join(None, 2, None)
+    options = Execution(process=0)
+    with pytest.raises(InputError, match=r"expected all three or none, got None, None, 0$"):
+        hosts.join(options.coordinator, options.processes, options.process)
 
 
 SLURM = {
@@ -412,6 +416,22 @@ def test_a_process_with_another_recipe_seed_or_data_is_refused(
     monkeypatch.setattr(hosts, "of_each", lambda value, key=None: [None, *refusals])
     with pytest.raises(InputError, match=f"^process 1: process: expected .*{named}"):  # by process 0
         open_together(lambda: None, contents({}, (0,), "a"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("1.jpg: gone"), 2), (StorageError("full"), 74), (jax.errors.JaxRuntimeError("lost"), 75)],
+)
+def test_who_cannot_go_on_says_why_and_waits_for_nobody(monkeypatch, capsys, tmp_path, error, code):
+    """An ordinary end waits for the others, who wait for what this one was to compute with them."""
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    monkeypatch.setattr(hosts, "index", lambda: 1)
+    monkeypatch.setattr(experiment, "last_word", lambda word: contextlib.nullcontext())
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as end, experiment._never_silent(tmp_path, tmp_path):
+        raise error
+    assert end.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_one_process_agrees_with_itself():

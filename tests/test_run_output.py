@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import os
 import signal
@@ -103,6 +104,12 @@ def test_how_to_go_on_is_said_on_standard_error_where_the_reader_was_stopped_too
     said = capsys.readouterr().err
     assert f"saved in {tmp_path}/a b/row; resume with" in said
     assert said.rstrip().endswith(f"lenet5.py --epochs 3 --out '{tmp_path}/a b' --resume")
+
+
+def test_how_to_go_on_calls_a_module_as_it_was_called(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["cnn-jax", "train", "--resume"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", importlib.machinery.ModuleSpec("cnn_jax.__main__", None))
+    assert experiment._resuming(tmp_path).endswith(f" -m cnn_jax train --out {tmp_path} --resume")
 
 
 def test_a_signal_during_the_report_says_that_the_run_is_whole(monkeypatch, capsys, tmp_path):

@@ -74,7 +74,7 @@ class Folder(Source):
         path_as_text(self, "path")
         self.check("path", lambda path: isinstance(path, str) and bool(path.strip()), "the path of a folder")
         self.check("test_share", lambda share: 0 < share < 1, "a number between 0 and 1")
-        self.check("square", lambda side: side is None or _is_side(side), "a whole number of pixels, or None")
+        self.check("square", lambda side: side is None or _is_side(side), "1 to 65,535 pixels, or None")
         self.check("reduced", lambda reduced: not reduced or self.square is not None, "False where square is None")
 
     def __call__(self, split: str, image_size: tuple[int, int]) -> Dataset:

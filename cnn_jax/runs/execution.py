@@ -113,11 +113,9 @@ class Execution:
         check(self.workers >= 0, "workers", "a whole number >= 0", self.workers)
         if self.processes is not None:
             check(self.processes >= 1, "processes", "a whole number >= 1 or None", self.processes)
-        if self.process is not None:
-            valid = 0 <= self.process < (self.processes or 0)
-            check(
-                valid, "process", f"a whole number from 0 to {(self.processes or 1) - 1}, of --processes", self.process
-            )
+        if self.process is not None and self.processes is not None:  # `hosts.join` says what is missing
+            valid, last = 0 <= self.process < self.processes, self.processes - 1
+            check(valid, "process", f"a whole number from 0 to {last}, of --processes", self.process)
         if self.steps_per_call is not None:
             check(self.steps_per_call >= 1, "steps_per_call", "a whole number >= 1 or None", self.steps_per_call)
         if self.mesh is not None:
