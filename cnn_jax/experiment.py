@@ -34,7 +34,7 @@ from cnn_jax.runs.folder import RunFolder, check_free, seed_folder
 from cnn_jax.runs.joint_folder import JointFolder, open_together
 from cnn_jax.runs.last_word import last_word
 from cnn_jax.runs.memory import keep_memory
-from cnn_jax.runs.opening import Opened, check_sizes, contents_of, open_data
+from cnn_jax.runs.opening import Opened, check_input_sizes, contents_of, open_data
 from cnn_jax.runs.programs import plan
 from cnn_jax.runs.rehearsal import rehearse
 from cnn_jax.runs.sweep import check_axes
@@ -207,7 +207,7 @@ def _run_sweep(
     holds_sweep = place.out is not None and sweeping.check_free(place.out, place.resume, place.overwrite)
     opened = _open(config, holds_sweep)
     check_axes(axes, config.recipe, opened.validation)
-    check_sizes(config.data, opened.train, axes.get("model", ()), config.execution.feed)
+    check_input_sizes(config.data, opened.train, axes.get("model", ()), config.execution.feed)
     if place.dry_run:
         sweeping.show_plan(plan(config.recipe, axes, opened.train), axes, config.replicas)
         raise SystemExit(0)

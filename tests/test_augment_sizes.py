@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,3 +164,10 @@ def test_a_model_for_one_size_refuses_another():
         jax.eval_shape(functions.train_step, state, batch)
     with pytest.raises(InputError, match=f"^test_time: {expected.format(28)}"):
         jax.eval_shape(functions.eval_step, state.eval_variables, {**batch, "mask": np.ones(8)})
+    # And before anything is made of them, also where they grow.
+    with pytest.raises(InputError, match=f"^test_time: {expected.format(28)}"):
+        dataclasses.replace(recipe, augment=()).check_sizes((32, 32, 1), 100)
+    grown = dataclasses.replace(recipe, augment=(GrowingCrop((32, 48), at=(0.5,)),), test_time=(), epochs=2)
+    with pytest.raises(InputError, match=f"^augment: {expected.format(48)}"):
+        grown.check_sizes((32, 32, 1), 100)
+    dataclasses.replace(grown, augment=()).check_sizes((32, 32, 1), 100)

@@ -261,7 +261,7 @@ def test_broken_pictures(own_folders, capfd):
     assert all(": expected a " in line and line.endswith("; passed over") for line in said)
     refusal = refused("small_set", "train", strict=True)
     assert "record 1 of train: expected a PNG" in refusal
-    assert f"(and {len(broken) - 1} other records of train); delete " in refusal
+    assert f"(and {len(broken) - 1} more of the records of train); delete " in refusal
 
 
 def test_damaged_prepared_files(own_folders):

@@ -269,7 +269,7 @@ def test_many_faults_are_counted(capsys):
 
 def test_strict_refuses_them(faulty):
     data.Folder("photos")("train", SIZE)  # what this has kept is not what strict asks for
-    with pytest.raises(InputError, match=r"photos/train/cat/notes.txt: expected .* 3 other files of train"):
+    with pytest.raises(InputError, match=r"photos/train/cat/notes.txt: expected .* 3 more of the files of train"):
         data.Folder("photos", strict=True)("train", SIZE)
 
 

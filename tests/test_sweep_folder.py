@@ -12,7 +12,7 @@ from cnn_jax import data
 from cnn_jax.errors import InputError
 from cnn_jax.models import LeNet5
 from cnn_jax.runs import load_run
-from cnn_jax.runs.opening import check_sizes
+from cnn_jax.runs.opening import check_input_sizes
 from cnn_jax.runs.records import read_records
 from tests.commands import run_command
 from tests.small_sets import encoded
@@ -97,11 +97,11 @@ def test_models_of_other_sizes_get_the_same_images_or_are_refused(tmp_path):
     tried = TinyNet(), LeNet5()
     for source in (data.TFDS("digits"), data.Folder(str(tmp_path))):
         train = source("train", TinyNet.input_size)
-        check_sizes(source, train, tried[:1], "auto")
+        check_input_sizes(source, train, tried[:1], "auto")
         if isinstance(source, data.TFDS):
-            check_sizes(source, train, tried, "auto")
+            check_input_sizes(source, train, tried, "auto")
     with pytest.raises(InputError, match=r"^sweep: expected models of one input size, .* got 6x6, 32x32;"):
-        check_sizes(source, train, tried, "auto")
+        check_input_sizes(source, train, tried, "auto")
 
 
 @pytest.mark.parametrize(

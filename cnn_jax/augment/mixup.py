@@ -48,7 +48,7 @@ def draw_weights(keys: jax.Array, alpha: float) -> jax.Array:
     held = jnp.maximum(given, 1e-30)
     smallest = jnp.finfo(jnp.float32).tiny
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (4,), jnp.float32, smallest), out_axes=1)(keys)
-    apart = jnp.sqrt(1.0 - drawn[0] ** (2.0 / (2.0 * held + 1.0))) * jnp.cos(2.0 * jnp.pi * drawn[1])
+    apart = jnp.sqrt(-jnp.expm1(2.0 / (2.0 * held + 1.0) * jnp.log(drawn[0]))) * jnp.cos(2.0 * jnp.pi * drawn[1])
     odds = 2.0 * jnp.arctanh(jnp.clip(apart, -1.0 + 1e-6, 1.0 - 1e-6)) + (jnp.log(drawn[2]) - jnp.log(drawn[3])) / held
     # The limit at 0 would be weights of 0 or 1, but mixing nothing should not exchange whole images either.
     return jnp.where(given > 0, jax.nn.sigmoid(odds), 1.0)

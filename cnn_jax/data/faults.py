@@ -17,7 +17,7 @@ def refuse(faults: Sequence[Fault], what: str) -> None:
     """InputError, where a source is strict, that names the first of them; `what` they are: "files of train"."""
     if faults:
         (name, fault), others = faults[0], len(faults) - 1
-        raise InputError(f"{name}: {fault}{f' (and {others:,} other {what})' if others else ''}")
+        raise InputError(f"{name}: {fault}{f' (and {others:,} more of the {what})' if others else ''}")
 
 
 def notes_on(faults: Sequence[Fault], what: str) -> list[str]:

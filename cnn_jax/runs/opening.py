@@ -85,6 +85,7 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
     # Model.
     recipe = for_data(recipe, train)
     shape = (*input_size(recipe.model, train.images), train.images.shape[-1])
+    recipe.check_sizes(shape, len(train) - held_out)
     check_fits(recipe, execution, len(train) - held_out, shape, len(seeds))
     where = choose_layout(recipe, execution, shape, len(seeds)).where
     if type(recipe.model) not in models.MODELS.values():  # ours are known to be sound, and the check takes a trace
@@ -98,7 +99,7 @@ def open_data(recipe: Recipe, source: Source, seeds: Sequence[int], execution: E
     )  # fmt: skip
 
 
-def check_sizes(source: Source, train: data.Dataset, tried: Sequence[nn.Module], feed: Feed) -> None:
+def check_input_sizes(source: Source, train: data.Dataset, tried: Sequence[nn.Module], feed: Feed) -> None:
     """InputError where models take images of different sizes, and a source does not give the same for each."""
     sizes = list(dict.fromkeys(models.input_size(model) or _ANY for model in tried))
     for size in sizes if len(sizes) > 1 else ():

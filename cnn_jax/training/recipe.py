@@ -30,8 +30,17 @@ from cnn_jax.training.precision import Precision
 from cnn_jax.training.schedules import OneCycle, Schedule
 from cnn_jax.training.selection import Selection
 from cnn_jax.training.state import TrainState, init_state
-from cnn_jax.training.step import NORMS, Batch, Metrics, Preprocess, make_eval_step, make_inputs, make_train_step
-from cnn_jax.training.views import View
+from cnn_jax.training.step import (
+    NORMS,
+    Batch,
+    Metrics,
+    Preprocess,
+    check_size,
+    make_eval_step,
+    make_inputs,
+    make_train_step,
+)
+from cnn_jax.training.views import View, averaged
 
 _MOST_STEPS = 2**31 - 1
 
@@ -190,6 +199,23 @@ class Recipe:
         row = jax.ShapeDtypeStruct((1,), jnp.int32)
         batch = {"image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8), "label": row, "index": row, "epoch": row}
         return jax.eval_shape(inputs, jax.eval_shape(jax.random.key, 0), 0, batch)[0].shape[1:]
+
+    def check_sizes(self, image_shape: tuple[int, ...], images: int) -> None:
+        """Traces augmentations and views alone, for that many images (height, width, channels).
+
+        Raises:
+            InputError: what one of them gives is of a size that the next or the model cannot take.
+        """
+
+        def score(seen: jax.Array) -> jax.Array:
+            check_size(self.model, "test_time", seen.shape[1:], image_shape)
+            return jnp.zeros((len(seen), 1))
+
+        for share in self.stages(images).values():
+            check_size(self.model, "augment", self.after(share).trained_shape(image_shape), image_shape)
+        jax.eval_shape(
+            lambda given: averaged(score, self.test_time, given), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        )
 
     def measures(self, classes: int) -> dict[str, Metric]:
         """The metrics by name: those asked for, accuracy, and the cross-entropy where the loss smooths the labels.

@@ -103,7 +103,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.named_scope("augment"):
             images, targets = inputs(state.rng, state.step, batch)
-        _check_size(model, "augment", images, batch["image"])
+        check_size(model, "augment", images.shape[1:], batch["image"].shape[1:])
         target = {"label": batch["label"]} if targets is None else {"target": targets}
         if len(state.picks):
             images, target = jax.tree.map(lambda rows: rows[state.picks[state.step]], (images, target))
@@ -146,11 +146,14 @@ def make_train_step(
     return train_step
 
 
-def _check_size(model: nn.Module, option: str, images: jax.Array, given: jax.Array) -> None:
-    """InputError where what augmentations or views make of the images given is not of the size that a model takes."""
+def check_size(model: nn.Module, option: str, shape: Sequence[int], given: Sequence[int]) -> None:
+    """InputError where augmentations or views make of images of a shape given others that a model does not take.
+
+    Shapes begin with (height, width).
+    """
     size = models.input_size(model)
-    if size is not None and images.shape[1:3] not in (size, given.shape[1:3]):
-        (height, width), (own_height, own_width) = images.shape[1:3], size
+    if size is not None and tuple(shape[:2]) not in (size, tuple(given[:2])):
+        (height, width), (own_height, own_width) = shape[:2], size
         raise InputError(
             f"{option}: expected images that stay {own_height}x{own_width} for {type(model).__name__}, got "
             f"{height}x{width}; take a model for images of any size, such as resnet50"
@@ -258,7 +261,7 @@ def make_eval_step(
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> tuple[Metrics, jax.Array]:
         def score(images: jax.Array) -> jax.Array:
-            _check_size(model, "test_time", images, batch["image"])
+            check_size(model, "test_time", images.shape[1:], batch["image"].shape[1:])
             return cast(jax.Array, apply(model, variables, images, precision, train=False))
 
         scores = averaged(score, views, preprocess(batch["image"]))
