@@ -313,7 +313,7 @@ class Loop:
         spent = self.spending.take()
         for k, records in enumerate(self.records):
             values = self.progress[k].means() | self._pace(self.step, k) | {"seconds": seconds}
-            values |= {f"seconds_{purpose}": seconds for purpose, seconds in spent.items()}
+            values |= {f"seconds_{purpose}": on_it for purpose, on_it in spent.items()}
             records.write("train", self.step, values | ({} if used is None else {"share_of_peak": used}))
         if name is not None:
             self._record(name)
