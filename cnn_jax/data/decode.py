@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import jpeg, png
-from cnn_jax.data.faults import notes_on, refuse
+from cnn_jax.data.faults import notes_on, refusal
 from cnn_jax.data.resizing import fit_images
 from cnn_jax.errors import InputError
 
@@ -102,11 +102,8 @@ class Split:
           InputError: there are some, if strict; no others; or a label that is no class.
         """
         named = [(self._called(index), fault) for index, fault in faults]
-        if strict or not len(labels):
-            try:
-                refuse(named, f"records of {self.split}")
-            except InputError as error:
-                raise self._refusal(str(error)) from None
+        if named and (strict or not len(labels)):
+            raise self._refusal(refusal(named, f"records of {self.split}"))
         if labels.min(initial=0) < 0:
             raise InputError(f"data set {self.name}: split {self.split!r} has examples without a label")
         most = len(self.class_names) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnn_jax.errors import InputError
 from cnn_jax.terminal import one_line
 
 Fault = tuple[str, str]
@@ -13,11 +12,10 @@ Fault = tuple[str, str]
 _MOST = 20  # named one by one
 
 
-def refuse(faults: Sequence[Fault], what: str) -> None:
-    """InputError, where a source is strict, that names the first of them; `what` they are: "files of train"."""
-    if faults:
-        (name, fault), others = faults[0], len(faults) - 1
-        raise InputError(f"{name}: {fault}{f' (and {others:,} more of the {what})' if others else ''}")
+def refusal(faults: Sequence[Fault], what: str) -> str:
+    """Why a strict source refuses them, the first by name; there are some, and `what` they are: "files of train"."""
+    (name, fault), others = faults[0], len(faults) - 1
+    return f"{name}: {fault}{f' (and {others:,} more of the {what})' if others else ''}"
 
 
 def notes_on(faults: Sequence[Fault], what: str) -> list[str]:

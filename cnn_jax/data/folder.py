@@ -16,7 +16,7 @@ from cnn_jax.data import cache
 from cnn_jax.data.class_folders import File, Listing, list_files
 from cnn_jax.data.dataset import Dataset, compute_fingerprint, compute_statistics
 from cnn_jax.data.drawings import measure_ink
-from cnn_jax.data.faults import notes_on, refuse
+from cnn_jax.data.faults import notes_on, refusal
 from cnn_jax.data.folders import Prepared, say, say_once
 from cnn_jax.data.pictures import shown
 from cnn_jax.data.pile import LARGEST_KEPT, Pile, in_order, read_paper, read_pile
@@ -191,8 +191,9 @@ class Folder(Source):
 
         `read` and `faults` are those of a `Pile`.
         """
-        if self.strict:
-            refuse([(shown(listing.root / files[index].path), fault) for index, fault in faults], f"files of {split}")
+        if self.strict and faults:
+            named = [(shown(listing.root / files[index].path), fault) for index, fault in faults]
+            raise InputError(refusal(named, f"files of {split}"))
         if not read:
             made = f"; add some, or change test_share ({self.test_share})" if len(listing.splits) == 1 else ""
             raise InputError(f"{shown(listing.root)}: expected pictures in the {split} split, found none{made}")
